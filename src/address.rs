@@ -1,0 +1,166 @@
+//! Addresses with roles, made canonical where they enter, and prefixes of them.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+/// How a client's packets reach this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// A clear stream.
+    Tcp,
+    /// A stream inside TLS.
+    Tls,
+}
+
+/// The client's transport address, the server's, and the transport between them (RFC 8656, section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FiveTuple {
+    /// Transport between client and server.
+    pub transport: Transport,
+    /// The client's address as the server sees it.
+    pub client: SocketAddr,
+    /// The server's address that the client reached: never a wildcard.
+    pub server: SocketAddr,
+}
+
+impl FiveTuple {
+    /// A 5-tuple of canonical addresses.
+    pub fn new(transport: Transport, client: SocketAddr, server: SocketAddr) -> Self {
+        Self { transport, client: canonical(client), server: canonical(server) }
+    }
+}
+
+/// A relayed transport address of this server: the local one, as bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelayedAddr(pub SocketAddr);
+
+/// A peer's transport address, canonical: never an IPv4-mapped IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerAddr(SocketAddr);
+
+impl PeerAddr {
+    /// Makes `addr` canonical and takes it.
+    pub fn new(addr: SocketAddr) -> Self {
+        Self(canonical(addr))
+    }
+
+    /// The address itself.
+    pub fn get(self) -> SocketAddr {
+        self.0
+    }
+
+    /// Its IP address, which permissions are for (RFC 8656, section 9).
+    pub fn ip(self) -> IpAddr {
+        self.0.ip()
+    }
+}
+
+/// Without IPv4-mapped forms, flow labels and scopes: what is compared, is compared by this.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// An IP prefix such as `10.0.0.0/8`; a bare address is a prefix of its full length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Prefix {
+    addr: IpAddr,
+    len: u8,
+}
+
+/// A text that is not a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an address or prefix such as 10.0.0.0/8 or 2001:db8::/32")]
+pub struct NotAPrefix;
+
+impl Prefix {
+    /// The prefix of `len` bits that `addr` is in; `len` beyond the family's is cut to it.
+    pub fn new(addr: IpAddr, len: u8) -> Self {
+        match addr {
+            IpAddr::V4(v4) => {
+                let len = len.min(32);
+                let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+                Self { addr: IpAddr::V4((v4.to_bits() & mask).into()), len }
+            }
+            IpAddr::V6(v6) => {
+                let len = len.min(128);
+                let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+                Self { addr: IpAddr::V6((v6.to_bits() & mask).into()), len }
+            }
+        }
+    }
+
+    /// Whether `ip` is in it. Families never mix.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        ip.is_ipv4() == self.addr.is_ipv4() && Self::new(ip, self.len).addr == self.addr
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = NotAPrefix;
+
+    fn from_str(text: &str) -> Result<Self, NotAPrefix> {
+        let (addr, len) = match text.split_once('/') {
+            Some((addr, len)) => (addr, Some(len)),
+            None => (text, None),
+        };
+        let addr: IpAddr = addr.parse().map_err(|_| NotAPrefix)?;
+        let full = if addr.is_ipv4() { 32 } else { 128 };
+        let len = match len {
+            Some(len) => len.parse().ok().filter(|len| *len <= full).ok_or(NotAPrefix)?,
+            None => full,
+        };
+        Ok(Self::new(addr, len))
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+/// The source that limits count by: an IPv4 /32 or an IPv6 /56, of the canonical address.
+pub fn source_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 72))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_contains_its_addresses_and_no_others() {
+        let ten: Prefix = "10.1.2.3/8".parse().unwrap();
+
+        assert_eq!(ten.to_string(), "10.0.0.0/8");
+        assert!(ten.contains("10.255.0.1".parse().unwrap()));
+        assert!(!ten.contains("11.0.0.1".parse().unwrap()));
+        assert!(!ten.contains("::ffff:10.0.0.1".parse().unwrap()), "families never mix");
+        assert!("0.0.0.0/0".parse::<Prefix>().unwrap().contains("1.2.3.4".parse().unwrap()));
+        assert!("::/0".parse::<Prefix>().unwrap().contains("2001::1".parse().unwrap()));
+        for bad in ["", "10.0.0.0/33", "10.0.0.0/-1", "::/129", "10/8", "example.org"] {
+            assert_eq!(bad.parse::<Prefix>(), Err(NotAPrefix), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_become_plain_ones() {
+        let mapped: SocketAddr = "[::ffff:192.0.2.1]:5".parse().unwrap();
+
+        assert_eq!(PeerAddr::new(mapped).get(), "192.0.2.1:5".parse().unwrap());
+    }
+
+    #[test]
+    fn sources_are_whole_ipv4_addresses_and_ipv6_56s() {
+        assert_eq!(source_of("2001:db8:1:2ff:3::1".parse().unwrap()), "2001:db8:1:200::".parse::<IpAddr>().unwrap());
+        assert_eq!(source_of("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1".parse::<IpAddr>().unwrap());
+    }
+}

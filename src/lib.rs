@@ -1,0 +1,10 @@
+//! Throughway gets WebRTC calls through: signaling, STUN/TURN and the pages to use and check both, in one process.
+
+pub mod address;
+pub mod clock;
+pub mod credentials;
+pub mod metrics;
+pub mod policy;
+pub mod rate;
+pub mod relay;
+pub mod wire;

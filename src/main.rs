@@ -1,0 +1,3 @@
+//! The `throughway` program.
+
+fn main() {}

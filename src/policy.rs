@@ -1,0 +1,233 @@
+//! Which peers may be reached: one function, asked by every method that names a peer and again for every Send.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+
+use crate::address::PeerAddr;
+use crate::address::Prefix;
+
+/// What the operator said, and what this host is.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Beats every denial but our own listeners.
+    pub allow: Vec<Prefix>,
+    /// Denied besides the built-in list.
+    pub deny: Vec<Prefix>,
+    /// Every address of this host, and the external addresses it is reached by.
+    pub host: HashSet<IpAddr>,
+    /// Every port this process listens on: never reached through a relay.
+    pub listening_ports: HashSet<u16>,
+}
+
+/// What is to become of data for a peer that is no live relayed address of ours (those come first, inside the process).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Out through the kernel.
+    Kernel,
+    /// Nowhere, by a denial in words.
+    Denied(&'static str),
+}
+
+/// The policy in force. Pure: the same peer always gets the same answer.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    settings: Settings,
+    built_in: Vec<(Prefix, &'static str)>,
+}
+
+impl Policy {
+    /// The built-in denials and `settings` on top.
+    pub fn new(settings: Settings) -> Self {
+        let built_in = BUILT_IN
+            .iter()
+            .flat_map(|(why, list)| list.split(' ').filter_map(|prefix| Some((prefix.parse().ok()?, *why))))
+            .collect();
+        Self { settings, built_in }
+    }
+
+    /// Whether data may leave for `peer`.
+    ///
+    /// The order is: our own listeners never; `allow`; the denials, on the address itself and on every IPv4 address
+    /// that it embeds; else yes. Port 0 stands for any port, as in a permission.
+    pub fn reach(&self, peer: PeerAddr) -> Reach {
+        let ip = peer.ip();
+        let of_host = self.is_of_host(ip);
+        if of_host && self.settings.listening_ports.contains(&peer.get().port()) {
+            return Reach::Denied("a listener of this server");
+        }
+        if self.settings.allow.iter().any(|prefix| prefix.contains(ip)) {
+            return Reach::Kernel;
+        }
+        if of_host {
+            return Reach::Denied("an address of this host");
+        }
+        std::iter::once(ip).chain(embedded_in(ip)).find_map(|ip| self.denial(ip)).map_or(Reach::Kernel, Reach::Denied)
+    }
+
+    fn is_of_host(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.settings.host.contains(&ip)
+    }
+
+    fn denial(&self, ip: IpAddr) -> Option<&'static str> {
+        if self.settings.host.contains(&ip) {
+            return Some("an address of this host");
+        }
+        if self.settings.deny.iter().any(|prefix| prefix.contains(ip)) {
+            return Some("turn.peers.deny");
+        }
+        self.built_in.iter().find(|(prefix, _)| prefix.contains(ip)).map(|(_, why)| *why)
+    }
+}
+
+/// The IPv4 addresses that an IPv6 address carries inside: mapped, compatible, NAT64, 6to4, Teredo (server and client).
+fn embedded_in(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let mut found = [None; 2];
+    if let IpAddr::V6(v6) = ip {
+        let bits = v6.to_bits();
+        let at = |shift: u32| Some(Ipv4Addr::from_bits((bits >> shift & 0xffff_ffff) as u32));
+        let [a, b, c, ..] = v6.segments();
+        found = match (a, b, c) {
+            (0, ..) if bits >> 48 == 0 => [at(0), None],
+            (0x64, 0xff9b, 0) => [at(0), None],
+            (0x64, 0xff9b, 1) => [at(0), at(16)],
+            (0x2002, ..) => [at(80), None],
+            (0x2001, 0, _) => [at(64), at(0).map(|client| Ipv4Addr::from_bits(!client.to_bits()))],
+            _ => [None; 2],
+        };
+    }
+    found.into_iter().flatten().map(IpAddr::V4)
+}
+
+/// Denied unless allowed (IANA's special-purpose registries, and clouds' metadata services).
+const BUILT_IN: &[(&str, &str)] = &[
+    ("a metadata service", "169.254.169.254 100.100.100.200 fd00:ec2::254"),
+    ("private range", "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 fc00::/7 fec0::/10"),
+    ("loopback", "127.0.0.0/8 ::1"),
+    ("link-local", "169.254.0.0/16 fe80::/10"),
+    ("multicast or broadcast", "224.0.0.0/4 240.0.0.0/4 ff00::/8"),
+    ("shared range of carrier-grade NAT", "100.64.0.0/10"),
+    ("the unspecified address", "0.0.0.0/8 ::"),
+    (
+        "a special-purpose range",
+        "192.0.0.0/24 192.0.2.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.175.48.0/24 198.18.0.0/15 \
+         198.51.100.0/24 203.0.113.0/24 100::/64 100:0:0:1::/64 2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 \
+         3fff::/20 5f00::/16",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+    use std::net::SocketAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn peer(ip: impl Into<IpAddr>) -> PeerAddr {
+        PeerAddr::new(SocketAddr::new(ip.into(), 9))
+    }
+
+    fn defaults() -> Policy {
+        Policy::new(Settings::default())
+    }
+
+    #[test]
+    fn every_built_in_prefix_parses() {
+        let named: usize = BUILT_IN.iter().map(|(_, list)| list.split(' ').count()).sum();
+
+        assert_eq!(defaults().built_in.len(), named);
+    }
+
+    #[test]
+    fn public_addresses_are_reached_and_special_ones_are_not() {
+        let policy = defaults();
+
+        for good in ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808"] {
+            assert_eq!(policy.reach(peer(good.parse::<IpAddr>().unwrap())), Reach::Kernel, "{good}");
+        }
+        for bad in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.31.255.255",
+            "192.168.1.1",
+            "198.19.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "2001:db8::1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::a00:1",
+            "64:ff9b:1:ffff:a00:1::",
+            "::ffff:10.0.0.1",
+            "::10.0.0.1",
+            "2002:a00:1::1",
+        ] {
+            assert!(matches!(policy.reach(peer(bad.parse::<IpAddr>().unwrap())), Reach::Denied(_)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn allow_beats_deny_but_never_opens_our_own_listeners() {
+        let policy = Policy::new(Settings {
+            allow: ["127.0.0.0/8", "203.0.113.7", "8.8.4.4"].map(|prefix| prefix.parse().unwrap()).into(),
+            deny: vec!["8.8.0.0/16".parse().unwrap()],
+            host: HashSet::from(["203.0.113.7".parse().unwrap(), "198.18.0.1".parse().unwrap()]),
+            listening_ports: HashSet::from([3478]),
+        });
+        let reach = |addr: &str| policy.reach(PeerAddr::new(addr.parse().unwrap()));
+
+        assert_eq!(reach("127.0.0.1:5000"), Reach::Kernel);
+        assert_eq!(reach("203.0.113.7:5000"), Reach::Kernel);
+        assert_eq!(reach("127.0.0.1:3478"), Reach::Denied("a listener of this server"));
+        assert_eq!(reach("203.0.113.7:3478"), Reach::Denied("a listener of this server"));
+        assert_eq!(reach("[::ffff:127.0.0.1]:3478"), Reach::Denied("a listener of this server"));
+        assert_eq!(reach("8.8.4.4:53"), Reach::Kernel);
+        assert_eq!(reach("8.8.8.8:53"), Reach::Denied("turn.peers.deny"));
+        assert_eq!(reach("198.18.0.1:5000"), Reach::Denied("an address of this host"));
+    }
+
+    /// Addresses from every denied IPv4 prefix, evenly.
+    fn denied() -> impl Strategy<Value = u32> {
+        let texts = BUILT_IN.iter().flat_map(|(_, list)| list.split(' ')).filter(|text| text.contains('.'));
+        let prefixes: Vec<(u32, u32)> = texts
+            .map(|text| {
+                let (ip, len) = text.split_once('/').unwrap_or((text, "32"));
+                (ip.parse::<Ipv4Addr>().unwrap().to_bits(), u32::MAX.checked_shr(len.parse().unwrap()).unwrap_or(0))
+            })
+            .collect();
+        (prop::sample::select(prefixes), any::<u32>()).prop_map(|((base, hosts), random)| base | (random & hosts))
+    }
+
+    proptest! {
+        #[test]
+        fn every_embedding_of_a_denied_ipv4_address_is_denied(bits in denied(), low: u16) {
+            let policy = defaults();
+            let v4 = Ipv4Addr::from_bits(bits);
+            let (wide, low) = (u128::from(bits), u128::from(low));
+            let embeddings = [
+                wide,
+                0xffff_0000_0000 | wide,
+                0x0064_ff9b << 96 | wide,
+                0x0064_ff9b_0001 << 80 | wide,
+                0x0064_ff9b_0001 << 80 | low << 64 | wide << 16,
+                0x2002 << 112 | wide << 80 | low,
+                0x2001 << 112 | wide << 64 | low,
+                0x2001 << 112 | low << 64 | (!wide & 0xffff_ffff),
+            ];
+
+            for embedding in embeddings {
+                let v6 = Ipv6Addr::from_bits(embedding);
+                prop_assert!(matches!(policy.reach(peer(v6)), Reach::Denied(_)), "{v6} carries {v4}");
+            }
+        }
+    }
+}

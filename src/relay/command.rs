@@ -1,0 +1,94 @@
+//! What crosses between the planes: requests and events up to the control plane, commands down to a media shard.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+
+use crate::address::FiveTuple;
+use crate::address::PeerAddr;
+use crate::address::RelayedAddr;
+
+/// Names one allocation for the life of the process: never used twice, so that a late command hits nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AllocationId(pub u64);
+
+/// Which of a shard's sockets a packet came in by, so that the answer leaves by the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub usize);
+
+/// A STUN request that the shard does not answer itself. Queued bounded: when full, dropped and counted.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks, and where.
+    pub five_tuple: FiveTuple,
+    /// The listener it came in by.
+    pub listener: ListenerId,
+    /// The whole message. [`crate::wire::Stun::parse`] takes it: the shard checked.
+    pub message: Vec<u8>,
+}
+
+/// What the control plane tells a shard. Carried out in order; `S` is the relay socket, opaque to the control plane.
+#[derive(Debug)]
+pub enum Command<S> {
+    /// Sends a STUN answer to a client.
+    Answer {
+        /// Whom to, and from where.
+        five_tuple: FiveTuple,
+        /// The listener that the question came in by.
+        listener: ListenerId,
+        /// The whole message.
+        message: Vec<u8>,
+    },
+    /// An allocation begins: one 5-tuple, one relayed address, no permission yet.
+    Open {
+        /// Its name.
+        id: AllocationId,
+        /// Its client.
+        five_tuple: FiveTuple,
+        /// The listener its client uses.
+        listener: ListenerId,
+        /// The address `socket` is bound to.
+        relayed: RelayedAddr,
+        /// What clients and peers know the relayed address as: `relayed`, or the external address in front of it.
+        advertised: SocketAddr,
+        /// The bound socket.
+        socket: S,
+        /// When it ends unless extended.
+        deadline: Instant,
+    },
+    /// An allocation ends later.
+    Extend {
+        /// Which.
+        id: AllocationId,
+        /// The new end.
+        deadline: Instant,
+    },
+    /// A peer IP may send to the client and be sent to. Replaces an earlier permission for it.
+    ///
+    /// Whether data may leave through the kernel the shard asks the policy, once more for every Send and bind.
+    Permit {
+        /// Whose.
+        id: AllocationId,
+        /// The peer, canonical.
+        peer: IpAddr,
+        /// When the permission ends.
+        deadline: Instant,
+    },
+    /// A channel is bound to a peer, or its bind is refreshed.
+    Bind {
+        /// Whose.
+        id: AllocationId,
+        /// The channel number, one of [`crate::wire::CHANNELS`].
+        channel: u16,
+        /// The peer.
+        peer: PeerAddr,
+        /// When the bind ends. (The permission that comes with it is a command of its own.)
+        deadline: Instant,
+    },
+    /// An allocation is over: its entries go, its socket is closed.
+    Close {
+        /// Which.
+        id: AllocationId,
+    },
+}

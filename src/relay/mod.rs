@@ -1,0 +1,3 @@
+//! The data plane: forwards by a table, fast and blindly.
+
+pub mod command;
