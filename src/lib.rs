@@ -7,4 +7,5 @@ pub mod metrics;
 pub mod policy;
 pub mod rate;
 pub mod relay;
+pub mod web;
 pub mod wire;

@@ -1,0 +1,21 @@
+//! What every handler may know of the connection a request came by, as request extensions.
+
+use std::net::SocketAddr;
+
+/// The connection, set by the listener on every request (`Extension<Connection>`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The client, canonical; behind a trusted proxy the address that it forwards.
+    pub remote: SocketAddr,
+    /// The address of this server that the client reached.
+    pub local: SocketAddr,
+    /// Whether TLS protects it.
+    pub tls: bool,
+}
+
+/// The host name or IP address that the client used, set on every request (`Extension<RequestHost>`).
+///
+/// Taken from the Host header only when it is a well-formed name or address; without port, lower case, IPv6 without
+/// brackets. Falls back to the address of this server that the client reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestHost(pub String);

@@ -1,0 +1,3 @@
+//! The HTTP side: pages, WebSocket upgrade, health and metrics, on connections that `net` accepted.
+
+pub mod connection;
