@@ -7,5 +7,6 @@ pub mod metrics;
 pub mod policy;
 pub mod rate;
 pub mod relay;
+pub mod turn;
 pub mod web;
 pub mod wire;

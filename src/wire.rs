@@ -142,6 +142,11 @@ impl<'a> Stun<'a> {
         self.raw
     }
 
+    /// The message type as it stands in the header: method and class.
+    pub fn message_type(&self) -> u16 {
+        self.kind
+    }
+
     /// The 12-bit method.
     pub fn method(&self) -> u16 {
         (self.kind & 0x000F) | ((self.kind & 0x00E0) >> 1) | ((self.kind & 0x3E00) >> 2)
