@@ -20,6 +20,7 @@ mod control;
 mod ledger;
 mod nonce;
 mod ports;
+pub mod probe;
 mod processor;
 mod request;
 #[cfg(test)]
