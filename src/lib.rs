@@ -4,6 +4,7 @@ pub mod address;
 pub mod clock;
 pub mod credentials;
 pub mod metrics;
+pub mod net;
 pub mod policy;
 pub mod rate;
 pub mod relay;

@@ -1,0 +1,3 @@
+//! Sockets only: knows nothing of TURN or rooms.
+
+pub mod udp;
