@@ -15,6 +15,7 @@ use quinn_udp::RecvMeta;
 use quinn_udp::Transmit;
 use quinn_udp::UdpSockRef;
 use quinn_udp::UdpSocketState;
+pub use quinn_udp::is_msg_size_err as is_too_large;
 use socket2::Domain;
 use socket2::Protocol;
 use socket2::Type;
@@ -136,8 +137,7 @@ impl Batch {
     pub fn receive(&mut self, socket: &Socket) -> io::Result<()> {
         self.filled = 0;
         let mut buffers = self.buffers.chunks_exact_mut(Self::BUFFER);
-        let mut slices: [_; Self::SIZE] =
-            std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
+        let mut slices: [_; Self::SIZE] = std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
         self.filled = socket.state.recv(UdpSockRef::from(&socket.io), &mut slices, &mut self.meta)?;
         Ok(())
     }
