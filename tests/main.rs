@@ -1,1 +1,3 @@
 //! The one integration-test binary: each module is a behaviour, on real parts.
+
+mod relay;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::command::ListenerId;
 use super::command::Request;
 use super::framing;
-use super::framing::Send;
+use super::framing::SendIndication;
 use super::framing::TransactionIds;
 use super::table::Delivery;
 use super::table::Forward;
@@ -126,7 +126,7 @@ impl Forwarder {
     ) -> Result<(), DropReason> {
         match (message.class(), message.method()) {
             (Class::Indication, method::SEND) => {
-                let Send { peer, data } = Send::read(message)?;
+                let SendIndication { peer, data } = SendIndication::read(message)?;
                 self.forward(five_tuple, Target::Peer(peer), data, ecn, now)
             }
             (Class::Request, method::BINDING) if message.attributes().all(|it| it.kind >= 0x8000) => {

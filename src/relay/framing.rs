@@ -21,12 +21,12 @@ const BINDING_SUCCESS: u16 = 0x0101;
 
 /// What a Send indication says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Send<'a> {
+pub(super) struct SendIndication<'a> {
     pub(super) peer: PeerAddr,
     pub(super) data: &'a [u8],
 }
 
-impl<'a> Send<'a> {
+impl<'a> SendIndication<'a> {
     /// Reads it from a message of that method. Of duplicates the first counts (RFC 8489, section 14).
     ///
     /// DONT-FRAGMENT, which this server can't honour, is an unknown attribute to it (RFC 8656, section 18.8).
@@ -183,7 +183,7 @@ mod tests {
     fn a_send_indication_wants_an_exact_address_its_data_and_nothing_unknown() {
         let read = |attributes: &[(u16, &[u8])]| {
             let message = send(attributes);
-            Send::read(&Stun::parse(&message).unwrap()).map(|send| send.data.to_vec())
+            SendIndication::read(&Stun::parse(&message).unwrap()).map(|send| send.data.to_vec())
         };
         let (address, data) = ((attr::XOR_PEER_ADDRESS, &address()[..]), (attr::DATA, &b"hello"[..]));
 
@@ -195,6 +195,19 @@ mod tests {
         assert_eq!(read(&[(address.0, &[0; 20]), data]), Err(DropReason::Malformed), "no such family");
         assert_eq!(read(&[address, data, (attr::DONT_FRAGMENT, b"")]), Err(DropReason::Unexpected));
         assert_eq!(read(&[address, data, (0x7FFF, b"")]), Err(DropReason::Unexpected));
+    }
+
+    #[test]
+    fn a_binding_answer_says_the_client_address_and_nothing_else() {
+        let mut out = [0; 64];
+
+        for (client, expected) in [("192.0.2.1:9", 32), ("[2001:db8::1]:9", 44)] {
+            let client = client.parse().unwrap();
+            let length = put_binding_success(&mut out, [7; 12], client).unwrap();
+            let message = Stun::parse(&out[..length]).unwrap();
+            assert_eq!((length, message.transaction_id()), (expected, [7; 12]));
+            assert_eq!(xor_address(message.first(attr::XOR_MAPPED_ADDRESS).unwrap(), [7; 12]), Some(client));
+        }
     }
 
     #[test]
