@@ -5,3 +5,4 @@ pub mod gate;
 pub mod host;
 pub mod listen;
 pub mod tls;
+pub mod udp;
