@@ -34,6 +34,8 @@ use crate::net::tls::TlsError;
 use crate::web;
 use crate::web::serve::Service;
 
+mod turn;
+
 /// Why the process could not start; every one of them is the operator's to cure.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -43,6 +45,9 @@ pub enum StartError {
     /// There is no certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// There is no media thread.
+    #[error("cannot start relaying: {0}")]
+    Relay(std::io::Error),
 }
 
 /// One socket that is served, for people to read.
@@ -101,15 +106,17 @@ impl App {
         let https = bind_tcp(&config.http.listen, "http.listen")?;
         let http = bind_tcp(&config.http.plain_listen, "http.plain_listen")?;
         let scraped = bind_tcp(&config.metrics.listen, "metrics.listen")?;
-        let _udp = probe_udp(&config.turn.listen_udp, "turn.listen_udp")?;
+        let udp = turn::bind(config)?;
 
         let metrics = Arc::new(Metrics::default());
-        let _credentials = Arc::new(Credentials::new(credential_settings(config)));
+        let credentials = Arc::new(Credentials::new(credential_settings(config)));
         let front =
             Front { gate: Gate::new(gate_settings(config)), stop: CancellationToken::new(), tasks: TaskTracker::new() };
         let mut app = Self { listening: Vec::new(), stop: front.stop.clone(), tasks: front.tasks.clone() };
 
-        // TURN starts here: `_udp` holds the addresses to bind; each gets a line in `app.listening`.
+        app.listening.extend(udp.listening());
+        let tcp_ports = [&https, &http, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
+        udp.serve(config, credentials, Arc::clone(&metrics), tcp_ports, &front, clock).map_err(StartError::Relay)?;
 
         // Signaling starts here: its routes and its answer to an upgrade of `/`.
         let routes = web::router(Router::new(), None);
@@ -215,14 +222,6 @@ fn bind_tcp(addresses: &[Listen], key: &'static str) -> Result<Vec<(TcpListener,
         }
     }
     Ok(bound)
-}
-
-fn probe_udp(addresses: &[Listen], key: &'static str) -> Result<Vec<SocketAddr>, ListenError> {
-    let mut free = Vec::new();
-    for Listen(addr) in addresses.iter().copied() {
-        free.extend(listen::probe_udp(addr, key)?);
-    }
-    Ok(free)
 }
 
 fn credential_settings(config: &Config) -> credentials::Settings {

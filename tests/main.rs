@@ -3,3 +3,4 @@
 mod ground;
 mod relay;
 mod support;
+mod turn;

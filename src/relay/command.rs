@@ -17,10 +17,10 @@ pub struct AllocationId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub usize);
 
-/// Permissions an allocation holds at once; expired ones make room. The table refuses more, so the control plane must too.
-pub const MAX_PERMISSIONS: usize = 64;
-/// Channels an allocation holds at once; expired ones make room. The table refuses more, so the control plane must too.
-pub const MAX_CHANNELS: usize = 64;
+/// Permissions an allocation holds at once at most, however `turn.limits` is set; expired ones make room.
+pub const MAX_PERMISSIONS: usize = 1024;
+/// Channels an allocation holds at once at most, however `turn.limits` is set; expired ones make room.
+pub const MAX_CHANNELS: usize = 1024;
 
 /// A STUN request that the shard does not answer itself. Queued bounded: when full, dropped and counted.
 #[derive(Clone, Debug)]

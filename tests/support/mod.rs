@@ -92,6 +92,32 @@ impl Server {
         answer.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
+    /// One line of its counters, by name and labels.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let all = self.metrics().await;
+        let line = all.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in:\n{all}")).parse().unwrap()
+    }
+
+    /// Waits until a counter stands at `value`.
+    pub(crate) async fn metric_becomes(&self, name: &str, value: u64) {
+        let became = async {
+            while self.metric(name).await != value {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, became).await.is_err() {
+            panic!("{name} stays at {} instead of {value}", self.metric(name).await);
+        }
+    }
+
+    /// How many datagrams were dropped, for whatever reason.
+    pub(crate) async fn drops(&self) -> u64 {
+        let all = self.metrics().await;
+        let dropped = all.lines().filter(|line| line.starts_with("throughway_dropped_total{"));
+        dropped.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+    }
+
     /// Its process number.
     pub(crate) fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap())
@@ -153,6 +179,8 @@ fn read_banner(mut stdout: ChildStdout) -> String {
     receiver.recv_timeout(START_WITHIN).unwrap_or_else(|_| "it said nothing in time".to_owned())
 }
 
+/// How long something may take to become true.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a start may take on a loaded machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
