@@ -51,7 +51,7 @@ pub struct Settings {
     pub policy: Arc<Policy>,
     /// Where it counts.
     pub metrics: Arc<Metrics>,
-    /// Read once a round.
+    /// Read once a round, and for each command.
     pub clock: Clock,
     /// How many Binding requests a source gets answered.
     pub bindings: PerSource,
@@ -197,7 +197,7 @@ impl Media {
             for _ in 0..self.ready.len() {
                 self.serve_next(&mut batch, now);
             }
-            self.carry_out_commands(now);
+            self.carry_out_commands();
         }
     }
 
@@ -236,7 +236,7 @@ impl Media {
         }
     }
 
-    fn carry_out_commands(&mut self, now: Instant) {
+    fn carry_out_commands(&mut self) {
         if !self.bell.rung.swap(false, Ordering::AcqRel) && !self.commands_left {
             return;
         }
@@ -246,11 +246,13 @@ impl Media {
                 self.commands_left = false;
                 return;
             };
-            self.carry_out(command, now);
+            self.carry_out(command);
         }
     }
 
-    fn carry_out(&mut self, command: Command, now: Instant) {
+    fn carry_out(&mut self, command: Command) {
+        // Not the round's: by the control plane's later one, what stands in the way may have expired.
+        let now = self.clock.now().monotonic;
         let table = &mut self.forwarder.table;
         let done = match command {
             Command::Answer { five_tuple, listener, message } => {
