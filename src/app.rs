@@ -116,7 +116,9 @@ impl App {
 
         app.listening.extend(udp.listening());
         let tcp_ports = [&https, &http, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
-        udp.serve(config, credentials, Arc::clone(&metrics), tcp_ports, &front, clock).map_err(StartError::Relay)?;
+        udp.serve(config, credentials, Arc::clone(&metrics), tcp_ports, &front, clock)
+            .await
+            .map_err(StartError::Relay)?;
 
         // Signaling starts here: its routes and its answer to an upgrade of `/`.
         let routes = web::router(Router::new(), None);

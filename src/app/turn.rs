@@ -68,12 +68,12 @@ impl Bound {
         self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: SERVES })
     }
 
-    /// Serves them until the end. `tcp_ports` are those that this process listens on besides.
+    /// Serves them until the end, and returns once it has relayed, or found that it can't. `tcp_ports` are those that this process listens on besides.
     ///
     /// # Errors
     ///
     /// The system's, for lack of threads or descriptors.
-    pub(super) fn serve(
+    pub(super) async fn serve(
         self,
         config: &Config,
         credentials: Arc<Credentials>,
@@ -107,22 +107,20 @@ impl Bound {
             turn::run(processor, asked, send, clock, stop).await;
             shard.stop();
         });
-        let test = self_test(first, config.turn.realm.clone(), credentials, clock);
-        let stop = front.stop.clone();
-        front.tasks.spawn(async move { stop.run_until_cancelled(test).await });
+        self_test(first, &config.turn.realm, &credentials, clock).await;
         Ok(())
     }
 }
 
 /// Relays through ourselves, as two clients would, and says how it went.
-async fn self_test(listener: SocketAddr, realm: String, credentials: Arc<Credentials>, clock: Clock) {
+async fn self_test(listener: SocketAddr, realm: &str, credentials: &Credentials, clock: Clock) {
     let server = match listener.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listener.port()),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), listener.port()),
         IpAddr::V4(_) | IpAddr::V6(_) => listener,
     };
     let Ok(credential) = credentials.mint(SELF_TEST, SELF_TEST, clock.now()) else { return };
-    match probe::round_trip(server, &realm, &credential, clock).await {
+    match probe::round_trip(server, realm, &credential, clock).await {
         Ok(took) => tracing::info!(round_trip = ?took, "the relay works: tested with two clients of our own"),
         Err(failed) => tracing::warn!("the relay does not work: {failed}"),
     }

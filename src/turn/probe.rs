@@ -14,7 +14,7 @@ use webrtc_util::Conn;
 use crate::clock::Clock;
 use crate::credentials::IceCredential;
 
-/// How long each step may take.
+/// How long each step may take. Steps that get no answer end the probe, so that it takes little longer than this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What failed, and of what step.

@@ -463,20 +463,25 @@ impl<S> Processor<S> {
         Ok(Vec::new())
     }
 
-    /// Family and policy. A relay address of ours is always granted: the data plane delivers what is sent there inside
-    /// the process, to a live relayed port, or drops it.
+    /// Family and policy. Where our relayed addresses are is always granted: the data plane delivers what is sent there
+    /// inside the process, to a live relayed port, or drops it.
     fn may_reach(&self, peer: PeerAddr, relay: IpAddr) -> Result<(), Rejection> {
         if Family::of(peer.ip()) != Family::of(relay) {
             return Err(Rejection::PEER_FAMILY);
         }
         match self.policy.reach(peer) {
             Reach::Kernel => Ok(()),
-            Reach::Denied(_) if self.ledger.is_relay_ip(peer.ip()) => Ok(()),
+            Reach::Denied(_) if self.may_be_ours(peer) => Ok(()),
             Reach::Denied(why) => {
                 tracing::debug!(why, "peer denied, see turn.peers.allow");
                 Err(Rejection::FORBIDDEN)
             }
         }
+    }
+
+    fn may_be_ours(&self, peer: PeerAddr) -> bool {
+        let port = peer.get().port();
+        self.ledger.is_relay_ip(peer.ip()) && (port == 0 || self.settings.relay_ports.contains(&port))
     }
 
     fn settle_ended(&mut self) {
