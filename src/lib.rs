@@ -3,9 +3,11 @@
 pub mod address;
 pub mod clock;
 pub mod credentials;
+pub mod gateway;
 pub mod metrics;
 pub mod policy;
 pub mod rate;
 pub mod relay;
+pub mod signaling;
 pub mod web;
 pub mod wire;
