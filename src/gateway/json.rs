@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -18,6 +17,7 @@ use self::frame::Fault;
 use self::frame::Ice;
 use self::frame::SignedIn;
 use super::Context;
+use super::Limits;
 use super::websocket::Ending;
 use super::websocket::WebSocket;
 use crate::clock::Now;
@@ -50,14 +50,6 @@ pub struct Visitor {
     pub source: IpAddr,
 }
 
-/// How long a client may take to sign in, from the upgrade on.
-const SIGN_IN_WITHIN: Duration = Duration::from_secs(10);
-/// How often an idle client is pinged.
-const PING_EVERY: Duration = Duration::from_secs(20);
-/// How long nothing may come from a client before it counts as gone.
-const GONE_AFTER: Duration = Duration::from_secs(45);
-/// At so many frames that say nothing the connection is closed.
-const BAD_FRAMES: u8 = 3;
 /// How much of a session's id stands in its TURN user name: it travels with every request, so it is short.
 const TURN_SESSION_CHARS: usize = 16;
 
@@ -67,14 +59,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = context.clock.now();
-    let mut socket = WebSocket::new(io).await;
+    let mut socket = WebSocket::new(io, context.limits.message_bytes).await;
     let mut session = Session::new(context, visitor, now);
     if session.visitor.dialect == Dialect::Strings {
         socket.reply(frame::greeting());
     }
     let ending = converse(&mut session, &mut socket, now).await;
     if ending == Ending::TooLarge {
-        socket.reply(Fault::new(Code::TooLarge, "messages are at most 64 KiB").encode());
+        let most = session.context.limits.message_bytes;
+        socket.reply(Fault::new(Code::TooLarge, format!("a message has at most {most} bytes")).encode());
     }
     // Partners learn that it is over before the client takes its time to close.
     drop(session);
@@ -89,7 +82,7 @@ where
     let mailbox = Arc::clone(&session.mailbox);
     let dialect = session.visitor.dialect;
     let mut stop = pin!(context.shutdown.cancelled());
-    let mut pulse = Pulse::new(now.monotonic);
+    let mut pulse = Pulse::new(context.limits, now.monotonic);
     loop {
         let message = tokio::select! {
             biased;
@@ -120,30 +113,31 @@ where
 
 /// When something is due on a connection that is silent.
 struct Pulse {
+    limits: Limits,
     sign_in_by: Instant,
     ping_at: Instant,
     heard: Instant,
 }
 
 impl Pulse {
-    fn new(now: Instant) -> Self {
-        Self { sign_in_by: now + SIGN_IN_WITHIN, ping_at: now + PING_EVERY, heard: now }
+    fn new(limits: Limits, now: Instant) -> Self {
+        Self { limits, sign_in_by: now + limits.sign_in_within, ping_at: now + limits.ping_every, heard: now }
     }
 
     /// Ends the connection when it is time; without an ending, it is time to ping.
     fn beat(&mut self, is_member: bool, now: Instant) -> Option<Ending> {
-        if now >= self.heard + GONE_AFTER {
+        if now >= self.heard + self.limits.gone_after {
             return Some(Ending::Lost);
         }
         if !is_member && now >= self.sign_in_by {
             return Some(Ending::NoSignIn);
         }
-        self.ping_at = now + PING_EVERY;
+        self.ping_at = now + self.limits.ping_every;
         None
     }
 
     fn due(&self, is_member: bool) -> Instant {
-        let silent = self.ping_at.min(self.heard + GONE_AFTER);
+        let silent = self.ping_at.min(self.heard + self.limits.gone_after);
         if is_member { silent } else { silent.min(self.sign_in_by) }
     }
 }
@@ -157,7 +151,7 @@ struct Session {
     allowance: TokenBucket,
     /// How often the client is told that it sends too much, before it is closed for it.
     warnings: TokenBucket,
-    bad_frames: u8,
+    bad_frames: u32,
 }
 
 /// What a client gets for one message.
@@ -179,14 +173,14 @@ impl Turn {
 
 impl Session {
     fn new(context: Arc<Context>, visitor: Visitor, now: Now) -> Self {
-        let full = TokenBucket::new(context.messages, now.monotonic);
-        let mailbox = Arc::default();
+        let full = TokenBucket::new(context.limits.messages, now.monotonic);
+        let mailbox = Arc::new(Mailbox::new(context.limits.queue));
         Self { context, visitor, mailbox, member: None, allowance: full, warnings: full, bad_frames: 0 }
     }
 
     /// Takes one WebSocket message, whatever is in it.
     fn hear(&mut self, message: &Message, now: Now) -> Turn {
-        if !self.allowance.take(self.context.messages, now.monotonic) {
+        if !self.allowance.take(self.context.limits.messages, now.monotonic) {
             return self.warn(message, now);
         }
         match message {
@@ -204,7 +198,7 @@ impl Session {
     }
 
     fn warn(&mut self, message: &Message, now: Now) -> Turn {
-        if !self.warnings.take(self.context.messages, now.monotonic) {
+        if !self.warnings.take(self.context.limits.messages, now.monotonic) {
             return Turn::end(Ending::Flood);
         }
         match message {
@@ -279,7 +273,7 @@ impl Session {
         if fault.code == Code::BadMessage {
             self.bad_frames += 1;
         }
-        let ending = (self.bad_frames >= BAD_FRAMES).then_some(Ending::BadFrames);
+        let ending = (self.bad_frames >= self.context.limits.bad_frames).then_some(Ending::BadFrames);
         Turn { reply: Some(fault.encode()), ending }
     }
 

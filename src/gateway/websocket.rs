@@ -22,16 +22,13 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use crate::signaling::mailbox::Mailbox;
 use crate::signaling::message;
 
-/// The largest frame, and the largest message, that a client may send.
-pub(super) const MAX_MESSAGE: usize = 64 * 1024;
 /// Read at a time, and held by every idle connection: most frames are candidates of a few hundred bytes. A longer
 /// frame has its buffer made to measure.
 const READ_BUFFER: usize = 2 * 1024;
 /// What is gathered before it is written; allocated when first needed.
 const WRITE_BUFFER: usize = 2 * 1024;
-/// The largest message that a client may send can double when it is packed into a string; the rest is for what was
-/// gathered before, and for the login reply with a long list of ICE servers.
-const MAX_WRITE_BUFFER: usize = WRITE_BUFFER + 2 * MAX_MESSAGE + 64 * 1024;
+/// Besides the largest relayed message: what was gathered before, and a login reply with a long list of ICE servers.
+const WRITE_HEADROOM: usize = WRITE_BUFFER + 64 * 1024;
 /// How long an ending connection may take to send what is left and to read our close frame.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -46,7 +43,7 @@ pub(super) enum Ending {
     Bye,
     /// The process ends.
     Restart,
-    /// A frame or message beyond [`MAX_MESSAGE`].
+    /// A frame or message that is too large.
     TooLarge,
     /// Text that isn't UTF-8 (RFC 6455, section 8.1).
     NotUtf8,
@@ -70,7 +67,7 @@ impl Ending {
             Self::Bye => (1000, ""),
             Self::Protocol => (1002, "not the WebSocket protocol"),
             Self::NotUtf8 => (1007, "text is not UTF-8"),
-            Self::TooLarge => (1009, "larger than 64 KiB"),
+            Self::TooLarge => (1009, "the message is too large"),
             Self::Restart => (1012, "the server restarts"),
             Self::NoSignIn => (4001, "no sign-in in time"),
             Self::TooSlow => (4008, "reads too slowly"),
@@ -108,14 +105,15 @@ pub(super) struct WebSocket<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// Takes a stream whose upgrade is done.
-    pub(super) async fn new(io: S) -> Self {
+    /// Takes a stream whose upgrade is done; no message from it may be larger than `max_message`.
+    pub(super) async fn new(io: S, max_message: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
-            .max_write_buffer_size(MAX_WRITE_BUFFER)
-            .max_message_size(Some(MAX_MESSAGE))
-            .max_frame_size(Some(MAX_MESSAGE));
+            // A message can double when it is packed into a string.
+            .max_write_buffer_size(2 * max_message + WRITE_HEADROOM)
+            .max_message_size(Some(max_message))
+            .max_frame_size(Some(max_message));
         let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
         Self { stream, replies: VecDeque::new(), unflushed: false }
     }

@@ -8,14 +8,27 @@ use std::task::Waker;
 
 use crate::signaling::message::Message;
 
-/// The most messages that wait for one member.
-pub const MAX_MESSAGES: usize = 256;
-/// The most bytes that wait for one member.
-pub const MAX_BYTES: usize = 256 * 1024;
+/// How much may wait for one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// In messages.
+    pub messages: usize,
+    /// In bytes.
+    pub bytes: usize,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { messages: 256, bytes: 256 * 1024 }
+    }
+}
 
 /// What waits for one member. The hub fills it, the member's connection empties it.
 #[derive(Debug, Default)]
-pub struct Mailbox(Mutex<Inner>);
+pub struct Mailbox {
+    capacity: Capacity,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -27,10 +40,15 @@ struct Inner {
 
 /// The member reads slower than it is written to: its connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more than {MAX_MESSAGES} messages or {MAX_BYTES} bytes are waiting")]
+#[error("too much is waiting")]
 pub struct Overflown;
 
 impl Mailbox {
+    /// An empty one.
+    pub fn new(capacity: Capacity) -> Self {
+        Self { capacity, inner: Mutex::default() }
+    }
+
     /// Adds one message and wakes the reader. One that doesn't fit is lost, with all that wait, and the mailbox is
     /// overflown from then on.
     pub fn put(&self, message: Message) {
@@ -39,7 +57,7 @@ impl Mailbox {
             return;
         }
         let cost = message.cost();
-        if inner.waiting.len() >= MAX_MESSAGES || inner.bytes + cost > MAX_BYTES {
+        if inner.waiting.len() >= self.capacity.messages || inner.bytes + cost > self.capacity.bytes {
             inner.overflown = true;
             inner.waiting = VecDeque::new();
         } else {
@@ -79,7 +97,7 @@ impl Mailbox {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -104,7 +122,7 @@ mod tests {
     fn a_mailbox_overflows_by_number() {
         let mailbox = Mailbox::default();
 
-        (0..MAX_MESSAGES).for_each(|_| mailbox.put(leave()));
+        (0..256).for_each(|_| mailbox.put(leave()));
         assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
         mailbox.put(leave());
 
