@@ -1,1 +1,4 @@
 //! The one integration-test binary: each module is a behaviour, on real parts.
+
+mod ground;
+mod support;

@@ -1,0 +1,1 @@
+//! Configuration, certificates, listeners and pages, on the real binary.
