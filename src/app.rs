@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +14,12 @@ use tokio_util::task::TaskTracker;
 use crate::address::Prefix;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::Signaling;
 use crate::config::value::Listen;
 use crate::config::value::TlsMode;
 use crate::credentials;
 use crate::credentials::Credentials;
+use crate::gateway;
 use crate::logging::Redacted;
 use crate::metrics::Metrics;
 use crate::net::demux;
@@ -31,8 +32,15 @@ use crate::net::listen;
 use crate::net::listen::ListenError;
 use crate::net::tls;
 use crate::net::tls::TlsError;
+use crate::rate::Rate;
+use crate::signaling::connections;
+use crate::signaling::connections::Connections;
+use crate::signaling::hub::Hub;
+use crate::signaling::ice;
+use crate::signaling::mailbox::Capacity;
 use crate::web;
 use crate::web::serve::Service;
+use crate::web::socket;
 
 mod turn;
 
@@ -87,6 +95,8 @@ struct Role {
 /// How long the parts may take to end.
 const END_WITHIN: Duration = Duration::from_millis(1500);
 
+/// How many seconds' worth of sign-ins a source may have at once: behind one address, an office reconnects together.
+const SIGN_IN_BURST: f64 = 4.0;
 /// What the web side is served on.
 const HTTPS: &str = "https, wss";
 /// The same without TLS.
@@ -120,8 +130,13 @@ impl App {
             .await
             .map_err(StartError::Relay)?;
 
-        // Signaling starts here: its routes and its answer to an upgrade of `/`.
-        let routes = web::router(Router::new(), None);
+        let udp = app.listening.iter().find(|socket| socket.transport == "udp");
+        let served = ice::Served {
+            public_host: config.public_host.as_str().to_owned(),
+            udp_port: udp.map(|socket| socket.addr.port()),
+            replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
+        };
+        let routes = web::router(sockets(config, served, credentials, &metrics, &front, clock));
 
         let secure = Role {
             tls: Some(certificate),
@@ -189,6 +204,57 @@ impl Role {
     }
 }
 
+/// Signaling, up to where WebSockets come in.
+fn sockets(
+    config: &Config,
+    served: ice::Served,
+    credentials: Arc<Credentials>,
+    metrics: &Arc<Metrics>,
+    front: &Front,
+    clock: Clock,
+) -> socket::State {
+    let limits = &config.signaling.limits;
+    let sign_ins = Rate { per_second: limits.sign_ins.get(), burst: limits.sign_ins.get() * SIGN_IN_BURST };
+    let gateway = gateway::Context {
+        hub: Hub::new(sign_ins, exempt(config), Arc::clone(metrics)).into(),
+        credentials,
+        served,
+        limits: signaling_limits(&config.signaling),
+        metrics: Arc::clone(metrics),
+        clock,
+        shutdown: front.stop.clone(),
+    };
+    let connections = connections::Settings {
+        total: connections::MAX_CONNECTIONS,
+        per_source: count(limits.connections_per_source.get()),
+        exempt: exempt(config),
+    };
+    let external = config.turn.external_ip.iter().map(|external| external.external);
+    let origins = socket::Origins {
+        public_host: config.public_host.as_str().to_owned(),
+        addresses: host::addresses().into_iter().chain(external).map(|ip| ip.to_canonical()).collect(),
+        allowed: config.http.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+        required: config.http.require_origin,
+    };
+    let connections = Arc::new(Connections::new(connections, Arc::clone(metrics)));
+    socket::State::new(origins, connections, Arc::new(gateway), front.tasks.clone())
+}
+
+fn signaling_limits(signaling: &Signaling) -> gateway::Limits {
+    gateway::Limits {
+        message_bytes: signaling.message_bytes.get(),
+        messages: Rate {
+            per_second: signaling.limits.messages.get(),
+            burst: f64::from(signaling.limits.message_burst.get()),
+        },
+        bad_frames: signaling.limits.bad_frames.get(),
+        queue: Capacity { messages: count(signaling.queue_messages.get()), bytes: signaling.queue_bytes.get() },
+        sign_in_within: signaling.sign_in_within.get(),
+        ping_every: signaling.ping_every.get(),
+        gone_after: signaling.gone_after.get(),
+    }
+}
+
 fn certificate(config: &Config, state: &Path, clock: Clock) -> Result<Arc<ServerConfig>, TlsError> {
     let pair = match config.tls.mode {
         TlsMode::Files => tls::Pair::from_files(&config.tls.certificate, &config.tls.key)?,
@@ -234,12 +300,15 @@ fn credential_settings(config: &Config) -> credentials::Settings {
 }
 
 fn gate_settings(config: &Config) -> gate::Settings {
-    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     gate::Settings {
         total: count(config.limits.half_open.get()),
         per_source: count(config.limits.half_open_per_source.get()),
         exempt: exempt(config),
     }
+}
+
+fn count(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 /// Sources that no per-source limit counts.

@@ -9,5 +9,6 @@
 
 mod ground;
 mod relay;
+mod signaling;
 mod support;
 mod turn;

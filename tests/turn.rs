@@ -191,7 +191,7 @@ async fn our_own_listener_is_never_a_peer_even_when_allowed() {
     assert_eq!(asker.permit(server.udp()).await, 0, "a permission names no port");
     asker.send(&message(SEND, &[(0x0012, &xor(server.udp())), (0x0013, b"loop")]).raw).await;
 
-    server.metric_becomes("throughway_dropped_total{reason=\"peer-denied\"}", 1).await;
+    server.metric_becomes("throughway_dropped_total{reason=\"no-such-relayed-address\"}", 1).await;
     assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 0);
 }
 

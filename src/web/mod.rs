@@ -11,7 +11,6 @@ use axum::middleware::map_response;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::get;
-use futures_util::future::BoxFuture;
 
 use crate::metrics::Metrics;
 
@@ -19,16 +18,16 @@ pub mod connection;
 pub mod host;
 pub mod pages;
 pub mod serve;
+pub mod socket;
 
-/// Answers a request for `/` that asks to become a WebSocket.
-pub type Upgrade = Arc<dyn Fn(Request) -> BoxFuture<'static, Response> + Send + Sync>;
-
-/// Everything served to browsers: the pages, `/healthz`, and `more`. `/` is a WebSocket for those who ask for one.
-pub fn router(more: Router, upgrade: Option<Upgrade>) -> Router {
+/// Everything served to browsers: the pages, `/healthz`, and WebSockets; `/` is one for those who ask for it.
+pub fn router(sockets: socket::State) -> Router {
+    let more = socket::routes(sockets.clone());
     let front = move |request: Request| async move {
-        match upgrade {
-            Some(upgrade) if pages::wants_websocket(&request) => upgrade(request).await,
-            Some(_) | None => pages::front(request.headers()),
+        if socket::is_upgrade(request.headers()) {
+            socket::upgrade(&sockets, request)
+        } else {
+            pages::front(request.headers())
         }
     };
     let router =

@@ -1,7 +1,6 @@
 //! The pages, compiled in.
 
 use axum::Router;
-use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::StatusCode;
 use axum::http::header;
@@ -39,13 +38,6 @@ pub(super) fn routes() -> Router {
 /// The front page, for a request with these headers.
 pub(super) fn front(headers: &HeaderMap) -> Response {
     FRONT.answer(headers)
-}
-
-/// Whether a request asks to become a WebSocket.
-pub(super) fn wants_websocket(request: &Request) -> bool {
-    let upgrade = request.headers().get_all(header::UPGRADE);
-    let mut tokens = upgrade.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    tokens.any(|token| token.trim().eq_ignore_ascii_case("websocket"))
 }
 
 impl Page {
