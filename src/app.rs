@@ -125,17 +125,16 @@ impl App {
         let mut app = Self { listening: Vec::new(), stop: front.stop.clone(), tasks: front.tasks.clone() };
 
         app.listening.extend(udp.listening());
+        let served = ice::Served {
+            public_host: config.public_host.as_str().to_owned(),
+            udp_port: udp.port(),
+            replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
+        };
         let tcp_ports = [&https, &http, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
-        udp.serve(config, credentials, Arc::clone(&metrics), tcp_ports, &front, clock)
+        udp.serve(config, Arc::clone(&credentials), Arc::clone(&metrics), tcp_ports, &front, clock)
             .await
             .map_err(StartError::Relay)?;
 
-        let udp = app.listening.iter().find(|socket| socket.transport == "udp");
-        let served = ice::Served {
-            public_host: config.public_host.as_str().to_owned(),
-            udp_port: udp.map(|socket| socket.addr.port()),
-            replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
-        };
         let routes = web::router(sockets(config, served, credentials, &metrics, &front, clock));
 
         let secure = Role {
