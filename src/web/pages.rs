@@ -18,11 +18,14 @@ struct Page {
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
+const IMAGE: &str = "image/svg+xml";
 
 const FRONT: Page = Page { path: "/", content_type: HTML, body: include_str!("../../static/index.html") };
 
 const PAGES: &[Page] = &[
     Page { path: "/chat", content_type: HTML, body: include_str!("../../static/chat.html") },
+    Page { path: "/index.js", content_type: SCRIPT, body: include_str!("../../static/index.js") },
+    Page { path: "/icon.svg", content_type: IMAGE, body: include_str!("../../static/icon.svg") },
     Page { path: "/chat.js", content_type: SCRIPT, body: include_str!("../../static/chat.js") },
     Page { path: "/throughway.js", content_type: SCRIPT, body: include_str!("../../static/throughway.js") },
     Page { path: "/style.css", content_type: STYLE, body: include_str!("../../static/style.css") },
@@ -50,7 +53,9 @@ impl Page {
         if known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag) {
             return (StatusCode::NOT_MODIFIED, caching).into_response();
         }
-        (caching, [(header::CONTENT_TYPE, self.content_type)], self.body).into_response()
+        // People import the module from pages of their own; nothing here is for somebody's eyes only.
+        let sharing = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"), (header::CONTENT_TYPE, self.content_type)];
+        (caching, sharing, self.body).into_response()
     }
 
     /// Changes whenever the page does.
