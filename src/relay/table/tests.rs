@@ -290,7 +290,7 @@ fn permissions_are_capped_and_expired_ones_make_room() {
     let mut table = Table::new(policy());
     table.open(opening(1, 1, 1, start + secs(600))).unwrap();
     let mut permit = |n: usize, at: Secs| {
-        let ip = IpAddr::from([8, 8, 0, u8::try_from(n).unwrap()]);
+        let ip = std::net::Ipv4Addr::from_bits(0x0808_0000 + u32::try_from(n).unwrap()).into();
         table.permit(AllocationId(1), ip, start + secs(at + 300), start + secs(at))
     };
 
