@@ -1,4 +1,6 @@
 //! The one integration-test binary: each module is a behaviour, on real parts.
 
+#[cfg(test)]
 mod ground;
+#[cfg(test)]
 mod support;
