@@ -73,6 +73,7 @@ impl Server {
     }
 
     /// The first address that serves `stun, turn` over UDP.
+    #[expect(dead_code, reason = "for tests of TURN")]
     pub(crate) fn udp(&self) -> SocketAddr {
         self.listener("udp", "stun")
     }
