@@ -17,7 +17,7 @@ use crate::signaling::name::Name;
 
 /// How many partners a member is known to have; beyond, the earliest is forgotten and won't be told that it left.
 ///
-/// More than the connections one source may have, so that no single stranger can push out the others.
+/// More than the connections that one source may have by default, so that no single stranger can push out the others.
 pub const MAX_PARTNERS: usize = 256;
 
 /// The members. There are never more of them than open connections, which [`Connections`] caps.

@@ -185,8 +185,8 @@ impl Origins {
             return true;
         }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        match bare.parse::<IpAddr>() {
-            Ok(ip) => ip.is_loopback() || ip == local || self.addresses.contains(&ip.to_canonical()),
+        match bare.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) => ip.is_loopback() || ip == local || self.addresses.contains(&ip),
             Err(_) => host == "localhost" || host.eq_ignore_ascii_case(&self.public_host),
         }
     }

@@ -17,6 +17,8 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+pub(crate) mod client;
+
 /// A running server. It ends when this is dropped.
 pub(crate) struct Server {
     child: Child,
