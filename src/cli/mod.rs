@@ -9,11 +9,11 @@ use clap::Subcommand;
 mod banner;
 mod serve;
 
-/// Gets WebRTC calls through: signaling over wss, a STUN/TURN relay and the pages to use them, in one process.
+/// Gets WebRTC calls through: wss signaling, a STUN/TURN relay and pages to use them, in one process.
 ///
-/// Without a command it serves. Without a configuration file it runs on defaults that are right for trying it out.
+/// Without a command it serves; without a configuration file, on defaults that are fit for a try.
 #[derive(Parser)]
-#[command(name = "throughway", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "throughway", version, after_help = AFTER_HELP)]
 struct Arguments {
     /// The configuration file (TOML); config/throughway.toml explains every key
     #[arg(long, value_name = "FILE", global = true)]
@@ -29,10 +29,10 @@ enum Command {
 }
 
 const AFTER_HELP: &str = "\
-Any key can also be set by environment: THROUGHWAY__TURN__REALM=example.org stands for realm in [turn].
-Certificates are kept in certs/ in $STATE_DIRECTORY, else beside the configuration file, else here.
+Any key can be set by environment too: THROUGHWAY__TURN__REALM=example.org is realm in [turn].
+Certificates are kept in certs/: in $STATE_DIRECTORY, else beside the configuration file, else here.
 
-Exit codes: 0 ended as asked, 1 a failure of ours, 2 something for you to correct (it says what).";
+Exit codes: 0 ended as asked; 1 a failure of ours; 2 something for you to correct (it says what).";
 
 /// Why a command failed.
 enum Failure {

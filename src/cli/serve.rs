@@ -32,7 +32,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     let mut stop = Stop::new().map_err(ours)?;
     let not_built = config.not_built();
     if !not_built.is_empty() {
-        tracing::info!("not built yet: {}", not_built.join(", "));
+        tracing::info!("not built yet, so without effect: {}", not_built.join(", "));
     }
     let app = App::start(config, &state_directory(file)).await.map_err(|error| Failure::Operator(error.to_string()))?;
     tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");

@@ -13,30 +13,37 @@ pub(super) fn read(
     origin: &str,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
-    let in_file = |key: Option<&str>, problem: String| ConfigError {
-        origin: origin.to_owned(),
-        key: key.map(str::to_owned),
-        problem,
-    };
     let environment = Environment(environment.filter_map(key_of).collect());
+    environment.check()?;
+    let refused = |key: Option<String>, problem: String| {
+        let name = key.as_deref().and_then(|key| environment.name_of(key));
+        ConfigError { origin: name.unwrap_or(origin).to_owned(), key, problem }
+    };
+    let in_words = |error| {
+        let (key, problem) = in_words(error);
+        let is_secret = key.as_deref().is_some_and(|key| SECRET.iter().any(|secret| key.starts_with(secret)));
+        match problem.split_once(" is not ") {
+            Some((_, wanted)) if is_secret => refused(key, format!("is not {wanted}")),
+            Some(_) | None => refused(key, problem),
+        }
+    };
     let merged = ConfigBuilder::<DefaultState>::default()
         .add_source(File::from_str(text, FileFormat::Toml))
         .add_source(environment.clone())
         .build()
-        .map_err(|error| in_words(error, origin))?;
-    let tree: serde_json::Value = merged.clone().try_deserialize().map_err(|error| in_words(error, origin))?;
-    let known = serde_json::to_value(Config::default()).map_err(|error| in_file(None, error.to_string()))?;
+        .map_err(in_words)?;
+    let tree: serde_json::Value = merged.clone().try_deserialize().map_err(in_words)?;
+    let known = serde_json::to_value(Config::default()).map_err(|error| refused(None, error.to_string()))?;
     if let Some((key, problem)) = unknown_key(&tree, &known, "") {
-        let origin = environment.name_of(&key).unwrap_or(origin).to_owned();
-        return Err(ConfigError { origin, key: Some(key), problem });
+        return Err(refused(Some(key), problem));
     }
-    let config: Config = merged.try_deserialize().map_err(|error| in_words(error, origin))?;
-    config.check().map_err(|(key, problem)| {
-        let origin = environment.name_of(key).unwrap_or(origin).to_owned();
-        ConfigError { origin, key: Some(key.to_owned()), problem }
-    })?;
+    let config: Config = merged.try_deserialize().map_err(in_words)?;
+    config.check().map_err(|(key, problem)| refused(Some(key.to_owned()), problem))?;
     Ok(config)
 }
+
+/// Keys whose values no error may repeat.
+const SECRET: &[&str] = &["turn.secrets", "turn.users"];
 
 /// Variables that are ours: the key, and what stands in the variable.
 #[derive(Clone, Debug)]
@@ -50,6 +57,18 @@ struct Variable {
 }
 
 impl Environment {
+    /// Only what can be a key may stand in a name.
+    fn check(&self) -> Result<(), ConfigError> {
+        let is_part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        match self.0.iter().find(|variable| !variable.key.split('.').all(is_part)) {
+            Some(bad) => {
+                let problem = "names no key; write it like THROUGHWAY__TURN__REALM for turn.realm".to_owned();
+                Err(ConfigError { origin: bad.name.clone(), key: None, problem })
+            }
+            None => Ok(()),
+        }
+    }
+
     fn name_of(&self, key: &str) -> Option<&str> {
         let holds = |variable: &&Variable| {
             key == variable.key || key.strip_prefix(&variable.key).is_some_and(|rest| rest.starts_with(['.', '[']))
@@ -117,36 +136,33 @@ fn instead_of(name: &str, known: &serde_json::Map<String, serde_json::Value>, pa
     }
 }
 
-/// The crate's error in one line of ours.
-fn in_words(error: config::ConfigError, origin: &str) -> ConfigError {
-    let ours = |origin: Option<String>, found: &str, key: Option<String>, problem| ConfigError {
-        origin: origin.unwrap_or_else(|| found.to_owned()),
-        key,
-        problem,
-    };
+/// The crate's error as a key, where it knows one, and a line of ours.
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
+fn in_words(error: config::ConfigError) -> (Option<String>, String) {
     match error {
-        config::ConfigError::Type { origin: place, unexpected, expected, key } => {
-            ours(place, origin, key, format!("{} is not {}", found(&unexpected.to_string()), wanted(expected)))
+        config::ConfigError::Type { unexpected, expected, key, .. } => {
+            (key, format!("{} is not {}", found(&unexpected.to_string()), wanted(expected)))
         }
-        config::ConfigError::At { error, origin: place, key } => {
-            let inner = in_words(*error, place.as_deref().unwrap_or(origin));
-            ConfigError { key: key.or(inner.key), ..inner }
+        config::ConfigError::At { error, key, .. } => {
+            let (inner, problem) = in_words(*error);
+            (key.or(inner), problem)
         }
         config::ConfigError::FileParse { cause, .. } => {
+            // Where it is stands in the first line, what it is in the last; the lines between draw an arrow.
             let text = cause.to_string();
-            let mut lines = text.lines();
-            let first = lines.next().unwrap_or_default();
-            let problem = match lines.next_back() {
-                Some(last) => format!("{first}: {last}"),
-                None => first.to_owned(),
-            };
-            ours(None, origin, None, problem)
+            let lines: Vec<_> = text.lines().collect();
+            let (first, last) = (lines.first().copied().unwrap_or_default(), lines.get(1..).and_then(<[_]>::last));
+            (None, last.map_or_else(|| first.to_owned(), |last| format!("{first}: {last}")))
         }
-        other => ours(None, origin, None, other.to_string()),
+        other => {
+            let text = other.to_string();
+            let kinds = text.strip_prefix("invalid type: ").and_then(|kinds| kinds.split_once(", expected "));
+            (None, kinds.map_or(text.clone(), |(is, should)| format!("{} is not {}", found(is), wanted(should))))
+        }
     }
 }
 
-/// What stands there instead, from the crate's "string \"x\"" or "64-bit integer `5`".
+/// What stands there, from the crate's "string \"x\"" or "64-bit integer `5`".
 fn found(unexpected: &str) -> &str {
     match unexpected {
         "sequence" => "a list",
@@ -159,12 +175,134 @@ fn found(unexpected: &str) -> &str {
     }
 }
 
+/// What should stand there, from the crate's words.
 fn wanted(expected: &str) -> &str {
     match expected {
         "a boolean" => "true or false",
         "a string" => "a text in quotes",
-        "an array" => "a list: put it in square brackets",
-        "a map" => "a table",
+        "an array" | "a sequence" => "a list: put it in square brackets, such as [\"...\"]",
+        "a map" => "a table: write { name = \"value\" } or a line [table] with its keys below",
+        other if other.starts_with("struct ") => "a table: write a line [table] with its keys below",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_both(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        read(text, "t.toml", environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_manual_shows_every_key_with_its_default_and_no_other() {
+        let manual = include_str!("../../config/throughway.toml");
+        let tree =
+            ConfigBuilder::<DefaultState>::default().add_source(File::from_str(manual, FileFormat::Toml)).build();
+
+        let shown: serde_json::Value = tree.unwrap().try_deserialize().unwrap();
+
+        assert_eq!(shown, serde_json::to_value(Config::default()).unwrap());
+        assert_eq!(read_both(manual, &[]), Ok(Config::default()));
+        assert_eq!(read_both("", &[]), Ok(Config::default()));
+    }
+
+    #[test]
+    fn bad_values_are_refused_in_one_line_that_names_key_fault_and_cure() {
+        for (text, line) in [
+            ("[http]\nlistn = []", "http.listn: no such key; did you mean http.listen?"),
+            ("[htpp]\nlisten = []", "htpp: no such key; did you mean http?"),
+            ("[log]\nx = 1", "log.x: no such key; in [log] there are format, level"),
+            ("turn = 5", "turn: 5 is not a table"),
+            ("[http]\nlisten = '[::]:1'", "http.listen: \"[::]:1\" is not a list: put it in square brackets"),
+            ("[http]\nlisten = ['[::]:1', '8443']", "http.listen[1]: \"8443\" is not an IP address and port"),
+            ("[http]\nplain_listen = ['[::]:8443']", "http.plain_listen: \"[::]:8443\" already stands in http.listen"),
+            ("[http]\nallowed_origins = ['a']", "http.allowed_origins[0]: \"a\" is not an origin"),
+            ("[http]\nrequire_origin = 'maybe'", "http.require_origin: \"maybe\" is not true or false"),
+            ("[tls]\nmode = 'file'", "tls.mode: \"file\" is none of \"self-signed\", \"files\", \"acme\""),
+            ("[tls]\nmode = 'files'", "tls.certificate: is empty"),
+            ("[turn]\nrealm = ''", "turn.realm: \"\" is not a realm: write 1 to 127 characters"),
+            ("[turn]\nrelay_ports = '9-8'", "turn.relay_ports: \"9-8\" is not a port range: write two ports"),
+            ("[turn]\nrelay_ip = ['a']", "turn.relay_ip[0]: \"a\" is not an IP address"),
+            ("[turn]\nexternal_ip = ['::1/1.2.3.4']", "turn.external_ip[0]: \"::1/1.2.3.4\" is not an external"),
+            ("[turn]\nsecrets = ['']", "turn.secrets[0]: is empty"),
+            ("[turn.users]\na = []", "turn.users.a: is not a text in quotes"),
+            (
+                "[turn]\nexpired_grace = '8d'",
+                "turn.expired_grace: \"8d\" is out of range: write one from \"0ms\" to \"7d\"",
+            ),
+            ("[turn.peers]\ndeny = ['10/8']", "turn.peers.deny[0]: \"10/8\" is not an address or prefix"),
+            (
+                "[turn.limits]\nallocations_per_member = -1",
+                "turn.limits.allocations_per_member: -1 is not a whole number from 1 to 100000",
+            ),
+            ("[turn.limits]\nchallenges = '5'", "turn.limits.challenges: \"5\" is not a rate: write a number from 1"),
+            ("[signaling]\nmessage_bytes = '1GiB'", "signaling.message_bytes: \"1GiB\" is out of range"),
+            (
+                "[signaling]\ngone_after = '10s'",
+                "signaling.gone_after: \"10s\" is not longer than signaling.ping_every",
+            ),
+            ("[signaling.accounts]\nmode = 'jwt'", "signaling.accounts.mode: \"jwt\" is not built yet"),
+            ("public_host = 'https://a'", "public_host: \"https://a\" is not a host name"),
+            ("a = \nb", "TOML parse error at line 2, column 2: key with no value"),
+        ] {
+            let error = read_both(text, &[]).unwrap_err();
+
+            assert!(error.starts_with(&format!("t.toml: {line}")), "{text}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_goes_above_the_file_and_takes_toml_where_it_can() {
+        let config = read_both(
+            "[turn]\nrealm = 'file'\nrelay_ports = '2000-3000'",
+            &[
+                ("THROUGHWAY__TURN__REALM", "example.org"),
+                ("THROUGHWAY__HTTP__LISTEN", "['[::]:443']"),
+                ("THROUGHWAY__TURN__LIMITS__CHALLENGE_BURST", "7"),
+                ("THROUGHWAY__SIGNALING__WHO", "true"),
+                ("THROUGHWAY__TURN__USERS", "{ Camera = 'hunter2' }"),
+                ("PATH", "/bin"),
+            ],
+        )
+        .unwrap();
+
+        assert_eq!((config.turn.realm.as_str(), config.turn.relay_ports.first), ("example.org", 2000));
+        assert_eq!(config.http.listen, [Listen::everywhere(443)]);
+        assert_eq!(config.turn.limits.challenge_burst.get(), 7);
+        assert!(config.signaling.who);
+        assert_eq!(config.turn.users["Camera"].reveal(), "hunter2");
+        assert!(!format!("{config:?}").contains("hunter2"), "no secret is ever shown");
+    }
+
+    #[test]
+    fn errors_of_the_environment_name_the_variable() {
+        for (name, value, line) in [
+            ("THROUGHWAY__TURN__REALMM", "x", "turn.realmm: no such key; did you mean turn.realm?"),
+            ("THROUGHWAY__HTTP__LISTEN", "x", "http.listen: \"x\" is not a list"),
+            ("THROUGHWAY__HTTP__LISTEN", "['x']", "http.listen[0]: \"x\" is not an IP address and port"),
+            ("THROUGHWAY__TURN__SECRETS", "hunter2", "turn.secrets: is not a list"),
+            ("THROUGHWAY__LOG__LEVEL", "x", "log.level: \"x\" is none of"),
+            ("THROUGHWAY__TURN__REALM", "''", "turn.realm: \"\" is not a realm"),
+            ("THROUGHWAY__", "x", "names no key"),
+            ("THROUGHWAY__A-B", "x", "names no key"),
+        ] {
+            let error = read_both("", &[(name, value)]).unwrap_err();
+
+            assert!(error.starts_with(&format!("{name}: {line}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn parts_that_are_not_built_yet_are_named_when_asked_for() {
+        let quiet = "[turn]\nlisten_tcp = []\nlisten_tls = []\n";
+        let asked = "credentials = 'session'\n[tls]\nmode = 'acme'\n[control]\nsocket = '/run/x'";
+
+        assert!(read_both(quiet, &[]).unwrap().not_built().is_empty());
+        let named = read_both(&format!("{quiet}{asked}"), &[]).unwrap().not_built();
+        assert_eq!(named, ["tls.mode \"acme\" (self-signed instead)", "turn.credentials", "control.socket"]);
     }
 }

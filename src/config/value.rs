@@ -563,7 +563,7 @@ fn read_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// In the largest unit that needs no fraction.
 fn in_units(count: u64, units: &[(&str, u64)]) -> String {
-    let fits = units.iter().find(|(_, factor)| count >= *factor && count % factor == 0);
+    let fits = units.iter().find(|(_, factor)| count >= *factor && count.is_multiple_of(*factor));
     let (name, factor) = fits.or(units.last()).copied().unwrap_or(("", 1));
     format!("{}{name}", count / factor)
 }

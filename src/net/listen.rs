@@ -34,6 +34,7 @@ pub struct ListenError {
 }
 
 impl fmt::Display for ListenError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot listen on {} {} ({}): ", self.transport, self.addr, self.key)?;
         match self.error.kind() {

@@ -181,6 +181,7 @@ fn read_key(path: &Path, key: &'static str) -> Result<PrivateKeyDer<'static>, Tl
     PrivateKeyDer::from_pem_file(path).map_err(|error| unusable(path, key, error, "private key"))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn unusable(path: &Path, key: &'static str, error: pem::Error, what: &str) -> TlsError {
     let problem = match error {
         pem::Error::Io(error) => format!("cannot read it: {error}"),
@@ -224,6 +225,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
     attempt().map_err(failed)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn name_of(name: &GeneralName<'_>) -> Option<String> {
     match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
