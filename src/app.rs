@@ -38,6 +38,7 @@ use crate::signaling::connections::Connections;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
+use crate::signaling::session::Sessions;
 use crate::web;
 use crate::web::serve::Service;
 use crate::web::socket;
@@ -214,10 +215,9 @@ fn sockets(
 ) -> socket::State {
     let limits = &config.signaling.limits;
     let sign_ins = Rate { per_second: limits.sign_ins.get(), burst: limits.sign_ins.get() * SIGN_IN_BURST };
+    let hub = Hub::new(sign_ins, exempt(config), Arc::clone(metrics));
     let gateway = gateway::Context {
-        hub: Hub::new(sign_ins, exempt(config), Arc::clone(metrics)).into(),
-        credentials,
-        served,
+        sessions: Arc::new(Sessions::new(hub, credentials, served)),
         limits: signaling_limits(&config.signaling),
         metrics: Arc::clone(metrics),
         clock,

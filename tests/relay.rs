@@ -2,8 +2,6 @@
 //!
 //! What is counted, is counted after it left: counters are read when a later answer or the end of the thread is seen.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
-
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,11 +1,8 @@
 //! Our JSON protocol over WebSocket, in both dialects of the classic tutorials.
 
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
@@ -14,19 +11,17 @@ use tokio_tungstenite::tungstenite::Message;
 use self::frame::Code;
 use self::frame::Command;
 use self::frame::Fault;
-use self::frame::Ice;
-use self::frame::SignedIn;
 use super::Context;
 use super::Limits;
 use super::websocket::Ending;
 use super::websocket::WebSocket;
 use crate::clock::Now;
-use crate::credentials::Full;
-use crate::credentials::random;
 use crate::rate::TokenBucket;
 use crate::signaling::hub::Refusal;
 use crate::signaling::mailbox::Mailbox;
 use crate::signaling::name::Name;
+use crate::signaling::session::Session;
+use crate::signaling::session::Visitor;
 
 mod frame;
 
@@ -39,56 +34,42 @@ pub enum Dialect {
     Strings,
 }
 
-/// Who is at the other end.
-#[derive(Clone, Debug)]
-pub struct Visitor {
-    /// What it speaks.
-    pub dialect: Dialect,
-    /// The host of this server as the client reached it.
-    pub host: String,
-    /// Where it comes from.
-    pub source: IpAddr,
-}
-
-/// How much of a session's id stands in its TURN user name: it travels with every request, so it is short.
-const TURN_SESSION_CHARS: usize = 16;
-
 /// Serves one client until it or we end the connection.
-pub async fn serve<S>(context: Arc<Context>, visitor: Visitor, io: S)
+pub async fn serve<S>(context: Arc<Context>, visitor: Visitor, dialect: Dialect, io: S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let now = context.clock.now();
     let mut socket = WebSocket::new(io, context.limits.message_bytes).await;
-    let mut session = Session::new(context, visitor, now);
-    if session.visitor.dialect == Dialect::Strings {
+    let mut link = Link::new(context, visitor, dialect, now);
+    if dialect == Dialect::Strings {
         socket.reply(frame::greeting());
     }
-    let ending = converse(&mut session, &mut socket, now).await;
+    let ending = converse(&mut link, &mut socket, now).await;
     if ending == Ending::TooLarge {
-        let most = session.context.limits.message_bytes;
+        let most = link.context.limits.message_bytes;
         socket.reply(Fault::new(Code::TooLarge, format!("a message has at most {most} bytes")).encode());
     }
     // Partners learn that it is over before the client takes its time to close.
-    drop(session);
+    drop(link);
     socket.close(ending).await;
 }
 
-async fn converse<S>(session: &mut Session, socket: &mut WebSocket<S>, now: Now) -> Ending
+async fn converse<S>(link: &mut Link, socket: &mut WebSocket<S>, now: Now) -> Ending
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let context = Arc::clone(&session.context);
-    let mailbox = Arc::clone(&session.mailbox);
-    let dialect = session.visitor.dialect;
+    let context = Arc::clone(&link.context);
+    let mailbox = Arc::clone(&link.mailbox);
+    let dialect = link.dialect;
     let mut stop = pin!(context.shutdown.cancelled());
     let mut pulse = Pulse::new(context.limits, now.monotonic);
     loop {
         let message = tokio::select! {
             biased;
             () = &mut stop => return Ending::Restart,
-            () = tokio::time::sleep_until(pulse.due(session.is_member())) => {
-                match pulse.beat(session.is_member(), context.clock.now().monotonic) {
+            () = tokio::time::sleep_until(pulse.due(link.is_member())) => {
+                match pulse.beat(link.is_member(), context.clock.now().monotonic) {
                     Some(ending) => return ending,
                     None => socket.ping(),
                 }
@@ -99,7 +80,7 @@ where
         let now = context.clock.now();
         pulse.heard = now.monotonic;
         let turn = match message {
-            Ok(message) => session.hear(&message, now),
+            Ok(message) => link.hear(&message, now),
             Err(ending) => return ending,
         };
         if let Some(reply) = turn.reply {
@@ -143,11 +124,12 @@ impl Pulse {
 }
 
 /// What the server knows of one connection.
-struct Session {
+struct Link {
     context: Arc<Context>,
     visitor: Visitor,
+    dialect: Dialect,
     mailbox: Arc<Mailbox>,
-    member: Option<Membership>,
+    member: Option<Session>,
     allowance: TokenBucket,
     /// How often the client is told that it sends too much, before it is closed for it.
     warnings: TokenBucket,
@@ -171,11 +153,11 @@ impl Turn {
     }
 }
 
-impl Session {
-    fn new(context: Arc<Context>, visitor: Visitor, now: Now) -> Self {
+impl Link {
+    fn new(context: Arc<Context>, visitor: Visitor, dialect: Dialect, now: Now) -> Self {
         let full = TokenBucket::new(context.limits.messages, now.monotonic);
         let mailbox = Arc::new(Mailbox::new(context.limits.queue));
-        Self { context, visitor, mailbox, member: None, allowance: full, warnings: full, bad_frames: 0 }
+        Self { context, visitor, dialect, mailbox, member: None, allowance: full, warnings: full, bad_frames: 0 }
     }
 
     /// Takes one WebSocket message, whatever is in it.
@@ -217,23 +199,23 @@ impl Session {
             Command::Signal(kind, target, payload) => {
                 let me = self.signed_in()?;
                 let to = target.ok_or_else(|| Fault::unknown_member(None))?;
-                let passed = self.context.hub().signal(&me.name, &to, kind, payload);
+                let passed = me.signal(&to, kind, payload);
                 passed.map_err(|_| Fault::unknown_member(Some(to)))?;
             }
             Command::Leave(None) => {
                 let me = self.signed_in()?;
-                self.context.hub().leave_all(&me.name);
+                me.leave_all();
             }
             Command::Leave(Some(target)) => {
                 let me = self.signed_in()?;
                 let to = target.ok_or_else(|| Fault::unknown_member(None))?;
-                let passed = self.context.hub().leave(&me.name, &to);
+                let passed = me.leave(&to);
                 passed.map_err(|_| Fault::unknown_member(Some(to)))?;
             }
             Command::Ice => {
                 let me = self.signed_in()?;
-                let ice = self.ice(me, now).map_err(|_| Fault::new(Code::Rate, "too many live credentials"))?;
-                return Ok(Turn::reply(ice.encode()));
+                let ice = me.ice(now).map_err(|full| Fault::new(Code::Rate, full.to_string()))?;
+                return Ok(Turn::reply(frame::ice(ice)));
             }
             Command::Ping => {
                 self.signed_in()?;
@@ -254,17 +236,13 @@ impl Session {
     fn sign_in(&mut self, name: Option<Name>, now: Now) -> Result<String, &'static str> {
         let name = name.ok_or("bad-name")?;
         let mailbox = Arc::clone(&self.mailbox);
-        self.context.hub().sign_in(name.clone(), mailbox, self.visitor.source, now).map_err(
-            |refusal| match refusal {
-                Refusal::NameTaken => "name-taken",
-                Refusal::Rate => "rate",
-            },
-        )?;
-        let session = BASE64_URL_SAFE_NO_PAD.encode(random::<16>());
-        let me = Membership { context: Arc::clone(&self.context), name, session };
-        let ice = self.ice(&me, now).map_err(|_| "full")?;
-        tracing::debug!(session = me.session, "signed in");
-        let reply = SignedIn { name: me.name.as_str(), session: &me.session, ice }.encode(self.visitor.dialect);
+        let signed_in = self.context.sessions.sign_in(name, mailbox, &self.visitor, now);
+        let (me, ice) = signed_in.map_err(|refusal| match refusal {
+            Refusal::NameTaken => "name-taken",
+            Refusal::Rate => "rate",
+            Refusal::Full => "full",
+        })?;
+        let reply = frame::signed_in(&me, ice, self.dialect);
         self.member = Some(me);
         Ok(reply)
     }
@@ -277,33 +255,12 @@ impl Session {
         Turn { reply: Some(fault.encode()), ending }
     }
 
-    fn ice(&self, me: &Membership, now: Now) -> Result<Ice, Full> {
-        let session = me.session.get(..TURN_SESSION_CHARS).unwrap_or(&me.session);
-        let credential = self.context.credentials.mint(session, me.name.as_str(), now)?;
-        let servers = self.context.served.ice_servers(&self.visitor.host, &credential);
-        Ok(Ice { servers, ttl: credential.lifetime.as_secs() })
-    }
-
-    fn signed_in(&self) -> Result<&Membership, Fault> {
+    fn signed_in(&self) -> Result<&Session, Fault> {
         self.member.as_ref().ok_or_else(|| Fault::new(Code::NotSignedIn, "sign in first"))
     }
 
     fn is_member(&self) -> bool {
         self.member.is_some()
-    }
-}
-
-/// A name held until dropped.
-struct Membership {
-    context: Arc<Context>,
-    name: Name,
-    session: String,
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        self.context.hub().sign_out(&self.name);
-        tracing::debug!(session = self.session, "signed out");
     }
 }
 

@@ -1,32 +1,23 @@
 //! Gateways: one file per client protocol, each a translation to and from the hub, over streams that `web` hands in.
 
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::credentials::Credentials;
 use crate::metrics::Metrics;
 use crate::rate::Rate;
-use crate::signaling::hub::Hub;
-use crate::signaling::ice::Served;
 use crate::signaling::mailbox::Capacity;
+use crate::signaling::session::Sessions;
 
 pub mod json;
 mod websocket;
 
 /// What every gateway works with.
 pub struct Context {
-    /// The members.
-    pub hub: Mutex<Hub>,
-    /// Mints what sessions are handed for TURN.
-    pub credentials: Arc<Credentials>,
-    /// What `iceServers` may list.
-    pub served: Served,
+    /// Signs members in.
+    pub sessions: Arc<Sessions>,
     /// What a connection may do, and how long it may take.
     pub limits: Limits,
     /// Where frames are counted.
@@ -67,11 +58,5 @@ impl Default for Limits {
             ping_every: Duration::from_secs(20),
             gone_after: Duration::from_secs(45),
         }
-    }
-}
-
-impl Context {
-    fn hub(&self) -> MutexGuard<'_, Hub> {
-        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

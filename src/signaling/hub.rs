@@ -17,7 +17,7 @@ use crate::signaling::name::Name;
 
 /// How many partners a member is known to have; beyond, the earliest is forgotten and won't be told that it left.
 ///
-/// More than the connections one source may have, so that no single stranger can push out the others.
+/// More than the connections that one source may have by default, so that no single stranger can push out the others.
 pub const MAX_PARTNERS: usize = 256;
 
 /// The members. There are never more of them than open connections, which [`Connections`] caps.
@@ -45,6 +45,9 @@ pub enum Refusal {
     /// The source signs in too often.
     #[error("too many sign-ins")]
     Rate,
+    /// No credentials are left to hand out.
+    #[error("too many live credentials")]
+    Full,
 }
 
 /// Nobody is signed in by this name.
@@ -143,6 +146,8 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::clock::Clock;
 
@@ -253,6 +258,34 @@ mod tests {
         scene.hub.leave_all(&named("alice"));
 
         assert!(alice.take().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn partners_are_members_and_each_others_whatever_happens(steps in prop::collection::vec((0..5_u8, 0..8_u8, 0..8_u8), 0..200)) {
+            let mut scene = Scene::new(OFTEN);
+
+            for (step, from, to) in steps {
+                let (from, to) = (from.to_string(), to.to_string());
+                if step != 0 && !scene.hub.members.contains_key(from.as_str()) {
+                    continue;
+                }
+                match step {
+                    0 => drop(scene.sign_in(&from)),
+                    1 => scene.hub.sign_out(&named(&from)),
+                    2 => drop(scene.hub.leave(&named(&from), &named(&to))),
+                    3 => scene.hub.leave_all(&named(&from)),
+                    _ => drop(scene.offer(&from, &to)),
+                }
+                let members = &scene.hub.members;
+                prop_assert_eq!(scene.metrics.members.get(), members.len() as u64);
+                for (name, member) in members {
+                    for partner in &member.partners {
+                        prop_assert!(partner != name && members[partner].partners.contains(name));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

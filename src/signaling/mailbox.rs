@@ -8,7 +8,7 @@ use std::task::Waker;
 
 use crate::signaling::message::Message;
 
-/// How much may wait for one member.
+/// How much may wait for one member: at least one message, however large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// In messages.
@@ -57,12 +57,14 @@ impl Mailbox {
             return;
         }
         let cost = message.cost();
-        if inner.waiting.len() >= self.capacity.messages || inner.bytes + cost > self.capacity.bytes {
-            inner.overflown = true;
-            inner.waiting = VecDeque::new();
-        } else {
+        let Capacity { messages, bytes } = self.capacity;
+        let fits = inner.waiting.len() < messages && inner.bytes + cost <= bytes;
+        if fits || inner.waiting.is_empty() {
             inner.bytes += cost;
             inner.waiting.push_back(message);
+        } else {
+            inner.overflown = true;
+            inner.waiting = VecDeque::new();
         }
         let reader = inner.reader.take();
         drop(inner);
@@ -128,6 +130,17 @@ mod tests {
 
         assert_eq!(mailbox.watch(Waker::noop()), Err(Overflown));
         assert!(mailbox.take().is_none(), "what waited is given up");
+    }
+
+    #[test]
+    fn one_message_always_fits() {
+        let mailbox = Mailbox::new(Capacity { messages: 9, bytes: 100 });
+
+        mailbox.put(signal(101));
+        assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
+        mailbox.put(leave());
+
+        assert_eq!(mailbox.watch(Waker::noop()), Err(Overflown));
     }
 
     #[test]

@@ -6,3 +6,4 @@ pub mod ice;
 pub mod mailbox;
 pub mod message;
 pub mod name;
+pub mod session;

@@ -28,12 +28,12 @@ use tokio_util::task::TaskTracker;
 use crate::gateway;
 use crate::gateway::json;
 use crate::gateway::json::Dialect;
-use crate::gateway::json::Visitor;
 use crate::rate::Rate;
 use crate::rate::TokenBucket;
 use crate::signaling::connections::Admitted;
 use crate::signaling::connections::Connections;
 use crate::signaling::connections::Refused;
+use crate::signaling::session::Visitor;
 use crate::web::connection::Connection;
 use crate::web::connection::RequestHost;
 
@@ -101,12 +101,12 @@ pub fn upgrade(state: &State, mut request: Request) -> Response {
         Err(refusal) => return refusal.into_response(),
     };
     let dialect = if request.uri().path() == STRINGS_PATH { Dialect::Strings } else { Dialect::Objects };
-    let visitor = Visitor { dialect, host, source: connection.remote.ip() };
+    let visitor = Visitor { host, source: connection.remote.ip() };
     let gateway = Arc::clone(&state.0.gateway);
     let upgraded = hyper::upgrade::on(&mut request);
     state.0.tasks.spawn(async move {
         if let Ok(upgraded) = upgraded.await {
-            json::serve(gateway, visitor, TokioIo::new(upgraded)).await;
+            json::serve(gateway, visitor, dialect, TokioIo::new(upgraded)).await;
         }
         drop(admitted);
     });
@@ -185,8 +185,8 @@ impl Origins {
             return true;
         }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        match bare.parse::<IpAddr>() {
-            Ok(ip) => ip.is_loopback() || ip == local || self.addresses.contains(&ip.to_canonical()),
+        match bare.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) => ip.is_loopback() || ip == local || self.addresses.contains(&ip),
             Err(_) => host == "localhost" || host.eq_ignore_ascii_case(&self.public_host),
         }
     }

@@ -17,6 +17,8 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+pub(crate) mod client;
+
 /// A running server. It ends when this is dropped.
 pub(crate) struct Server {
     child: Child,
@@ -73,7 +75,6 @@ impl Server {
     }
 
     /// The first address that serves `stun, turn` over UDP.
-    #[expect(dead_code, reason = "for tests of TURN")]
     pub(crate) fn udp(&self) -> SocketAddr {
         self.listener("udp", "stun")
     }

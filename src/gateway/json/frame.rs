@@ -13,6 +13,8 @@ use crate::signaling::message::Payload;
 use crate::signaling::message::SignalKind;
 use crate::signaling::message::nests_too_deep;
 use crate::signaling::name::Name;
+use crate::signaling::session::Ice;
+use crate::signaling::session::Session;
 
 /// What a client says.
 #[derive(Debug)]
@@ -157,38 +159,21 @@ impl Fault {
     }
 }
 
-/// What a session is told when it has signed in.
-pub(super) struct SignedIn<'a> {
-    pub(super) name: &'a str,
-    pub(super) session: &'a str,
-    pub(super) ice: Ice,
-}
-
-/// The session's ICE servers and how long their credentials are good for, in seconds.
-pub(super) struct Ice {
-    pub(super) servers: Value,
-    pub(super) ttl: u64,
-}
-
-impl SignedIn<'_> {
-    /// The reply to `login`.
-    pub(super) fn encode(self, dialect: Dialect) -> String {
-        let mut frame = json!({
-            "type": "login", "success": true, "name": self.name, "session": self.session,
-            "iceServers": self.ice.servers, "iceTtl": self.ice.ttl,
-        });
-        if dialect == Dialect::Strings {
-            put(&mut frame, "myName", self.name.into());
-        }
-        frame.to_string()
+/// The reply to a `login` that went well.
+pub(super) fn signed_in(session: &Session, ice: Ice, dialect: Dialect) -> String {
+    let mut frame = json!({
+        "type": "login", "success": true, "name": session.name(), "session": session.id(),
+        "iceServers": ice.servers, "iceTtl": ice.lifetime.as_secs(),
+    });
+    if dialect == Dialect::Strings {
+        put(&mut frame, "myName", session.name().into());
     }
+    frame.to_string()
 }
 
-impl Ice {
-    /// The reply to `ice`.
-    pub(super) fn encode(self) -> String {
-        json!({ "type": "ice", "iceServers": self.servers, "iceTtl": self.ttl }).to_string()
-    }
+/// The reply to `ice`.
+pub(super) fn ice(ice: Ice) -> String {
+    json!({ "type": "ice", "iceServers": ice.servers, "iceTtl": ice.lifetime.as_secs() }).to_string()
 }
 
 /// The reply to a `login` that failed.

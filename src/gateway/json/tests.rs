@@ -20,14 +20,19 @@ use crate::metrics::Metrics;
 use crate::rate::Rate;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice::Served;
+use crate::signaling::session::Sessions;
 
 fn context(sign_ins: f64) -> Arc<Context> {
+    context_with(sign_ins, Arc::new(Credentials::new(Default::default())))
+}
+
+fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
     let metrics = Arc::new(Metrics::default());
     let sign_ins = Rate { per_second: sign_ins, burst: sign_ins };
+    let hub = Hub::new(sign_ins, Vec::new(), Arc::clone(&metrics));
+    let served = Served { udp_port: Some(3478), ..Served::default() };
     Arc::new(Context {
-        hub: Hub::new(sign_ins, Vec::new(), Arc::clone(&metrics)).into(),
-        credentials: Arc::new(Credentials::new(Default::default())),
-        served: Served { udp_port: Some(3478), ..Served::default() },
+        sessions: Arc::new(Sessions::new(hub, credentials, served)),
         limits: Limits::default(),
         metrics,
         clock: Clock::system(),
@@ -35,8 +40,8 @@ fn context(sign_ins: f64) -> Arc<Context> {
     })
 }
 
-fn visitor(dialect: Dialect) -> Visitor {
-    Visitor { dialect, host: "localhost".into(), source: [192, 0, 2, 1].into() }
+fn visitor() -> Visitor {
+    Visitor { host: "localhost".into(), source: [192, 0, 2, 1].into() }
 }
 
 struct Client {
@@ -47,7 +52,7 @@ struct Client {
 impl Client {
     async fn connect(context: &Arc<Context>, dialect: Dialect) -> Self {
         let (near, far) = tokio::io::duplex(4096);
-        let served = tokio::spawn(serve(Arc::clone(context), visitor(dialect), far));
+        let served = tokio::spawn(serve(Arc::clone(context), visitor(), dialect, far));
         let socket = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
         Self { socket, served }
     }
@@ -132,10 +137,11 @@ async fn logins_fail_for_a_reason_and_may_be_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_member_whose_ice_servers_cannot_be_made_is_not_signed_in() {
-    let context = context(9.0);
+    let credentials = Arc::new(Credentials::new(Default::default()));
+    let context = context_with(9.0, Arc::clone(&credentials));
     let now = context.clock.now();
     for session in 0..crate::credentials::MAX_GRANTS {
-        context.credentials.mint(&session.to_string(), "m", now).unwrap();
+        credentials.mint(&session.to_string(), "m", now).unwrap();
     }
     let mut client = Client::connect(&context, Dialect::Objects).await;
 
@@ -257,7 +263,7 @@ async fn messages_beyond_the_rate_are_dropped_with_an_error_and_persistence_ends
     let context = context(9.0);
     let mut client = Client::sign_in(&context, Dialect::Objects, "flood").await;
     let now = context.clock.now();
-    let mut session = Session::new(Arc::clone(&context), visitor(Dialect::Objects), now);
+    let mut link = Link::new(Arc::clone(&context), visitor(), Dialect::Objects, now);
     let ping = Message::text(r#"{"type":"ping"}"#);
 
     for _ in 1..200 {
@@ -266,7 +272,7 @@ async fn messages_beyond_the_rate_are_dropped_with_an_error_and_persistence_ends
     }
     client.send(&json!({ "type": "ping" })).await;
     assert_eq!(client.hear().await["code"], "rate");
-    let turns: Vec<_> = (0..=400).map(|_| session.hear(&ping, now)).collect();
+    let turns: Vec<_> = (0..=400).map(|_| link.hear(&ping, now)).collect();
 
     assert!(turns[..400].iter().all(|turn| turn.ending.is_none()));
     assert!(turns[399].reply.as_ref().unwrap().contains("\"rate\""));
@@ -363,22 +369,22 @@ proptest! {
     ) {
         let context = context(9.0);
         let now = context.clock.now();
-        let mut session = Session::new(Arc::clone(&context), visitor(Dialect::Strings), now);
+        let mut link = Link::new(Arc::clone(&context), visitor(), Dialect::Strings, now);
         if signed_in {
-            session.hear(&Message::text(r#"{"type":"login","name":"bob"}"#), now);
+            link.hear(&Message::text(r#"{"type":"login","name":"bob"}"#), now);
         }
 
         for frame in frames {
-            if let Some(reply) = session.hear(&Message::text(frame), now).reply {
+            if let Some(reply) = link.hear(&Message::text(frame), now).reply {
                 let reply: Value = serde_json::from_str(&reply).unwrap();
                 prop_assert!(reply["type"].is_string());
             }
-            while let Some(message) = session.mailbox.take() {
+            while let Some(message) = link.mailbox.take() {
                 let relayed: Value = serde_json::from_str(&frame::relayed(&message, Dialect::Strings)).unwrap();
                 prop_assert_eq!(&relayed["name"], "bob");
             }
         }
-        drop(session);
+        drop(link);
         prop_assert_eq!(context.metrics.members.get(), 0);
     }
 }
