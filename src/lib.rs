@@ -1,11 +1,88 @@
 //! Throughway gets WebRTC calls through: signaling, STUN/TURN and the pages to use and check both, in one process.
+//!
+//! # Module map
+//!
+//! ```text
+//! main -> cli -> app -> everything below           one process: app starts the parts in order and owns their end
+//! web -> gateway, signaling, credentials           HTTP: pages, WebSocket upgrade, health, metrics
+//! gateway -> signaling, net                        one file a client protocol, each a translation to and from the hub
+//! signaling -> credentials                         members, names, mailboxes: no socket, no await
+//! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
+//! relay -> net, policy                             data plane: forwarding table and media thread
+//! net, config                                      sockets only; TOML and environment only
+//! address, clock, metrics, logging, rate, wire     importable by all
+//! ```
+//!
+//! `tests/layering.rs` holds it. `turn` and `signaling` never meet: they share [`credentials`], which mints for the one
+//! what the other checks. `turn` knows the data plane as commands and requests only ([`relay::command`]). Two modules
+//! stand beside design.md's: [`wire`], the strict STUN and ChannelData framing that both planes must read the same way,
+//! and [`rate`], the token buckets of all limits.
+//!
+//! # Control plane and data plane
+//!
+//! As in a router, one decides who may relay what, slowly and strictly, and the other forwards by a table, fast and
+//! blindly. They are different threads joined by bounded queues, so that a flood of requests can't stall media.
+//!
+//! The control plane ([`turn`]) drives webrtc-rs `turn`'s allocation manager and answers with webrtc-rs `stun` messages.
+//! The crate's own server loop is not used: four to eight datagrams from any account hang it for good, each stranger's
+//! request costs it memory for ever, it has no peer policy, and it leaves most error answers out. What of the crate is
+//! used, and how each of its traps is kept shut, stands in `turn/backstop.rs`.
+//!
+//! The data plane ([`relay`]) is a table, a plain data structure with `now` as an argument, and a media thread around it
+//! that runs no futures. An entry appears only after the control plane said yes and carries its own deadline, always
+//! earlier than the crate's.
+//!
+//! # Life of a packet
+//!
+//! 1. The media thread takes a batch of datagrams from a listener, each whole, with its source and the local address it
+//!    was sent to: together the 5-tuple.
+//! 2. The first byte says what it is (RFC 7983). ChannelData and Send indications are data: the table finds the
+//!    allocation, the permission and the peer. A live relayed address of ours is joined inside the process (hairpin);
+//!    other peers are reached if the policy says so; else the datagram is dropped and counted.
+//! 3. A Binding request is answered on the spot. Every other STUN request goes to the control task through a bounded
+//!    queue; when that is full it is dropped and counted.
+//! 4. The control task checks it in the order of the RFCs, enters what it grants with the crate, and hands the shard
+//!    commands: first what changes in the table, then the answer, in one queue, so that no client hears of a permission
+//!    before it works.
+//! 5. A datagram at a relay socket needs a permission for its source. Bound to a channel, it reaches the client as
+//!    ChannelData, else as a Data indication, from the very address and socket that the client uses.
+//!
+//! # Life of a call
+//!
+//! A page opens a WebSocket (`web` checks Origin and Host), signs in under a name (`gateway` reads the frame,
+//! `signaling` claims the name), and gets `iceServers` with a credential of this session's own. Offers, answers and
+//! candidates go through the other's mailbox; whoever doesn't read is cut off, whoever writes is never held back. The
+//! browsers allocate with those credentials, permit each other's relayed addresses, and meet in the hairpin.
+//!
+//! # Known attacks and what stops each
+//!
+//! | attack | what stops it | test |
+//! |---|---|---|
+//! | permissions and channels refreshed in the second they expire hang the crate | its refresh paths are never taken | `refreshing_permissions_and_channels_in_the_second_they_expire_leaves_the_control_plane_answering` |
+//! | spoofed requests fill memory, or reflect | nonces without state; answers rare per source and short | `strangers_get_so_many_answers_a_second_and_then_silence`, `a_challenge_is_short_and_an_allocate_with_its_nonce_gets_a_relayed_address` |
+//! | a nonce replayed from another address | it is bound to address and transport | `another_user_on_the_5_tuple_is_refused_and_a_nonce_from_elsewhere_is_stale` |
+//! | another user on the 5-tuple | 441 | the same |
+//! | attributes appended behind the integrity | they don't exist for us | `what_stands_behind_the_integrity_does_not_count` |
+//! | EVEN-PORT until no port is left | reservations count, expire and give back | `twenty_thousand_even_port_allocations_leave_the_port_pool_and_the_quotas_whole` |
+//! | reaching this host or its network | one policy, on by default | `peers_on_this_machine_and_in_private_ranges_are_denied_by_default` |
+//! | the same, dressed as IPv6 | what is embedded is judged too | `every_embedding_of_a_denied_ipv4_address_is_denied` |
+//! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
+//! | junk of every kind | strict decoding; one counter a reason, no log line | `junk_is_counted_and_answered_with_nothing_and_the_server_lives`, `no_bytes_at_all_bring_the_decoders_down` |
 
 pub mod address;
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod credentials;
+pub mod gateway;
+pub mod logging;
 pub mod metrics;
+pub mod net;
 pub mod policy;
 pub mod rate;
 pub mod relay;
+pub mod signaling;
+pub mod turn;
 pub mod web;
 pub mod wire;

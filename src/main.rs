@@ -1,3 +1,7 @@
 //! The `throughway` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    throughway::cli::run()
+}

@@ -142,6 +142,11 @@ impl<'a> Stun<'a> {
         self.raw
     }
 
+    /// The message type as it stands in the header: method and class.
+    pub fn message_type(&self) -> u16 {
+        self.kind
+    }
+
     /// The 12-bit method.
     pub fn method(&self) -> u16 {
         (self.kind & 0x000F) | ((self.kind & 0x00E0) >> 1) | ((self.kind & 0x3E00) >> 2)
@@ -270,4 +275,127 @@ fn mask(transaction_id: [u8; 12]) -> u128 {
     cookie.copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
     rest.copy_from_slice(&transaction_id);
     u128::from_be_bytes(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Allocate with REQUESTED-TRANSPORT and a right FINGERPRINT.
+    fn allocate() -> Vec<u8> {
+        let mut message = stun::message::Message::new();
+        message.typ.read_value(0x0003);
+        message.transaction_id.0 = *b"abcdefghijkl";
+        message.write_header();
+        message.add(stun::attributes::ATTR_REQUESTED_TRANSPORT, &[17, 0, 0, 0]);
+        stun::message::Setter::add_to(&stun::fingerprint::FINGERPRINT, &mut message).unwrap();
+        message.raw
+    }
+
+    #[test]
+    fn a_message_that_the_crate_wrote_is_read_back() {
+        let raw = allocate();
+
+        let stun = Stun::parse(&raw).unwrap();
+
+        assert_eq!((stun.method(), stun.class()), (3, Class::Request));
+        assert_eq!(&stun.transaction_id(), b"abcdefghijkl");
+        assert_eq!(stun.first(0x0019), Some(&[17, 0, 0, 0][..]));
+        assert_eq!(stun.attributes().map(|attribute| attribute.offset).collect::<Vec<_>>(), [20, 28]);
+    }
+
+    #[test]
+    fn classes_and_methods_are_told_apart() {
+        for (kind, method, class) in [
+            (0x0001, 0x001, Class::Request),
+            (0x0016, 0x006, Class::Indication),
+            (0x0103, 0x003, Class::Success),
+            (0x0119, 0x009, Class::Error),
+            (0x3EEF, 0xFFF, Class::Request),
+        ] {
+            let mut raw = [0; 20];
+            raw[..2].copy_from_slice(&u16::to_be_bytes(kind));
+            raw[4..8].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
+            let stun = Stun::parse(&raw).unwrap();
+            assert_eq!((stun.method(), stun.class()), (method, class), "{kind:#06x}");
+        }
+    }
+
+    #[test]
+    fn every_flaw_has_its_name() {
+        let good = allocate();
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut raw = good.clone();
+            change(&mut raw);
+            Stun::parse(&raw).map(|_| ()).unwrap_err()
+        };
+
+        assert_eq!(with(&|raw| raw.truncate(19)), Malformed::Length);
+        assert_eq!(with(&|raw| raw.push(0)), Malformed::Length);
+        assert_eq!(with(&|raw| raw[2..4].copy_from_slice(&[0xFF, 0xFC])), Malformed::Length);
+        assert_eq!(with(&|raw| raw[0] = 0x40), Malformed::Header);
+        assert_eq!(with(&|raw| raw[4] = 0), Malformed::Header);
+        assert_eq!(with(&|raw| raw[23] = 200), Malformed::Attribute);
+        assert_eq!(with(&|raw| raw[30] ^= 1), Malformed::Attribute);
+        assert_eq!(with(&|raw| *raw.last_mut().unwrap() ^= 1), Malformed::Fingerprint);
+        assert_eq!(
+            with(&|raw| {
+                raw.extend([0x80, 0x22, 0, 0]);
+                raw[3] += 4;
+            }),
+            Malformed::Fingerprint
+        );
+    }
+
+    #[test]
+    fn channel_data_longer_than_its_datagram_or_out_of_range_is_malformed() {
+        assert_eq!(ChannelData::parse(&[0x40, 0, 0, 2, 7, 8, 0, 0]).unwrap().data, [7, 8]);
+        assert_eq!(ChannelData::parse(&[0x7F, 0xFF, 0, 0]).unwrap().number, 0x7FFF);
+        assert_eq!(ChannelData::parse(&[0x40, 0, 0]), Err(Malformed::Length));
+        assert_eq!(ChannelData::parse(&[0x40, 0, 0, 3, 7, 8]), Err(Malformed::Length));
+        assert_eq!(ChannelData::parse(&[0x40, 0, 0, 0, 0, 0, 0, 0]), Err(Malformed::Length), "more than padding");
+        assert_eq!(ChannelData::parse(&[0x3F, 0xFF, 0, 0]), Err(Malformed::ChannelNumber));
+        assert_eq!(ChannelData::parse(&[0x80, 0, 0, 0]), Err(Malformed::ChannelNumber));
+    }
+
+    #[test]
+    fn only_addresses_of_8_or_20_bytes_are_read() {
+        for length in (0..=32).filter(|length| ![8, 20].contains(length)) {
+            for family in [1, 2] {
+                let mut value = vec![0; length];
+                value.get_mut(1).into_iter().for_each(|byte| *byte = family);
+                assert_eq!(xor_address(&value, [0; 12]), None, "{length} bytes");
+            }
+        }
+        assert_eq!(xor_address(&[0, 2, 0, 0, 0, 0, 0, 0], [0; 12]), None, "IPv6 in 8 bytes");
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_survive_the_xor(v6: bool, bits: u128, port: u16, id: [u8; 12]) {
+            let ip = if v6 { IpAddr::V6(bits.into()) } else { IpAddr::V4(((bits & 0xFFFF_FFFF) as u32).into()) };
+            let addr = SocketAddr::new(ip, port);
+            let mut out = [0; 24];
+
+            let length = put_xor_address(&mut out, attr::XOR_PEER_ADDRESS, addr, id).unwrap();
+
+            prop_assert_eq!(length, if v6 { 24 } else { 12 });
+            prop_assert_eq!(xor_address(&out[4..length], id), Some(addr));
+        }
+
+        #[test]
+        fn no_bytes_at_all_bring_the_decoders_down(mut raw: Vec<u8>, cookie: bool) {
+            if let (true, Some(word)) = (cookie, raw.get_mut(4..8)) {
+                word.copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
+            }
+            let _ = ChannelData::parse(&raw);
+            let _ = xor_address(&raw, [0; 12]);
+            if let Ok(stun) = Stun::parse(&raw) {
+                let tiled: usize = stun.attributes().map(|one| 4 + one.value.len().next_multiple_of(4)).sum();
+                prop_assert_eq!(tiled + STUN_HEADER, raw.len());
+            }
+        }
+    }
 }

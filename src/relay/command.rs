@@ -17,6 +17,11 @@ pub struct AllocationId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub usize);
 
+/// Permissions an allocation holds at once at most, however `turn.limits` is set; expired ones make room.
+pub const MAX_PERMISSIONS: usize = 1024;
+/// Channels an allocation holds at once at most, however `turn.limits` is set; expired ones make room.
+pub const MAX_CHANNELS: usize = 1024;
+
 /// A STUN request that the shard does not answer itself. Queued bounded: when full, dropped and counted.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -41,6 +46,8 @@ pub enum Command<S> {
         message: Vec<u8>,
     },
     /// An allocation begins: one 5-tuple, one relayed address, no permission yet.
+    ///
+    /// The one that had its 5-tuple or its relayed address must be closed before, even if expired.
     Open {
         /// Its name.
         id: AllocationId,
@@ -75,7 +82,7 @@ pub enum Command<S> {
         /// When the permission ends.
         deadline: Instant,
     },
-    /// A channel is bound to a peer, or its bind is refreshed.
+    /// A channel is bound to a peer, or its bind is refreshed. Neither may be bound otherwise, unless that has expired.
     Bind {
         /// Whose.
         id: AllocationId,

@@ -1,3 +1,69 @@
 //! The HTTP side: pages, WebSocket upgrade, health and metrics, on connections that `net` accepted.
 
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::http::StatusCode;
+use axum::http::header;
+use axum::middleware::map_response;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use axum::routing::get;
+
+use crate::metrics::Metrics;
+
 pub mod connection;
+pub mod host;
+pub mod pages;
+pub mod serve;
+pub mod socket;
+
+/// Everything served to browsers: the pages, `/healthz`, and WebSockets; `/` is one for those who ask for it.
+pub fn router(sockets: socket::State) -> Router {
+    let more = socket::routes(sockets.clone());
+    let front = move |request: Request| async move {
+        if socket::is_upgrade(request.headers()) {
+            socket::upgrade(&sockets, request)
+        } else {
+            pages::front(request.headers())
+        }
+    };
+    let router =
+        Router::new().route("/", get(front)).route("/healthz", get(healthz)).merge(pages::routes()).merge(more);
+    finish(router)
+}
+
+/// Serves nothing but `/metrics`, for a listener of its own.
+pub fn metrics_router(metrics: Arc<Metrics>) -> Router {
+    let exposition = move || async move {
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.exposition())
+    };
+    finish(Router::new().route("/metrics", get(exposition)))
+}
+
+/// Plain answers to what isn't there, and the headers that every answer has.
+fn finish(router: Router) -> Router {
+    router
+        .fallback(async || (StatusCode::NOT_FOUND, "Not found\n"))
+        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed\n"))
+        .layer(map_response(guard))
+}
+
+async fn healthz() -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], "ok\n")
+}
+
+async fn guard(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// Scripts and styles from here only and none inline; connections to here and to any WebSocket, because a page may be
+/// pointed at another server.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; \
+                                       object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";

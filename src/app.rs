@@ -1,0 +1,316 @@
+//! Starts the parts in order, and stops them.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::address::Prefix;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::config::Signaling;
+use crate::config::value::Listen;
+use crate::config::value::TlsMode;
+use crate::credentials;
+use crate::credentials::Credentials;
+use crate::gateway;
+use crate::logging::Redacted;
+use crate::metrics::Metrics;
+use crate::net::demux;
+use crate::net::demux::Protocol;
+use crate::net::gate;
+use crate::net::gate::Gate;
+use crate::net::gate::Permit;
+use crate::net::host;
+use crate::net::listen;
+use crate::net::listen::ListenError;
+use crate::net::tls;
+use crate::net::tls::TlsError;
+use crate::rate::Rate;
+use crate::signaling::connections;
+use crate::signaling::connections::Connections;
+use crate::signaling::hub::Hub;
+use crate::signaling::ice;
+use crate::signaling::mailbox::Capacity;
+use crate::signaling::session::Sessions;
+use crate::web;
+use crate::web::serve::Service;
+use crate::web::socket;
+
+mod turn;
+
+/// Why the process could not start; every one of them is the operator's to cure.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address can't be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// There is no certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// There is no media thread.
+    #[error("cannot start relaying: {0}")]
+    Relay(std::io::Error),
+}
+
+/// One socket that is served, for people to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// `tcp` or `udp`.
+    pub transport: &'static str,
+    /// Its address, with the real port.
+    pub addr: SocketAddr,
+    /// What it serves, in words.
+    pub serves: &'static str,
+}
+
+/// The running server.
+pub struct App {
+    listening: Vec<Listening>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What every listener of streams needs.
+#[derive(Clone)]
+struct Front {
+    gate: Arc<Gate>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// What one listener of streams does with what it finds.
+#[derive(Clone)]
+struct Role {
+    tls: Option<Arc<ServerConfig>>,
+    inside_tls: Option<Service>,
+    clear: Service,
+}
+
+/// How long the parts may take to end.
+const END_WITHIN: Duration = Duration::from_millis(1500);
+
+/// How many seconds' worth of sign-ins a source may have at once: behind one address, an office reconnects together.
+const SIGN_IN_BURST: f64 = 4.0;
+/// What the web side is served on.
+const HTTPS: &str = "https, wss";
+/// The same without TLS.
+const HTTP: &str = "http, ws";
+
+impl App {
+    /// Starts everything that `config` asks for; certificates are kept under `state`.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], for the first thing that stands in the way. Nothing is left running then.
+    pub async fn start(config: &Config, state: &Path) -> Result<Self, StartError> {
+        let clock = Clock::system();
+        let files = host::raise_file_limit();
+        tracing::debug!(?files, "limit of open files");
+        let certificate = certificate(config, state, clock)?;
+        let https = bind_tcp(&config.http.listen, "http.listen")?;
+        let http = bind_tcp(&config.http.plain_listen, "http.plain_listen")?;
+        let scraped = bind_tcp(&config.metrics.listen, "metrics.listen")?;
+        let udp = turn::bind(config)?;
+
+        let metrics = Arc::new(Metrics::default());
+        let credentials = Arc::new(Credentials::new(credential_settings(config)));
+        let front =
+            Front { gate: Gate::new(gate_settings(config)), stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        let mut app = Self { listening: Vec::new(), stop: front.stop.clone(), tasks: front.tasks.clone() };
+
+        app.listening.extend(udp.listening());
+        let served = ice::Served {
+            public_host: config.public_host.as_str().to_owned(),
+            udp_port: udp.port(),
+            replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
+        };
+        let tcp_ports = [&https, &http, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
+        udp.serve(config, Arc::clone(&credentials), Arc::clone(&metrics), tcp_ports, &front, clock)
+            .await
+            .map_err(StartError::Relay)?;
+
+        let routes = web::router(sockets(config, served, credentials, &metrics, &front, clock));
+
+        let secure = Role {
+            tls: Some(certificate),
+            inside_tls: Some(Service::Routes(routes.clone())),
+            clear: Service::Redirect,
+        };
+        let plain = Role { tls: None, inside_tls: None, clear: Service::Routes(routes) };
+        let scrape = Role { tls: None, inside_tls: None, clear: Service::Routes(web::metrics_router(metrics)) };
+        for (listeners, role, serves) in [(https, secure, HTTPS), (http, plain, HTTP), (scraped, scrape, "metrics")] {
+            for (listener, addr) in listeners {
+                app.listening.push(Listening { transport: "tcp", addr, serves });
+                front.clone().serve(listener, role.clone());
+            }
+        }
+        Ok(app)
+    }
+
+    /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(END_WITHIN, self.tasks.wait()).await.is_err() {
+            tracing::info!(tasks = self.tasks.len(), "left running at the end");
+        }
+    }
+
+    /// Every socket served.
+    pub fn listening(&self) -> &[Listening] {
+        &self.listening
+    }
+}
+
+impl Front {
+    /// Accepts from `listener` until the end.
+    fn serve(self, listener: TcpListener, role: Role) {
+        let Self { gate, stop, tasks } = self;
+        let connections = tasks.clone();
+        tasks.spawn(listen::accept(listener, gate, stop.clone(), move |stream, permit| {
+            let (role, stop) = (role.clone(), stop.clone());
+            connections.spawn(async move {
+                let opening = demux::open(stream, role.tls.clone());
+                if let Some(opened) = stop.run_until_cancelled(opening).await {
+                    role.take(opened, permit, &stop).await;
+                }
+            });
+        }));
+    }
+}
+
+impl Role {
+    async fn take(self, opened: std::io::Result<demux::Opened>, permit: Permit, stop: &CancellationToken) {
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => return tracing::debug!(%error, "a connection ended before it said what it speaks"),
+        };
+        let service = if opened.tls { self.inside_tls } else { Some(self.clear) };
+        match (opened.protocol, service) {
+            (Protocol::Http, Some(service)) => web::serve::serve(opened, service, permit, stop.clone()).await,
+            // TURN over TCP and TLS is to be taken here.
+            (Protocol::Http | Protocol::Tls | Protocol::Turn | Protocol::Unknown, _) => {
+                let (remote, protocol) = (Redacted(opened.remote), opened.protocol);
+                tracing::debug!(%remote, ?protocol, tls = opened.tls, "closed a connection: not spoken here");
+            }
+        }
+    }
+}
+
+/// Signaling, up to where WebSockets come in.
+fn sockets(
+    config: &Config,
+    served: ice::Served,
+    credentials: Arc<Credentials>,
+    metrics: &Arc<Metrics>,
+    front: &Front,
+    clock: Clock,
+) -> socket::State {
+    let limits = &config.signaling.limits;
+    let sign_ins = Rate { per_second: limits.sign_ins.get(), burst: limits.sign_ins.get() * SIGN_IN_BURST };
+    let hub = Hub::new(sign_ins, exempt(config), Arc::clone(metrics));
+    let gateway = gateway::Context {
+        sessions: Arc::new(Sessions::new(hub, credentials, served)),
+        limits: signaling_limits(&config.signaling),
+        metrics: Arc::clone(metrics),
+        clock,
+        shutdown: front.stop.clone(),
+    };
+    let connections = connections::Settings {
+        total: connections::MAX_CONNECTIONS,
+        per_source: count(limits.connections_per_source.get()),
+        exempt: exempt(config),
+    };
+    let external = config.turn.external_ip.iter().map(|external| external.external);
+    let origins = socket::Origins {
+        public_host: config.public_host.as_str().to_owned(),
+        addresses: host::addresses().into_iter().chain(external).map(|ip| ip.to_canonical()).collect(),
+        allowed: config.http.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+        required: config.http.require_origin,
+    };
+    let connections = Arc::new(Connections::new(connections, Arc::clone(metrics)));
+    socket::State::new(origins, connections, Arc::new(gateway), front.tasks.clone())
+}
+
+fn signaling_limits(signaling: &Signaling) -> gateway::Limits {
+    gateway::Limits {
+        message_bytes: signaling.message_bytes.get(),
+        messages: Rate {
+            per_second: signaling.limits.messages.get(),
+            burst: f64::from(signaling.limits.message_burst.get()),
+        },
+        bad_frames: signaling.limits.bad_frames.get(),
+        queue: Capacity { messages: count(signaling.queue_messages.get()), bytes: signaling.queue_bytes.get() },
+        sign_in_within: signaling.sign_in_within.get(),
+        ping_every: signaling.ping_every.get(),
+        gone_after: signaling.gone_after.get(),
+    }
+}
+
+fn certificate(config: &Config, state: &Path, clock: Clock) -> Result<Arc<ServerConfig>, TlsError> {
+    let pair = match config.tls.mode {
+        TlsMode::Files => tls::Pair::from_files(&config.tls.certificate, &config.tls.key)?,
+        TlsMode::SelfSigned | TlsMode::Acme => {
+            tls::Pair::self_signed(&state.join("certs"), &names(config), clock.now())?
+        }
+    };
+    pair.into_server_config()
+}
+
+/// Every name and address that a browser may reach this machine by.
+fn names(config: &Config) -> Vec<String> {
+    let addresses = host::addresses().into_iter().filter(|ip| !host::is_link_local(*ip));
+    let external = config.turn.external_ip.iter().map(|external| external.external);
+    let is_name = |name: &String| !name.is_empty() && name.is_ascii();
+    let mut names = vec!["localhost".to_owned()];
+    names.extend(host::name().map(|name| name.to_ascii_lowercase()));
+    names.push(config.public_host.as_str().to_owned());
+    names.extend(addresses.chain(external).map(|ip: IpAddr| ip.to_string()));
+    names.retain(is_name);
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn bind_tcp(addresses: &[Listen], key: &'static str) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
+    let mut bound = Vec::new();
+    for Listen(addr) in addresses.iter().copied() {
+        for listener in listen::tcp(addr, key)? {
+            let error = |error| ListenError { transport: "tcp", addr, key, error };
+            let local = listener.local_addr().map_err(error)?;
+            bound.push((listener, local));
+        }
+    }
+    Ok(bound)
+}
+
+fn credential_settings(config: &Config) -> credentials::Settings {
+    credentials::Settings {
+        secrets: config.turn.secrets.iter().map(|secret| secret.reveal().to_owned()).collect(),
+        users: config.turn.users.iter().map(|(name, password)| (name.clone(), password.reveal().to_owned())).collect(),
+    }
+}
+
+fn gate_settings(config: &Config) -> gate::Settings {
+    gate::Settings {
+        total: count(config.limits.half_open.get()),
+        per_source: count(config.limits.half_open_per_source.get()),
+        exempt: exempt(config),
+    }
+}
+
+fn count(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// Sources that no per-source limit counts.
+fn exempt(config: &Config) -> Vec<Prefix> {
+    config.limits.exempt.iter().map(|network| network.0).collect()
+}

@@ -1,0 +1,162 @@
+//! Starts STUN and TURN: the sockets, a media thread, a control task, and the proof that together they relay.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Front;
+use super::Listening;
+use super::exempt;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::config::value::Listen;
+use crate::credentials::Credentials;
+use crate::metrics::Metrics;
+use crate::net::host;
+use crate::net::listen;
+use crate::net::listen::ListenError;
+use crate::net::udp::Socket;
+use crate::policy;
+use crate::policy::Policy;
+use crate::rate::PerSource;
+use crate::rate::Rate;
+use crate::relay::shard;
+use crate::turn;
+use crate::turn::Processor;
+use crate::turn::probe;
+
+/// Requests that wait for the control plane; beyond, the shard drops and counts them.
+const REQUESTS_QUEUED: usize = 1024;
+/// Who the start-up test signs in as.
+const SELF_TEST: &str = "self-test";
+/// What its sockets serve.
+const SERVES: &str = "stun, turn";
+
+/// Bound listeners of STUN and TURN over UDP, not served yet.
+pub(super) struct Bound(Vec<Socket>);
+
+/// Binds `turn.listen_udp`.
+///
+/// # Errors
+///
+/// [`ListenError`], for the first address that can't be had.
+pub(super) fn bind(config: &Config) -> Result<Bound, ListenError> {
+    let key = "turn.listen_udp";
+    let mut sockets = Vec::new();
+    for Listen(configured) in config.turn.listen_udp.iter().copied() {
+        for addr in listen::probe_udp(configured, key)? {
+            let socket = Socket::bind(addr);
+            sockets.push(socket.map_err(|error| ListenError { transport: "udp", addr, key, error })?);
+        }
+    }
+    Ok(Bound(sockets))
+}
+
+impl Bound {
+    /// The port that `iceServers` names: that of the first listener.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.0.first().map(|socket| socket.local_addr().port())
+    }
+
+    /// Every one of them, for people to read.
+    pub(super) fn listening(&self) -> impl Iterator<Item = Listening> {
+        self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: SERVES })
+    }
+
+    /// Serves them until the end, and returns once it has relayed, or found that it can't. `tcp_ports` are those that this process listens on besides.
+    ///
+    /// # Errors
+    ///
+    /// The system's, for lack of threads or descriptors.
+    pub(super) async fn serve(
+        self,
+        config: &Config,
+        credentials: Arc<Credentials>,
+        metrics: Arc<Metrics>,
+        tcp_ports: impl Iterator<Item = u16>,
+        front: &Front,
+        clock: Clock,
+    ) -> std::io::Result<()> {
+        let Some(first) = self.0.first().map(Socket::local_addr) else { return Ok(()) };
+        let ports = self.0.iter().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
+        let policy = Arc::new(Policy::new(policy_settings(config, ports)));
+        let (requests, asked) = mpsc::channel(REQUESTS_QUEUED);
+        let bindings = config.turn.limits.bindings.get();
+        let settings = shard::Settings {
+            listeners: self.0,
+            policy: Arc::clone(&policy),
+            metrics: Arc::clone(&metrics),
+            clock,
+            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, exempt(config)),
+        };
+        let shard = shard::spawn(settings, requests)?;
+        let commands = shard.commands();
+        let processor =
+            Processor::new(turn_settings(config), Arc::clone(&credentials), policy, metrics, Box::new(Socket::bind));
+        let stop = front.stop.clone();
+        front.tasks.spawn(async move {
+            let send = |command| {
+                let commands = commands.clone();
+                async move { commands.send(command).await.map_err(|_| turn::Gone) }
+            };
+            turn::run(processor, asked, send, clock, stop).await;
+            shard.stop();
+        });
+        self_test(first, &config.turn.realm, &credentials, clock).await;
+        Ok(())
+    }
+}
+
+/// Relays through ourselves, as two clients would, and says how it went.
+async fn self_test(listener: SocketAddr, realm: &str, credentials: &Credentials, clock: Clock) {
+    let server = match listener.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listener.port()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), listener.port()),
+        IpAddr::V4(_) | IpAddr::V6(_) => listener,
+    };
+    let Ok(credential) = credentials.mint(SELF_TEST, SELF_TEST, clock.now()) else { return };
+    match probe::round_trip(server, realm, &credential, clock).await {
+        Ok(took) => tracing::info!(round_trip = ?took, "the relay works: tested with two clients of our own"),
+        Err(failed) => tracing::warn!("the relay does not work: {failed}"),
+    }
+}
+
+fn policy_settings(config: &Config, listening_ports: HashSet<u16>) -> policy::Settings {
+    let external = config.turn.external_ip.iter().map(|external| external.external);
+    policy::Settings {
+        allow: config.turn.peers.allow.iter().map(|network| network.0).collect(),
+        deny: config.turn.peers.deny.iter().map(|network| network.0).collect(),
+        host: host::addresses().into_iter().chain(external).collect(),
+        listening_ports,
+    }
+}
+
+fn turn_settings(config: &Config) -> turn::Settings {
+    let limits = &config.turn.limits;
+    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    turn::Settings {
+        realm: config.turn.realm.clone(),
+        relay_ip: config.turn.relay_ip.iter().map(|ip| ip.0).collect(),
+        routed: host::main_address().filter(IpAddr::is_ipv4),
+        relay_ports: config.turn.relay_ports.first..=config.turn.relay_ports.last,
+        external_ip: config
+            .turn
+            .external_ip
+            .iter()
+            .map(|entry| turn::ExternalIp { external: entry.external, local: entry.local })
+            .collect(),
+        limits: turn::Limits {
+            allocations_per_member: count(limits.allocations_per_member.get()),
+            allocations_per_source: count(limits.allocations_per_source.get()),
+            permissions: count(limits.permissions_per_allocation.get()),
+            channels: count(limits.channels_per_allocation.get()),
+            challenges: Rate { per_second: limits.challenges.get(), burst: f64::from(limits.challenge_burst.get()) },
+            exempt: exempt(config),
+        },
+    }
+}

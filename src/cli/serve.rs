@@ -1,0 +1,88 @@
+//! `throughway serve`: runs until it is told to stop.
+
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+
+use super::Failure;
+use super::banner;
+use crate::app::App;
+use crate::config::Config;
+use crate::config::value::LogFormat;
+use crate::config::value::LogLevel;
+use crate::logging;
+
+pub(super) fn run(file: Option<&Path>) -> Result<(), Failure> {
+    let config = Config::load(file, environment()).map_err(|error| Failure::Operator(error.to_string()))?;
+    logging::start(level(config.log.level), config.log.format == LogFormat::Json);
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::Ours(error.to_string()))?;
+    let served = runtime.block_on(serve(&config, file));
+    // Whatever still runs has had its time.
+    runtime.shutdown_background();
+    served
+}
+
+async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
+    let ours = |error: io::Error| Failure::Ours(error.to_string());
+    let mut stop = Stop::new().map_err(ours)?;
+    let not_built = config.not_built();
+    if !not_built.is_empty() {
+        tracing::info!("not built yet, so without effect: {}", not_built.join(", "));
+    }
+    let app = App::start(config, &state_directory(file)).await.map_err(|error| Failure::Operator(error.to_string()))?;
+    tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");
+    // A closed stdout is no reason to stop serving.
+    let _ = io::stdout().write_all(banner::text(config, file, app.listening()).as_bytes());
+    stop.asked().await;
+    tracing::info!("stopping; a second signal ends it at once");
+    tokio::select! {
+        () = app.shutdown() => Ok(()),
+        () = stop.asked() => Ok(()),
+    }
+}
+
+/// The two signals that ask for the end.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => (),
+            _ = self.interrupt.recv() => (),
+        }
+    }
+}
+
+/// Every variable that is text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Where certificates live: `$STATE_DIRECTORY` (systemd may list several), else beside the configuration file, else here.
+fn state_directory(file: Option<&Path>) -> PathBuf {
+    let given = std::env::var_os("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next());
+    let given = given.filter(|path| !path.as_os_str().is_empty());
+    given.or_else(|| file.and_then(Path::parent).map(Path::to_owned)).unwrap_or_default()
+}
+
+fn level(level: LogLevel) -> tracing::Level {
+    match level {
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    }
+}

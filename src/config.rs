@@ -1,0 +1,353 @@
+//! The configuration: one TOML file and the environment, read into types that cannot be wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use config::FileFormat;
+use config::Map;
+use config::Value;
+use config::ValueKind;
+use serde::Deserialize;
+use serde::Serialize;
+
+use self::value::AccountMode;
+use self::value::Count;
+use self::value::CredentialMode;
+use self::value::ExternalIp;
+use self::value::Frequency;
+use self::value::HostName;
+use self::value::Ip;
+use self::value::Listen;
+use self::value::LogFormat;
+use self::value::LogLevel;
+use self::value::Network;
+use self::value::Origin;
+use self::value::PortRange;
+use self::value::Secret;
+use self::value::Size;
+use self::value::Span;
+use self::value::TlsMode;
+
+mod source;
+pub mod value;
+
+/// One table of the file: its keys, their kinds and defaults.
+macro_rules! tables {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $key:ident: $kind:ty = $default:expr,)* })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct $name { $($(#[$doc])* pub $key: $kind,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+    )*};
+}
+
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+
+// Every key, its range and its default. `config/throughway.toml` explains them to operators; a test holds both equal.
+tables! {
+    /// The whole file.
+    Config {
+        /// The name in URLs and iceServers; empty: the host that the client used.
+        public_host: HostName = HostName::default(),
+        /// The web side.
+        http: Http = Http::default(),
+        /// Certificates.
+        tls: Tls = Tls::default(),
+        /// STUN and TURN.
+        turn: Turn = Turn::default(),
+        /// Limits on every listener.
+        limits: Limits = Limits::default(),
+        /// Who finds whom.
+        signaling: Signaling = Signaling::default(),
+        /// The operator's own socket.
+        control: Control = Control::default(),
+        /// Counters.
+        metrics: Metrics = Metrics::default(),
+        /// The log.
+        log: Log = Log::default(),
+    }
+    /// `[http]`.
+    Http {
+        /// TLS: https, wss, turns, on one port.
+        listen: Vec<Listen> = vec![Listen::everywhere(8443)],
+        /// Without TLS.
+        plain_listen: Vec<Listen> = vec![Listen::here(8080)],
+        /// Origins besides our own whose pages may connect.
+        allowed_origins: Vec<Origin> = Vec::new(),
+        /// Refuse WebSockets without an Origin header.
+        require_origin: bool = false,
+        /// Whose X-Forwarded-For is believed.
+        trusted_proxies: Vec<Network> = Vec::new(),
+        /// From whom a PROXY v2 header is required.
+        proxy_protocol: Vec<Network> = Vec::new(),
+    }
+    /// `[tls]`.
+    Tls {
+        /// Where the certificate comes from.
+        mode: TlsMode = TlsMode::SelfSigned,
+        /// PEM file of the certificate chain, for mode "files".
+        certificate: PathBuf = PathBuf::new(),
+        /// PEM file of the private key, for mode "files".
+        key: PathBuf = PathBuf::new(),
+        /// For mode "acme".
+        acme: Acme = Acme::default(),
+    }
+    /// `[tls.acme]`.
+    Acme {
+        /// Names to get a certificate for; empty: `public_host`.
+        domains: Vec<HostName> = Vec::new(),
+        /// Whom the authority may write to.
+        email: String = String::new(),
+        /// The authority.
+        directory: String = "https://acme-v02.api.letsencrypt.org/directory".to_owned(),
+    }
+    /// `[turn]`.
+    Turn {
+        /// The realm of long-term credentials.
+        realm: String = "throughway".to_owned(),
+        /// STUN and TURN over UDP.
+        listen_udp: Vec<Listen> = vec![Listen::everywhere(3478), Listen::everywhere(8443)],
+        /// TURN over TCP.
+        listen_tcp: Vec<Listen> = vec![Listen::everywhere(3478)],
+        /// TURN over TLS.
+        listen_tls: Vec<Listen> = vec![Listen::everywhere(5349)],
+        /// Local addresses to relay from; empty: the one that the client reached.
+        relay_ip: Vec<Ip> = Vec::new(),
+        /// Ports of relayed addresses.
+        relay_ports: PortRange = PortRange { first: 49160, last: 65535 },
+        /// What the world knows our addresses by, behind 1:1 NAT.
+        external_ip: Vec<ExternalIp> = Vec::new(),
+        /// Secrets of time-limited credentials: the first one signs, all verify; empty: random at each start.
+        secrets: Vec<Secret> = Vec::new(),
+        /// Static long-term credentials: name to password.
+        users: BTreeMap<String, Secret> = BTreeMap::new(),
+        /// How long minted credentials are good.
+        credentials: CredentialMode = CredentialMode::Ttl,
+        /// How long an allocation outlives its expired foreign credential.
+        expired_grace: Span<0, { 168 * HOUR }> = Span::milliseconds(12 * HOUR),
+        /// Replaces the derived iceServers.
+        ice_servers: Vec<serde_json::Value> = Vec::new(),
+        /// Whom relayed data may go to.
+        peers: Peers = Peers::default(),
+        /// Limits of the relay.
+        limits: TurnLimits = TurnLimits::default(),
+    }
+    /// `[turn.peers]`.
+    Peers {
+        /// Reachable whatever else says no.
+        allow: Vec<Network> = Vec::new(),
+        /// Unreachable besides the built-in list.
+        deny: Vec<Network> = Vec::new(),
+    }
+    /// `[turn.limits]`.
+    TurnLimits {
+        /// Allocations of one member or static user.
+        allocations_per_member: Count<1, 100_000> = Count::new(100),
+        /// Allocations from one source address.
+        allocations_per_source: Count<1, 100_000> = Count::new(200),
+        /// Peers that one allocation may permit at once.
+        permissions_per_allocation: Count<1, 1024> = Count::new(64),
+        /// Channels that one allocation may bind at once.
+        channels_per_allocation: Count<1, 1024> = Count::new(64),
+        /// Unauthenticated answers per source.
+        challenges: Frequency = Frequency::per_second(100),
+        /// How many of them at once.
+        challenge_burst: Count<1, 1_000_000> = Count::new(500),
+        /// Binding answers per source.
+        bindings: Frequency = Frequency::per_second(1000),
+    }
+    /// `[limits]`.
+    Limits {
+        /// Sources that no per-source limit counts.
+        exempt: Vec<Network> = vec![
+            Network(crate::address::Prefix::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8)),
+            Network(crate::address::Prefix::new(std::net::IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), 128)),
+        ],
+        /// Connections that have not asked for anything yet.
+        half_open: Count<1, 1_000_000> = Count::new(4096),
+        /// The same from one source.
+        half_open_per_source: Count<1, 1_000_000> = Count::new(200),
+    }
+    /// `[signaling]`.
+    Signaling {
+        /// The largest message taken.
+        message_bytes: Size<1024, { 16 << 20 }> = Size::bytes(64 << 10),
+        /// Messages that wait for a slow reader.
+        queue_messages: Count<1, 65_536> = Count::new(256),
+        /// Bytes that wait for a slow reader.
+        queue_bytes: Size<1024, { 64 << 20 }> = Size::bytes(256 << 10),
+        /// How long a connection may take to sign in.
+        sign_in_within: Span<SECOND, { 10 * 60 * SECOND }> = Span::milliseconds(10 * SECOND),
+        /// How often a connection is pinged.
+        ping_every: Span<SECOND, HOUR> = Span::milliseconds(20 * SECOND),
+        /// Silence after which a connection is gone.
+        gone_after: Span<{ 2 * SECOND }, { 2 * HOUR }> = Span::milliseconds(45 * SECOND),
+        /// Whether members may ask who is there.
+        who: bool = false,
+        /// Limits per connection and source.
+        limits: SignalingLimits = SignalingLimits::default(),
+        /// Who may sign in.
+        accounts: Accounts = Accounts::default(),
+    }
+    /// `[signaling.limits]`.
+    SignalingLimits {
+        /// Messages of one connection.
+        messages: Frequency = Frequency::per_second(50),
+        /// How many of them at once.
+        message_burst: Count<1, 1_000_000> = Count::new(200),
+        /// WebSockets from one source.
+        connections_per_source: Count<1, 1_000_000> = Count::new(200),
+        /// Sign-ins from one source.
+        sign_ins: Frequency = Frequency::per_second(5),
+        /// Frames that make no sense, after which a connection is closed.
+        bad_frames: Count<1, 1000> = Count::new(3),
+    }
+    /// `[signaling.accounts]`.
+    Accounts {
+        /// How a member proves who it is.
+        mode: AccountMode = AccountMode::Open,
+    }
+    /// `[control]`.
+    Control {
+        /// Path of the unix socket; empty: none.
+        socket: PathBuf = PathBuf::new(),
+    }
+    /// `[metrics]`.
+    Metrics {
+        /// Where /metrics is served, without TLS.
+        listen: Vec<Listen> = Vec::new(),
+    }
+    /// `[log]`.
+    Log {
+        /// What is logged.
+        level: LogLevel = LogLevel::Info,
+        /// How a line looks.
+        format: LogFormat = LogFormat::Text,
+    }
+}
+
+/// What an operator wrote that cannot be used, in one line: where, which key, what is wrong, and the cure.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    origin: String,
+    key: Option<String>,
+    problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "{}: {key}: {}", self.origin, self.problem),
+            None => write!(f, "{}: {}", self.origin, self.problem),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `file` (none: the defaults) and what `environment` says on top, as `THROUGHWAY__TABLE__KEY`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let origin = file.map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
+        let text = match file {
+            Some(file) => std::fs::read_to_string(file).map_err(|error| ConfigError {
+                origin: origin.clone(),
+                key: None,
+                problem: format!("cannot read this configuration file: {error}"),
+            })?,
+            None => String::new(),
+        };
+        source::read(&text, &origin, environment)
+    }
+
+    /// Keys that ask for a part that isn't built yet, and for what is used instead.
+    pub fn not_built(&self) -> Vec<&'static str> {
+        let defaults = Self::default();
+        let mut keys = Vec::new();
+        let mut note = |asked: bool, key| {
+            if asked {
+                keys.push(key)
+            }
+        };
+        note(self.tls.mode == TlsMode::Acme, "tls.mode \"acme\" (self-signed instead)");
+        note(self.tls.acme != defaults.tls.acme, "tls.acme");
+        note(!self.turn.listen_tcp.is_empty(), "turn.listen_tcp");
+        note(!self.turn.listen_tls.is_empty(), "turn.listen_tls");
+        note(self.turn.credentials != defaults.turn.credentials, "turn.credentials");
+        note(self.turn.expired_grace != defaults.turn.expired_grace, "turn.expired_grace");
+        note(!self.http.trusted_proxies.is_empty(), "http.trusted_proxies");
+        note(!self.http.proxy_protocol.is_empty(), "http.proxy_protocol");
+        note(self.signaling.who, "signaling.who");
+        note(!self.control.socket.as_os_str().is_empty(), "control.socket");
+        keys
+    }
+
+    /// What no single key can tell.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let Self { http, tls, turn, signaling, metrics, .. } = self;
+        if !(1..=127).contains(&turn.realm.len()) || turn.realm.contains(|c: char| c.is_control() || c == '"') {
+            let why = format!("{:?} is not a realm: write 1 to 127 characters without quotes, such as", turn.realm);
+            return Err(("turn.realm", format!("{why} \"example.org\"")));
+        }
+        match tls.mode {
+            TlsMode::SelfSigned | TlsMode::Acme => (),
+            TlsMode::Files => {
+                for (key, path) in [("tls.certificate", &tls.certificate), ("tls.key", &tls.key)] {
+                    if path.as_os_str().is_empty() {
+                        return Err((
+                            key,
+                            "is empty: tls.mode = \"files\" needs the path of a PEM file here".to_owned(),
+                        ));
+                    }
+                }
+            }
+        }
+        if signaling.accounts.mode != AccountMode::Open {
+            let cure = "is not built yet: only \"open\" is, where anyone who can reach the server may sign in";
+            return Err(("signaling.accounts.mode", format!("\"{}\" {cure}", signaling.accounts.mode)));
+        }
+        if signaling.gone_after.get() <= signaling.ping_every.get() {
+            let why = format!("\"{}\" is not longer than signaling.ping_every", signaling.gone_after);
+            return Err((
+                "signaling.gone_after",
+                format!("{why} (\"{}\"): make it twice as long", signaling.ping_every),
+            ));
+        }
+        if turn.users.keys().any(|name| !(1..=256).contains(&name.len()) || name.contains(char::is_control)) {
+            return Err((
+                "turn.users",
+                "a name is empty or longer than 256 bytes, or has control characters".to_owned(),
+            ));
+        }
+        let tcp = [
+            ("http.listen", &http.listen),
+            ("http.plain_listen", &http.plain_listen),
+            ("metrics.listen", &metrics.listen),
+        ];
+        one_each(&tcp)?;
+        one_each(&[("turn.listen_udp", &turn.listen_udp)])
+    }
+}
+
+/// No address may stand twice among keys of one transport, unless any free port will do.
+fn one_each(keys: &[(&'static str, &Vec<Listen>)]) -> Result<(), (&'static str, String)> {
+    let mut seen: Vec<(&str, Listen)> = Vec::new();
+    for (key, listen) in keys.iter().flat_map(|(key, list)| list.iter().map(move |listen| (*key, *listen))) {
+        if let Some((first, _)) = seen.iter().find(|(_, other)| *other == listen && listen.0.port() != 0) {
+            return Err((key, format!("\"{listen}\" already stands in {first}: choose another port")));
+        }
+        seen.push((key, listen));
+    }
+    Ok(())
+}

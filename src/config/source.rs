@@ -1,0 +1,308 @@
+//! From texts to [`Config`]: the file, the environment on top, and errors in the operator's words.
+
+use config::ConfigBuilder;
+use config::File;
+use config::Source;
+use config::builder::DefaultState;
+
+use super::*;
+
+/// Reads `text`, called `origin` in errors, and `environment` on top.
+pub(super) fn read(
+    text: &str,
+    origin: &str,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let environment = Environment(environment.filter_map(key_of).collect());
+    environment.check()?;
+    let refused = |key: Option<String>, problem: String| {
+        let name = key.as_deref().and_then(|key| environment.name_of(key));
+        ConfigError { origin: name.unwrap_or(origin).to_owned(), key, problem }
+    };
+    let in_words = |error| {
+        let (key, problem) = in_words(error);
+        let is_secret = key.as_deref().is_some_and(|key| SECRET.iter().any(|secret| key.starts_with(secret)));
+        match problem.split_once(" is not ") {
+            Some((_, wanted)) if is_secret => refused(key, format!("is not {wanted}")),
+            Some(_) | None => refused(key, problem),
+        }
+    };
+    let merged = ConfigBuilder::<DefaultState>::default()
+        .add_source(File::from_str(text, FileFormat::Toml))
+        .add_source(environment.clone())
+        .build()
+        .map_err(in_words)?;
+    let tree: serde_json::Value = merged.clone().try_deserialize().map_err(in_words)?;
+    let known = serde_json::to_value(Config::default()).map_err(|error| refused(None, error.to_string()))?;
+    if let Some((key, problem)) = unknown_key(&tree, &known, "") {
+        return Err(refused(Some(key), problem));
+    }
+    let config: Config = merged.try_deserialize().map_err(in_words)?;
+    config.check().map_err(|(key, problem)| refused(Some(key.to_owned()), problem))?;
+    Ok(config)
+}
+
+/// Keys whose values no error may repeat.
+const SECRET: &[&str] = &["turn.secrets", "turn.users"];
+
+/// Variables that are ours: the key, and what stands in the variable.
+#[derive(Clone, Debug)]
+struct Environment(Vec<Variable>);
+
+#[derive(Clone, Debug)]
+struct Variable {
+    name: String,
+    key: String,
+    text: String,
+}
+
+impl Environment {
+    /// Only what can be a key may stand in a name.
+    fn check(&self) -> Result<(), ConfigError> {
+        let is_part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        match self.0.iter().find(|variable| !variable.key.split('.').all(is_part)) {
+            Some(bad) => {
+                let problem = "names no key; write it like THROUGHWAY__TURN__REALM for turn.realm".to_owned();
+                Err(ConfigError { origin: bad.name.clone(), key: None, problem })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn name_of(&self, key: &str) -> Option<&str> {
+        let holds = |variable: &&Variable| {
+            key == variable.key || key.strip_prefix(&variable.key).is_some_and(|rest| rest.starts_with(['.', '[']))
+        };
+        self.0.iter().find(holds).map(|variable| variable.name.as_str())
+    }
+}
+
+impl Source for Environment {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, config::ConfigError> {
+        let value = |variable: &Variable| {
+            let kind = toml_value(&variable.text).unwrap_or_else(|| ValueKind::String(variable.text.clone()));
+            (variable.key.clone(), Value::new(Some(&variable.name), kind))
+        };
+        Ok(self.0.iter().map(value).collect())
+    }
+}
+
+/// `THROUGHWAY__TURN__REALM` stands for `turn.realm`.
+fn key_of((name, text): (String, String)) -> Option<Variable> {
+    let key = name.strip_prefix("THROUGHWAY__")?.to_ascii_lowercase().replace("__", ".");
+    Some(Variable { name, key, text })
+}
+
+fn toml_value(text: &str) -> Option<ValueKind> {
+    let source = File::from_str(&format!("value = {text}"), FileFormat::Toml);
+    let mut table = source.collect().ok()?;
+    let value = table.remove("value")?;
+    table.is_empty().then_some(value.kind)
+}
+
+/// The first key of `tree` that `known` doesn't have, by its whole path, and what may have been meant.
+fn unknown_key(tree: &serde_json::Value, known: &serde_json::Value, path: &str) -> Option<(String, String)> {
+    let (Some(tree), Some(known)) = (tree.as_object(), known.as_object()) else { return None };
+    if path == "turn.users" {
+        return None;
+    }
+    tree.iter().find_map(|(name, value)| {
+        let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        match known.get(name) {
+            Some(known) => unknown_key(value, known, &key),
+            None => Some((key, instead_of(name, known, path))),
+        }
+    })
+}
+
+fn instead_of(name: &str, known: &serde_json::Map<String, serde_json::Value>, path: &str) -> String {
+    let whole = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let nearest = known
+        .keys()
+        .map(|key| (strsim::jaro_winkler(name, key), key))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match nearest {
+        Some((_, key)) => format!("no such key; did you mean {}?", whole(key)),
+        None => {
+            let table = if path.is_empty() { "at the top".to_owned() } else { format!("in [{path}]") };
+            let keys: Vec<_> = known.keys().map(String::as_str).collect();
+            format!("no such key; {table} there are {}", keys.join(", "))
+        }
+    }
+}
+
+/// The crate's error as a key, where it knows one, and a line of ours.
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
+fn in_words(error: config::ConfigError) -> (Option<String>, String) {
+    match error {
+        config::ConfigError::Type { unexpected, expected, key, .. } => {
+            (key, format!("{} is not {}", found(&unexpected.to_string()), wanted(expected)))
+        }
+        config::ConfigError::At { error, key, .. } => {
+            let (inner, problem) = in_words(*error);
+            (key.or(inner), problem)
+        }
+        config::ConfigError::FileParse { cause, .. } => {
+            // Where it is stands in the first line, what it is in the last; the lines between draw an arrow.
+            let text = cause.to_string();
+            let lines: Vec<_> = text.lines().collect();
+            let (first, last) = (lines.first().copied().unwrap_or_default(), lines.get(1..).and_then(<[_]>::last));
+            (None, last.map_or_else(|| first.to_owned(), |last| format!("{first}: {last}")))
+        }
+        other => {
+            let text = other.to_string();
+            let kinds = text.strip_prefix("invalid type: ").and_then(|kinds| kinds.split_once(", expected "));
+            (None, kinds.map_or(text.clone(), |(is, should)| format!("{} is not {}", found(is), wanted(should))))
+        }
+    }
+}
+
+/// What stands there, from the crate's "string \"x\"" or "64-bit integer `5`".
+fn found(unexpected: &str) -> &str {
+    match unexpected {
+        "sequence" => "a list",
+        "map" => "a table",
+        "unit value" => "nothing",
+        other => match other.split_once('`') {
+            Some((_, value)) => value.trim_end_matches('`'),
+            None => other.strip_prefix("string ").unwrap_or(other),
+        },
+    }
+}
+
+/// What should stand there, from the crate's words.
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "a boolean" => "true or false",
+        "a string" => "a text in quotes",
+        "an array" | "a sequence" => "a list: put it in square brackets, such as [\"...\"]",
+        "a map" => "a table: write { name = \"value\" } or a line [table] with its keys below",
+        other if other.starts_with("struct ") => "a table: write a line [table] with its keys below",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_both(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        read(text, "t.toml", environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_manual_shows_every_key_with_its_default_and_no_other() {
+        let manual = include_str!("../../config/throughway.toml");
+        let tree =
+            ConfigBuilder::<DefaultState>::default().add_source(File::from_str(manual, FileFormat::Toml)).build();
+
+        let shown: serde_json::Value = tree.unwrap().try_deserialize().unwrap();
+
+        assert_eq!(shown, serde_json::to_value(Config::default()).unwrap());
+        assert_eq!(read_both(manual, &[]), Ok(Config::default()));
+        assert_eq!(read_both("", &[]), Ok(Config::default()));
+    }
+
+    #[test]
+    fn bad_values_are_refused_in_one_line_that_names_key_fault_and_cure() {
+        for (text, line) in [
+            ("[http]\nlistn = []", "http.listn: no such key; did you mean http.listen?"),
+            ("[htpp]\nlisten = []", "htpp: no such key; did you mean http?"),
+            ("[log]\nx = 1", "log.x: no such key; in [log] there are format, level"),
+            ("turn = 5", "turn: 5 is not a table"),
+            ("[http]\nlisten = '[::]:1'", "http.listen: \"[::]:1\" is not a list: put it in square brackets"),
+            ("[http]\nlisten = ['[::]:1', '8443']", "http.listen[1]: \"8443\" is not an IP address and port"),
+            ("[http]\nplain_listen = ['[::]:8443']", "http.plain_listen: \"[::]:8443\" already stands in http.listen"),
+            ("[http]\nallowed_origins = ['a']", "http.allowed_origins[0]: \"a\" is not an origin"),
+            ("[http]\nrequire_origin = 'maybe'", "http.require_origin: \"maybe\" is not true or false"),
+            ("[tls]\nmode = 'file'", "tls.mode: \"file\" is none of \"self-signed\", \"files\", \"acme\""),
+            ("[tls]\nmode = 'files'", "tls.certificate: is empty"),
+            ("[turn]\nrealm = ''", "turn.realm: \"\" is not a realm: write 1 to 127 characters"),
+            ("[turn]\nrelay_ports = '9-8'", "turn.relay_ports: \"9-8\" is not a port range: write two ports"),
+            ("[turn]\nrelay_ip = ['a']", "turn.relay_ip[0]: \"a\" is not an IP address"),
+            ("[turn]\nexternal_ip = ['::1/1.2.3.4']", "turn.external_ip[0]: \"::1/1.2.3.4\" is not an external"),
+            ("[turn]\nsecrets = ['']", "turn.secrets[0]: is empty"),
+            ("[turn.users]\na = []", "turn.users.a: is not a text in quotes"),
+            (
+                "[turn]\nexpired_grace = '8d'",
+                "turn.expired_grace: \"8d\" is out of range: write one from \"0ms\" to \"7d\"",
+            ),
+            ("[turn.peers]\ndeny = ['10/8']", "turn.peers.deny[0]: \"10/8\" is not an address or prefix"),
+            (
+                "[turn.limits]\nallocations_per_member = -1",
+                "turn.limits.allocations_per_member: -1 is not a whole number from 1 to 100000",
+            ),
+            ("[turn.limits]\nchallenges = '5'", "turn.limits.challenges: \"5\" is not a rate: write a number from 1"),
+            ("[signaling]\nmessage_bytes = '1GiB'", "signaling.message_bytes: \"1GiB\" is out of range"),
+            (
+                "[signaling]\ngone_after = '10s'",
+                "signaling.gone_after: \"10s\" is not longer than signaling.ping_every",
+            ),
+            ("[signaling.accounts]\nmode = 'jwt'", "signaling.accounts.mode: \"jwt\" is not built yet"),
+            ("public_host = 'https://a'", "public_host: \"https://a\" is not a host name"),
+            ("a = \nb", "TOML parse error at line 2, column 2: key with no value"),
+        ] {
+            let error = read_both(text, &[]).unwrap_err();
+
+            assert!(error.starts_with(&format!("t.toml: {line}")), "{text}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_goes_above_the_file_and_takes_toml_where_it_can() {
+        let config = read_both(
+            "[turn]\nrealm = 'file'\nrelay_ports = '2000-3000'",
+            &[
+                ("THROUGHWAY__TURN__REALM", "example.org"),
+                ("THROUGHWAY__HTTP__LISTEN", "['[::]:443']"),
+                ("THROUGHWAY__TURN__LIMITS__CHALLENGE_BURST", "7"),
+                ("THROUGHWAY__SIGNALING__WHO", "true"),
+                ("THROUGHWAY__TURN__USERS", "{ Camera = 'hunter2' }"),
+                ("PATH", "/bin"),
+            ],
+        )
+        .unwrap();
+
+        assert_eq!((config.turn.realm.as_str(), config.turn.relay_ports.first), ("example.org", 2000));
+        assert_eq!(config.http.listen, [Listen::everywhere(443)]);
+        assert_eq!(config.turn.limits.challenge_burst.get(), 7);
+        assert!(config.signaling.who);
+        assert_eq!(config.turn.users["Camera"].reveal(), "hunter2");
+        assert!(!format!("{config:?}").contains("hunter2"), "no secret is ever shown");
+    }
+
+    #[test]
+    fn errors_of_the_environment_name_the_variable() {
+        for (name, value, line) in [
+            ("THROUGHWAY__TURN__REALMM", "x", "turn.realmm: no such key; did you mean turn.realm?"),
+            ("THROUGHWAY__HTTP__LISTEN", "x", "http.listen: \"x\" is not a list"),
+            ("THROUGHWAY__HTTP__LISTEN", "['x']", "http.listen[0]: \"x\" is not an IP address and port"),
+            ("THROUGHWAY__TURN__SECRETS", "hunter2", "turn.secrets: is not a list"),
+            ("THROUGHWAY__LOG__LEVEL", "x", "log.level: \"x\" is none of"),
+            ("THROUGHWAY__TURN__REALM", "''", "turn.realm: \"\" is not a realm"),
+            ("THROUGHWAY__", "x", "names no key"),
+            ("THROUGHWAY__A-B", "x", "names no key"),
+        ] {
+            let error = read_both("", &[(name, value)]).unwrap_err();
+
+            assert!(error.starts_with(&format!("{name}: {line}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn parts_that_are_not_built_yet_are_named_when_asked_for() {
+        let quiet = "[turn]\nlisten_tcp = []\nlisten_tls = []\n";
+        let asked = "credentials = 'session'\n[tls]\nmode = 'acme'\n[control]\nsocket = '/run/x'";
+
+        assert!(read_both(quiet, &[]).unwrap().not_built().is_empty());
+        let named = read_both(&format!("{quiet}{asked}"), &[]).unwrap().not_built();
+        assert_eq!(named, ["tls.mode \"acme\" (self-signed instead)", "turn.credentials", "control.socket"]);
+    }
+}

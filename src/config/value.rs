@@ -1,0 +1,616 @@
+//! The kinds of value a key may have: each reads itself from text and says in words what it wants instead.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::Deserializer;
+use serde::Serialize;
+use serde::Serializer;
+use serde::de;
+
+use crate::address::Prefix;
+
+/// Reads and writes a type as its text.
+macro_rules! as_text {
+    ($($name:ty $([$($bound:ident),*])?),* $(,)?) => {$(
+        impl<'de $($(, const $bound: u64)*)?> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+
+        impl $(<$(const $bound: u64),*>)? Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+    )*};
+}
+
+/// A key with a few words to choose from.
+macro_rules! choice {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $word:literal),* $(,)? })*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $variant),* }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    other => Err(format!("{other:?} is none of {}", [$(concat!("\"", $word, "\"")),*].join(", "))),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word),* })
+            }
+        }
+
+        as_text!($name);
+    )*};
+}
+
+choice! {
+    /// Where the certificate comes from.
+    TlsMode {
+        /// Made on first start.
+        SelfSigned => "self-signed",
+        /// PEM files.
+        Files => "files",
+        /// From a certificate authority, by itself.
+        Acme => "acme",
+    }
+    /// How long TURN credentials stay good.
+    CredentialMode {
+        /// Until their time is up.
+        Ttl => "ttl",
+        /// As long as the signaling session lives.
+        Session => "session",
+    }
+    /// Who may sign in.
+    AccountMode {
+        /// Anyone.
+        Open => "open",
+        /// Whoever has the shared token.
+        Token => "token",
+        /// Whoever has a signed token.
+        Jwt => "jwt",
+        /// Whomever a web service lets in.
+        Webhook => "webhook",
+    }
+    /// What is logged.
+    LogLevel {
+        /// What stops us.
+        Error => "error",
+        /// What may wake someone.
+        Warn => "warn",
+        /// Events in the life of the process.
+        Info => "info",
+        /// Decisions, with addresses.
+        Debug => "debug",
+        /// Packets.
+        Trace => "trace",
+    }
+    /// The shape of a log line.
+    LogFormat {
+        /// For people.
+        Text => "text",
+        /// For programs.
+        Json => "json",
+    }
+}
+
+/// An address and port to listen on; port 0 is any free one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub SocketAddr);
+
+impl Listen {
+    /// Every address of this host.
+    pub(super) const fn everywhere(port: u16) -> Self {
+        Self(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))
+    }
+
+    /// This machine only.
+    pub(super) const fn here(port: u16) -> Self {
+        Self(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            format!(
+                "{text:?} is not an IP address and port: write \"[::]:8443\" for every address of this host, or one \
+                 such as \"127.0.0.1:8443\" or \"[::1]:8443\"; ports go from 0 (any free one) to 65535"
+            )
+        })
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An IP address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ip(pub IpAddr);
+
+impl FromStr for Ip {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ip: IpAddr = text.parse().map_err(|_| {
+            format!(
+                "{text:?} is not an IP address: write one such as \"203.0.113.5\" or \"2001:db8::5\", without a port"
+            )
+        })?;
+        Ok(Self(ip.to_canonical()))
+    }
+}
+
+impl fmt::Display for Ip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub Prefix);
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error| format!("{text:?} is {error}"))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The address that the world knows a local one by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExternalIp {
+    /// As the world sees it.
+    pub external: IpAddr,
+    /// The local address it stands for; none: every one of its family.
+    pub local: Option<IpAddr>,
+}
+
+impl FromStr for ExternalIp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (external, local) = match text.split_once('/') {
+            Some((external, local)) => (external.parse().ok(), Some(local.parse::<IpAddr>().ok())),
+            None => (text.parse::<IpAddr>().ok(), None),
+        };
+        match (external, local) {
+            (Some(external), None) => Ok(Self { external, local: None }),
+            (Some(external), Some(Some(local))) if external.is_ipv4() == local.is_ipv4() => {
+                Ok(Self { external, local: Some(local) })
+            }
+            (_, _) => Err(format!(
+                "{text:?} is not an external address: write \"203.0.113.5\", or \"203.0.113.5/10.0.0.4\" with the local \
+                 address of the same family that it stands for"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for ExternalIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.local {
+            Some(local) => write!(f, "{}/{local}", self.external),
+            None => self.external.fmt(f),
+        }
+    }
+}
+
+/// Ports, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// The lowest; at least 1.
+    pub first: u16,
+    /// The highest; above the lowest.
+    pub last: u16,
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let range = text.split_once('-').and_then(|(first, last)| {
+            Some(Self { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? })
+        });
+        range.filter(|range| range.first >= 1 && range.first < range.last).ok_or_else(|| {
+            format!(
+                "{text:?} is not a port range: write two ports from 1 to 65535, the lower one first, such as \
+                 \"49160-65535\""
+            )
+        })
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// A host name or IP address without scheme and port, lower case; or empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name; empty when none is set.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        let is_name = text.len() <= 253 && text.split('.').all(label);
+        if text.is_empty() || is_name || text.parse::<IpAddr>().is_ok() {
+            return Ok(Self(text.to_ascii_lowercase()));
+        }
+        Err(format!(
+            "{text:?} is not a host name: write one such as \"calls.example.org\" or an IP address, without \"https://\", \
+             port and brackets"
+        ))
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A web origin, or `*` for any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// Scheme, host and port as a browser sends them, or `*`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let is_origin = rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' ', '*']));
+        if text == "*" || is_origin {
+            return Ok(Self(text.to_ascii_lowercase()));
+        }
+        Err(format!(
+            "{text:?} is not an origin: write one such as \"https://app.example.org\", without a path, or \"*\" for any"
+        ))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What nobody may read in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer).map_err(|_| de::Error::custom("is not a text in quotes"))?;
+        if text.is_empty() {
+            return Err(de::Error::custom("is empty: write a long random text, such as `openssl rand -hex 32` prints"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str("(hidden)")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// A length of time in whole milliseconds from `MIN` to `MAX`, written `"10m"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span<const MIN: u64, const MAX: u64>(u64);
+
+impl<const MIN: u64, const MAX: u64> Span<MIN, MAX> {
+    pub(super) const fn milliseconds(count: u64) -> Self {
+        Self(count)
+    }
+
+    /// The length.
+    pub fn get(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> FromStr for Span<MIN, MAX> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = || format!("from {:?} to {:?}", in_units(MIN, TIMES), in_units(MAX, TIMES));
+        let Some(count) = read_units(text, TIMES) else {
+            return Err(format!(
+                "{text:?} is not a duration: write a number and one of ms, s, m, h, d, such as \"10m\", {}",
+                wanted()
+            ));
+        };
+        if (MIN..=MAX).contains(&count) { Ok(Self(count)) } else { Err(out_of_range(text, &wanted())) }
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> fmt::Display for Span<MIN, MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&in_units(self.0, TIMES))
+    }
+}
+
+/// A number of bytes from `MIN` to `MAX`, written `"64KiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size<const MIN: u64, const MAX: u64>(u64);
+
+impl<const MIN: u64, const MAX: u64> Size<MIN, MAX> {
+    pub(super) const fn bytes(count: u64) -> Self {
+        Self(count)
+    }
+
+    /// The number of bytes.
+    pub fn get(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> FromStr for Size<MIN, MAX> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = || format!("from {:?} to {:?}", in_units(MIN, SIZES), in_units(MAX, SIZES));
+        let Some(count) = read_units(text, SIZES) else {
+            return Err(format!(
+                "{text:?} is not a size: write a number and one of B, KiB, MiB, GiB, such as \"64KiB\", {}",
+                wanted()
+            ));
+        };
+        if (MIN..=MAX).contains(&count) { Ok(Self(count)) } else { Err(out_of_range(text, &wanted())) }
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> fmt::Display for Size<MIN, MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&in_units(self.0, SIZES))
+    }
+}
+
+/// So many a second, from 1 to a million, written `"50/s"` (or `"30/m"`, `"10/h"`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frequency {
+    count: u32,
+    unit: char,
+}
+
+impl Frequency {
+    pub(super) const fn per_second(count: u32) -> Self {
+        Self { count, unit: 's' }
+    }
+
+    /// How many a second.
+    pub fn get(self) -> f64 {
+        let seconds = match self.unit {
+            'm' => 60.0,
+            'h' => 3600.0,
+            _ => 1.0,
+        };
+        f64::from(self.count) / seconds
+    }
+}
+
+impl FromStr for Frequency {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (count, unit) = text.split_once('/')?;
+            let unit = unit.trim().parse().ok().filter(|unit| matches!(unit, 's' | 'm' | 'h'))?;
+            let count = count.trim().parse().ok().filter(|count| (1..=1_000_000).contains(count))?;
+            Some(Self { count, unit })
+        };
+        read().ok_or_else(|| {
+            format!("{text:?} is not a rate: write a number from 1 to 1000000 and one of /s, /m, /h, such as \"50/s\"")
+        })
+    }
+}
+
+impl fmt::Display for Frequency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, self.unit)
+    }
+}
+
+as_text!(
+    Listen,
+    Ip,
+    Network,
+    ExternalIp,
+    PortRange,
+    HostName,
+    Origin,
+    Frequency,
+    Span < MIN,
+    MAX > [MIN, MAX],
+    Size < MIN,
+    MAX > [MIN, MAX],
+);
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count<const MIN: u32, const MAX: u32>(u32);
+
+impl<const MIN: u32, const MAX: u32> Count<MIN, MAX> {
+    pub(super) const fn new(count: u32) -> Self {
+        Self(count)
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Count<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(CountVisitor(PhantomData))
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> Serialize for Count<MIN, MAX> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(self.0)
+    }
+}
+
+struct CountVisitor<const MIN: u32, const MAX: u32>(PhantomData<Count<MIN, MAX>>);
+
+impl<const MIN: u32, const MAX: u32> CountVisitor<MIN, MAX> {
+    fn refuse<E: de::Error>(found: impl fmt::Debug) -> E {
+        E::custom(format_args!("{found:?} is not a whole number from {MIN} to {MAX}"))
+    }
+}
+
+impl<const MIN: u32, const MAX: u32> de::Visitor<'_> for CountVisitor<MIN, MAX> {
+    type Value = Count<MIN, MAX>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {MIN} to {MAX}")
+    }
+
+    fn visit_i64<E: de::Error>(self, found: i64) -> Result<Self::Value, E> {
+        let count = u32::try_from(found).ok().filter(|count| (MIN..=MAX).contains(count));
+        count.map(Count).ok_or_else(|| Self::refuse(found))
+    }
+
+    fn visit_u64<E: de::Error>(self, found: u64) -> Result<Self::Value, E> {
+        i64::try_from(found).map_err(|_| Self::refuse(found)).and_then(|found| self.visit_i64(found))
+    }
+
+    fn visit_f64<E: de::Error>(self, found: f64) -> Result<Self::Value, E> {
+        Err(Self::refuse(found))
+    }
+
+    fn visit_str<E: de::Error>(self, found: &str) -> Result<Self::Value, E> {
+        Err(Self::refuse(found))
+    }
+}
+
+const TIMES: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const SIZES: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+fn read_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (count, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim())?;
+    count.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// In the largest unit that needs no fraction.
+fn in_units(count: u64, units: &[(&str, u64)]) -> String {
+    let fits = units.iter().find(|(_, factor)| count >= *factor && count.is_multiple_of(*factor));
+    let (name, factor) = fits.or(units.last()).copied().unwrap_or(("", 1));
+    format!("{}{name}", count / factor)
+}
+
+fn out_of_range(text: &str, wanted: &str) -> String {
+    format!("{text:?} is out of range: write one {wanted}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_read_and_write_themselves() {
+        for (text, milliseconds) in [("10m", 600_000), ("1500ms", 1500), ("90 s", 90_000), ("1d", 86_400_000)] {
+            assert_eq!(
+                text.parse::<Span<1, 86_400_000>>().unwrap().get(),
+                Duration::from_millis(milliseconds),
+                "{text}"
+            );
+        }
+        assert_eq!(Span::<0, 1>::milliseconds(600_000).to_string(), "10m");
+        assert_eq!(Span::<0, 1>::milliseconds(0).to_string(), "0ms");
+        assert_eq!("64KiB".parse::<Size<1, 1_000_000>>().unwrap().get(), 65536);
+        assert_eq!(Size::<0, 1>::bytes(1 << 20).to_string(), "1MiB");
+        for bad in ["", "10", "m", "-1s", "1.5s", "10 minutes", "99999999999999999999d", "2d"] {
+            bad.parse::<Span<1, 86_400_000>>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn rates_ports_and_external_addresses_refuse_what_they_are_not() {
+        assert!(("30/m".parse::<Frequency>().unwrap().get() - 0.5).abs() < f64::EPSILON);
+        for bad in ["", "50", "0/s", "50/d", "1000001/s", "-1/s", "/s"] {
+            bad.parse::<Frequency>().unwrap_err();
+        }
+        for bad in ["", "5", "0-5", "6-5", "5-5", "1-65536", "a-b"] {
+            bad.parse::<PortRange>().unwrap_err();
+        }
+        for bad in ["", "a", "1.2.3.4/", "1.2.3.4/::1", "1.2.3.4/24"] {
+            bad.parse::<ExternalIp>().unwrap_err();
+        }
+        for bad in ["https://a", "a:1", "[::1]", "a b", "a..b", "a/"] {
+            bad.parse::<HostName>().unwrap_err();
+        }
+        for bad in ["a", "https://", "https://a/", "ftp://a", "https://*.a"] {
+            bad.parse::<Origin>().unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Clients over in-memory streams, under a clock that jumps to the next deadline.
+
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use futures_util::StreamExt;
+use proptest::prelude::*;
+use serde_json::Value;
+use serde_json::json;
+use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::clock::Clock;
+use crate::credentials::Credentials;
+use crate::metrics::Metrics;
+use crate::rate::Rate;
+use crate::signaling::hub::Hub;
+use crate::signaling::ice::Served;
+use crate::signaling::session::Sessions;
+
+fn context(sign_ins: f64) -> Arc<Context> {
+    context_with(sign_ins, Arc::new(Credentials::new(Default::default())))
+}
+
+fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
+    let metrics = Arc::new(Metrics::default());
+    let sign_ins = Rate { per_second: sign_ins, burst: sign_ins };
+    let hub = Hub::new(sign_ins, Vec::new(), Arc::clone(&metrics));
+    let served = Served { udp_port: Some(3478), ..Served::default() };
+    Arc::new(Context {
+        sessions: Arc::new(Sessions::new(hub, credentials, served)),
+        limits: Limits::default(),
+        metrics,
+        clock: Clock::system(),
+        shutdown: CancellationToken::new(),
+    })
+}
+
+fn visitor() -> Visitor {
+    Visitor { host: "localhost".into(), source: [192, 0, 2, 1].into() }
+}
+
+struct Client {
+    socket: WebSocketStream<DuplexStream>,
+    served: JoinHandle<()>,
+}
+
+impl Client {
+    async fn connect(context: &Arc<Context>, dialect: Dialect) -> Self {
+        let (near, far) = tokio::io::duplex(4096);
+        let served = tokio::spawn(serve(Arc::clone(context), visitor(), dialect, far));
+        let socket = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
+        Self { socket, served }
+    }
+
+    async fn sign_in(context: &Arc<Context>, dialect: Dialect, name: &str) -> Self {
+        let mut client = Self::connect(context, dialect).await;
+        client.send(&json!({ "type": "login", "name": name })).await;
+        while client.hear().await["success"] != true {}
+        client
+    }
+
+    async fn send(&mut self, frame: &Value) {
+        self.socket.send(Message::text(frame.to_string())).await.unwrap();
+    }
+
+    /// The next frame, which is JSON.
+    async fn hear(&mut self) -> Value {
+        loop {
+            let message = self.socket.next().await.unwrap().unwrap();
+            if !message.is_ping() {
+                return serde_json::from_str(message.to_text().unwrap()).unwrap();
+            }
+        }
+    }
+
+    /// Reads to the end: how many frames came, and the code that closed.
+    async fn hear_out(&mut self) -> (usize, Option<u16>) {
+        let mut frames = 0;
+        while let Some(Ok(message)) = self.socket.next().await {
+            frames += usize::from(message.is_text());
+            if let Message::Close(close) = message {
+                return (frames, close.map(|close| close.code.into()));
+            }
+        }
+        (frames, None)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_is_told_its_name_session_and_ice_servers() {
+    let context = context(9.0);
+    let mut client = Client::connect(&context, Dialect::Strings).await;
+
+    client.send(&json!({ "type": "login", "name": "Zoe\u{308}", "v": 2, "resume": "x", "myName": "no" })).await;
+
+    assert_eq!(client.hear().await, json!({ "status": "success" }));
+    let reply = client.hear().await;
+    let session = reply["session"].as_str().unwrap();
+    let username = reply["iceServers"][1]["username"].as_str().unwrap();
+    assert_eq!((&reply["success"], &reply["name"], &reply["iceTtl"]), (&json!(true), &json!("Zo\u{eb}"), &json!(3600)));
+    assert_eq!(reply["myName"], reply["name"]);
+    assert_eq!(session.len(), 22, "128 bits");
+    assert_eq!(username.split_once(':').unwrap().1, &session[..16]);
+    assert_eq!(reply.get("resume"), None, "there is none yet");
+    assert_eq!(context.metrics.members.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn logins_fail_for_a_reason_and_may_be_tried_again() {
+    let context = context(3.0);
+    let _bob = Client::sign_in(&context, Dialect::Objects, "bob").await;
+    let mut client = Client::connect(&context, Dialect::Objects).await;
+
+    for (name, reason) in [
+        (json!("bob"), "name-taken"),
+        (json!(""), "bad-name"),
+        (json!(null), "bad-name"),
+        (json!(7), "bad-name"),
+        (json!("a\u{202e}b"), "bad-name"),
+        (json!("bob"), "name-taken"),
+        (json!("carol"), "rate"),
+    ] {
+        client.send(&json!({ "type": "login", "name": name })).await;
+        assert_eq!(client.hear().await, json!({ "type": "login", "success": false, "reason": reason }), "{name}");
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+    client.send(&json!({ "type": "login", "name": "carol" })).await;
+    assert_eq!(client.hear().await["success"], true);
+    client.send(&json!({ "type": "login", "name": "dave" })).await;
+    assert_eq!(client.hear().await["code"], "forbidden");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_ice_servers_cannot_be_made_is_not_signed_in() {
+    let credentials = Arc::new(Credentials::new(Default::default()));
+    let context = context_with(9.0, Arc::clone(&credentials));
+    let now = context.clock.now();
+    for session in 0..crate::credentials::MAX_GRANTS {
+        credentials.mint(&session.to_string(), "m", now).unwrap();
+    }
+    let mut client = Client::connect(&context, Dialect::Objects).await;
+
+    client.send(&json!({ "type": "login", "name": "bob" })).await;
+
+    assert_eq!(client.hear().await["reason"], "full");
+    assert_eq!(context.metrics.members.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn payloads_are_handed_out_as_the_recipient_has_them_however_they_came() {
+    let context = context(9.0);
+    let mut objects = Client::sign_in(&context, Dialect::Objects, "objects").await;
+    let mut strings = Client::sign_in(&context, Dialect::Strings, "strings").await;
+    let offer = json!({ "type": "offer", "sdp": "v=0\r\ns=\"\u{2028}\\" });
+
+    for sent in [offer.clone(), json!(offer.to_string())] {
+        objects.send(&json!({ "type": "offer", "name": "strings", "offer": sent })).await;
+        let heard = strings.hear().await;
+        assert_eq!(serde_json::from_str::<Value>(heard["offer"].as_str().unwrap()).unwrap(), offer);
+        assert_eq!(heard["name"], "objects");
+
+        strings.send(&json!({ "type": "offer", "name": "objects", "offer": sent, "myName": "eve" })).await;
+        assert_eq!(objects.hear().await, json!({ "type": "offer", "name": "strings", "offer": offer }));
+    }
+    objects.send(&json!({ "type": "candidate", "name": "strings", "candidate": null })).await;
+    assert_eq!(strings.hear().await, json!({ "type": "candidate", "name": "objects", "candidate": "null" }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn partners_hear_leave_when_a_connection_breaks() {
+    let context = context(9.0);
+    let mut alice = Client::sign_in(&context, Dialect::Objects, "alice").await;
+    let mut bob = Client::sign_in(&context, Dialect::Objects, "bob").await;
+    alice.send(&json!({ "type": "offer", "name": "bob", "offer": {} })).await;
+    bob.hear().await;
+
+    drop(alice);
+
+    assert_eq!(bob.hear().await, json!({ "type": "leave", "name": "alice" }));
+    assert_eq!(context.metrics.members.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_sign_in_within_10_s_is_closed() {
+    let context = context(9.0);
+    let began = context.clock.now().monotonic;
+    let mut client = Client::connect(&context, Dialect::Objects).await;
+
+    let (_, code) = client.hear_out().await;
+
+    assert_eq!(code, Some(4001));
+    assert_eq!(context.clock.now().monotonic - began, Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_member_is_pinged_and_gone_at_45_s() {
+    let context = context(9.0);
+    let mut alive = Client::sign_in(&context, Dialect::Objects, "alive").await;
+    let dead = Client::sign_in(&context, Dialect::Objects, "dead").await;
+    let began = context.clock.now().monotonic;
+
+    let pongs = async { while alive.socket.next().await.is_some() {} };
+    tokio::select! {
+        () = pongs => panic!("who answers pings stays"),
+        ended = dead.served => ended.unwrap(),
+    }
+
+    assert_eq!(context.clock.now().monotonic - began, Duration::from_secs(45));
+    assert_eq!(context.metrics.members.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_closed_and_never_holds_its_sender_back() {
+    let context = context(9.0);
+    let mut slow = Client::sign_in(&context, Dialect::Objects, "slow").await;
+    let mut sender = Client::sign_in(&context, Dialect::Objects, "sender").await;
+    let offer = json!({ "type": "offer", "name": "slow", "offer": "x".repeat(60_000) });
+
+    for _ in 0..6 {
+        sender.send(&offer).await;
+    }
+
+    assert_eq!(sender.hear().await, json!({ "type": "leave", "name": "slow" }));
+    assert_eq!(slow.hear_out().await.1, Some(4008));
+    slow.served.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_that_never_reads_again_is_dropped_all_the_same() {
+    let context = context(9.0);
+    let slow = Client::sign_in(&context, Dialect::Objects, "slow").await;
+    let mut sender = Client::sign_in(&context, Dialect::Objects, "sender").await;
+
+    for _ in 0..6 {
+        sender.send(&json!({ "type": "offer", "name": "slow", "offer": "x".repeat(60_000) })).await;
+    }
+
+    slow.served.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_its_answers_is_not_read_and_then_gone() {
+    let context = context(9.0);
+    let mut client = Client::sign_in(&context, Dialect::Objects, "flood").await;
+    let began = context.clock.now().monotonic;
+
+    while client.socket.send(Message::text(r#"{"type":"ping"}"#)).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    client.served.await.unwrap();
+
+    assert!(context.clock.now().monotonic - began < Duration::from_secs(120));
+    assert!(context.metrics.frames.get() < 400, "{}", context.metrics.frames.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_beyond_the_rate_are_dropped_with_an_error_and_persistence_ends_it() {
+    let context = context(9.0);
+    let mut client = Client::sign_in(&context, Dialect::Objects, "flood").await;
+    let now = context.clock.now();
+    let mut link = Link::new(Arc::clone(&context), visitor(), Dialect::Objects, now);
+    let ping = Message::text(r#"{"type":"ping"}"#);
+
+    for _ in 1..200 {
+        client.send(&json!({ "type": "ping" })).await;
+        assert_eq!(client.hear().await, json!({ "type": "pong" }));
+    }
+    client.send(&json!({ "type": "ping" })).await;
+    assert_eq!(client.hear().await["code"], "rate");
+    let turns: Vec<_> = (0..=400).map(|_| link.hear(&ping, now)).collect();
+
+    assert!(turns[..400].iter().all(|turn| turn.ending.is_none()));
+    assert!(turns[399].reply.as_ref().unwrap().contains("\"rate\""));
+    assert_eq!(turns[400].ending, Some(Ending::Flood));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_connection_is_closed_with_1012_at_the_end() {
+    let context = context(9.0);
+    let mut member = Client::sign_in(&context, Dialect::Objects, "member").await;
+    let mut stranger = Client::connect(&context, Dialect::Objects).await;
+
+    context.shutdown.cancel();
+
+    assert_eq!(member.hear_out().await.1, Some(1012));
+    assert_eq!(stranger.hear_out().await.1, Some(1012));
+    member.served.await.unwrap();
+    assert_eq!(context.metrics.members.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_bad_frames_are_answered_and_close() {
+    let context = context(9.0);
+    let mut client = Client::sign_in(&context, Dialect::Objects, "bad").await;
+
+    for bad in ["null", "[\"login\",\"x\"]", "not json"] {
+        client.socket.send(Message::text(bad)).await.unwrap();
+    }
+
+    assert_eq!(client.hear_out().await, (3, Some(4400)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bye_closes_and_frees_the_name() {
+    let context = context(9.0);
+    let mut client = Client::sign_in(&context, Dialect::Objects, "bob").await;
+
+    client.send(&json!({ "type": "bye" })).await;
+
+    assert_eq!(client.hear_out().await, (0, Some(1000)));
+    Client::sign_in(&context, Dialect::Objects, "bob").await;
+}
+
+#[test]
+fn commands_of_later_versions_are_honestly_unknown() {
+    for kind in ["join", "part", "send", "who", "resume", "ack", "Login", "", &"x".repeat(1000)] {
+        let fault = Command::decode(&json!({ "type": kind }).to_string()).unwrap_err();
+
+        let start: String = kind.chars().take(64).collect();
+        let frame: Value = serde_json::from_str(&fault.encode()).unwrap();
+        assert_eq!(frame["code"], "unknown-command");
+        assert_eq!(frame["message"], format!("Command not found: {start}"));
+    }
+}
+
+/// JSON of any shape, with the words of the protocol often in the right places.
+fn any_json() -> impl Strategy<Value = Value> {
+    let word = prop::sample::select(vec![
+        "type",
+        "name",
+        "login",
+        "offer",
+        "answer",
+        "candidate",
+        "leave",
+        "ice",
+        "ping",
+        "bye",
+        "__proto__",
+        "bob",
+        "",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        word.clone().prop_map(Value::from),
+        ".*".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, move |inner| {
+        let key = prop_oneof![4 => word.clone().prop_map(str::to_owned), 1 => ".*"];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::hash_map(key, inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_client_sends_it_gets_json_or_nothing(
+        frames in prop::collection::vec(prop_oneof![any_json().prop_map(|json| json.to_string()), ".*"], 1..20),
+        signed_in: bool,
+    ) {
+        let context = context(9.0);
+        let now = context.clock.now();
+        let mut link = Link::new(Arc::clone(&context), visitor(), Dialect::Strings, now);
+        if signed_in {
+            link.hear(&Message::text(r#"{"type":"login","name":"bob"}"#), now);
+        }
+
+        for frame in frames {
+            if let Some(reply) = link.hear(&Message::text(frame), now).reply {
+                let reply: Value = serde_json::from_str(&reply).unwrap();
+                prop_assert!(reply["type"].is_string());
+            }
+            while let Some(message) = link.mailbox.take() {
+                let relayed: Value = serde_json::from_str(&frame::relayed(&message, Dialect::Strings)).unwrap();
+                prop_assert_eq!(&relayed["name"], "bob");
+            }
+        }
+        drop(link);
+        prop_assert_eq!(context.metrics.members.get(), 0);
+    }
+}

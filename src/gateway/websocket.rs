@@ -1,0 +1,198 @@
+//! One WebSocket with small buffers: never waits for a slow reader, and ends politely but soon.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::Context;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use futures_util::StreamExt;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+use crate::signaling::mailbox::Mailbox;
+use crate::signaling::message;
+
+/// Read at a time, and held by every idle connection: most frames are candidates of a few hundred bytes. A longer
+/// frame has its buffer made to measure.
+const READ_BUFFER: usize = 2 * 1024;
+/// What is gathered before it is written; allocated when first needed.
+const WRITE_BUFFER: usize = 2 * 1024;
+/// Besides the largest relayed message: what was gathered before, and a login reply with a long list of ICE servers.
+const WRITE_HEADROOM: usize = WRITE_BUFFER + 64 * 1024;
+/// How long an ending connection may take to send what is left and to read our close frame.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The client closed it.
+    Closed,
+    /// The stream broke, or nothing came for too long.
+    Lost,
+    /// The client said `bye`.
+    Bye,
+    /// The process ends.
+    Restart,
+    /// A frame or message that is too large.
+    TooLarge,
+    /// Text that isn't UTF-8 (RFC 6455, section 8.1).
+    NotUtf8,
+    /// Not the WebSocket protocol.
+    Protocol,
+    /// Nobody signed in in time.
+    NoSignIn,
+    /// The mailbox overflowed.
+    TooSlow,
+    /// Too many frames that say nothing.
+    BadFrames,
+    /// Went on sending far beyond its rate.
+    Flood,
+}
+
+impl Ending {
+    /// The close code and reason, unless there is nobody to tell (RFC 6455, section 7.4).
+    const fn close_code(self) -> Option<(u16, &'static str)> {
+        Some(match self {
+            Self::Closed | Self::Lost => return None,
+            Self::Bye => (1000, ""),
+            Self::Protocol => (1002, "not the WebSocket protocol"),
+            Self::NotUtf8 => (1007, "text is not UTF-8"),
+            Self::TooLarge => (1009, "the message is too large"),
+            Self::Restart => (1012, "the server restarts"),
+            Self::NoSignIn => (4001, "no sign-in in time"),
+            Self::TooSlow => (4008, "reads too slowly"),
+            Self::BadFrames => (4400, "too many bad frames"),
+            Self::Flood => (4400, "too many messages"),
+        })
+    }
+}
+
+impl From<Error> for Ending {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Capacity(_) => Self::TooLarge,
+            Error::Utf8(_) => Self::NotUtf8,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Lost,
+            Error::Protocol(_) => Self::Protocol,
+            Error::ConnectionClosed | Error::AlreadyClosed => Self::Closed,
+            Error::Io(_)
+            | Error::Tls(_)
+            | Error::WriteBufferFull(_)
+            | Error::AttackAttempt
+            | Error::Url(_)
+            | Error::Http(_)
+            | Error::HttpFormat(_) => Self::Lost,
+        }
+    }
+}
+
+/// The server's end of a WebSocket.
+pub(super) struct WebSocket<S> {
+    stream: WebSocketStream<S>,
+    /// Answers to this client. While one is unsent nothing more is read, so there are never more than a few.
+    replies: VecDeque<Message>,
+    unflushed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
+    /// Takes a stream whose upgrade is done; no message from it may be larger than `max_message`.
+    pub(super) async fn new(io: S, max_message: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(WRITE_BUFFER)
+            // A message can double when it is packed into a string.
+            .max_write_buffer_size(2 * max_message + WRITE_HEADROOM)
+            .max_message_size(Some(max_message))
+            .max_frame_size(Some(max_message));
+        let stream = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+        Self { stream, replies: VecDeque::new(), unflushed: false }
+    }
+
+    /// Sends `text` before anything that waits in the mailbox.
+    pub(super) fn reply(&mut self, text: String) {
+        self.replies.push_back(Message::text(text));
+    }
+
+    /// Sends a ping, unless the client doesn't even read what came before.
+    pub(super) fn ping(&mut self) {
+        if self.replies.is_empty() {
+            self.replies.push_back(Message::Ping(Default::default()));
+        }
+    }
+
+    /// The next message from the client. Meanwhile sends the replies, and what is in the mailbox as `render` has it.
+    ///
+    /// Can be dropped and called again at any time.
+    ///
+    /// # Errors
+    ///
+    /// The [`Ending`] that the stream or the mailbox has come to.
+    pub(super) async fn next<R>(&mut self, mailbox: &Mailbox, render: R) -> Result<Message, Ending>
+    where
+        R: Fn(&message::Message) -> String,
+    {
+        poll_fn(|cx| {
+            self.poll_write(cx, mailbox, &render)?;
+            if !self.replies.is_empty() {
+                return Poll::Pending;
+            }
+            self.stream.poll_next_unpin(cx).map(|next| next.ok_or(Ending::Closed)?.map_err(Ending::from))
+        })
+        .await
+    }
+
+    /// Says goodbye as `ending` has it and lets go of the stream within [`LINGER`].
+    pub(super) async fn close(mut self, ending: Ending) {
+        if ending != Ending::Lost {
+            let _ = tokio::time::timeout(LINGER, self.shake_hands(ending)).await;
+        }
+    }
+
+    /// Writes as much as the stream takes.
+    fn poll_write<R>(&mut self, cx: &mut Context<'_>, mailbox: &Mailbox, render: R) -> Result<(), Ending>
+    where
+        R: Fn(&message::Message) -> String,
+    {
+        mailbox.watch(cx.waker()).map_err(|_| Ending::TooSlow)?;
+        while let Poll::Ready(ready) = self.stream.poll_ready_unpin(cx) {
+            ready?;
+            let next =
+                self.replies.pop_front().or_else(|| mailbox.take().map(|message| Message::text(render(&message))));
+            let Some(next) = next else { break };
+            self.stream.start_send_unpin(next)?;
+            self.unflushed = true;
+        }
+        if self.unflushed
+            && let Poll::Ready(flushed) = self.stream.poll_flush_unpin(cx)
+        {
+            flushed?;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
+    async fn shake_hands(&mut self, ending: Ending) -> Result<(), Error> {
+        if let Some((code, reason)) = ending.close_code() {
+            for reply in std::mem::take(&mut self.replies) {
+                self.stream.feed(reply).await?;
+            }
+            self.stream.send(Message::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))).await?;
+        }
+        while let Some(Ok(_)) = self.stream.next().await {}
+        let io = self.stream.get_mut();
+        io.shutdown().await?;
+        // What is unread when a socket is closed resets the connection, and the client would lose our close frame.
+        tokio::io::copy(io, &mut tokio::io::sink()).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! Binds what the configuration names, says in words why it can't, and accepts connections for as long as we live.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::Socket;
+use socket2::Type;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::gate::Gate;
+use super::gate::Permit;
+
+/// An address that cannot be listened on, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub struct ListenError {
+    /// `tcp` or `udp`.
+    pub transport: &'static str,
+    /// The address.
+    pub addr: SocketAddr,
+    /// The configuration key that names it.
+    pub key: &'static str,
+    /// What the system says.
+    #[source]
+    pub error: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {} {} ({}): ", self.transport, self.addr, self.key)?;
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse => {
+                f.write_str("address in use; another program has it: stop it or choose another port")
+            }
+            io::ErrorKind::PermissionDenied => write!(
+                f,
+                "not permitted; ports below 1024 need the capability CAP_NET_BIND_SERVICE: grant it or choose a port \
+                 from 1024 up"
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                f.write_str("this machine has no such address; use one of its own, or [::] for all of them")
+            }
+            _ => write!(f, "{}", self.error),
+        }
+    }
+}
+
+/// Binds and listens on `addr`, which `key` names; `[::]` gives two sockets, one per family, on the same port.
+///
+/// # Errors
+///
+/// [`ListenError`], when an address can't be had. A host without IPv6 gets `[::]` as IPv4 only.
+pub fn tcp(addr: SocketAddr, key: &'static str) -> Result<Vec<TcpListener>, ListenError> {
+    let bound = bind_families(addr, Type::STREAM, Protocol::TCP);
+    let listening = bound.and_then(|sockets| {
+        sockets
+            .into_iter()
+            .map(|socket| {
+                socket.listen(BACKLOG)?;
+                socket.set_nonblocking(true)?;
+                TcpListener::from_std(socket.into())
+            })
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(|error| (addr, error))
+    });
+    listening.map_err(|(addr, error)| ListenError { transport: "tcp", addr, key, error })
+}
+
+/// Makes sure that nobody listens on `addr`, which `key` names, and gives the addresses to bind: one per family, with
+/// real ports.
+///
+/// It binds plainly and lets go: sockets that share a port (`SO_REUSEPORT`) would share it with a second instance of
+/// this program without a word.
+///
+/// # Errors
+///
+/// As [`tcp`].
+pub fn probe_udp(addr: SocketAddr, key: &'static str) -> Result<Vec<SocketAddr>, ListenError> {
+    let bound = bind_families(addr, Type::DGRAM, Protocol::UDP);
+    let addresses = bound.and_then(|sockets| {
+        sockets.iter().map(local_addr).collect::<io::Result<Vec<_>>>().map_err(|error| (addr, error))
+    });
+    addresses.map_err(|(addr, error)| ListenError { transport: "udp", addr, key, error })
+}
+
+/// Accepts until `stop`, and gives each connection that `gate` lets in to `each`. No error ends it.
+pub async fn accept(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    stop: CancellationToken,
+    mut each: impl FnMut(TcpStream, Permit),
+) {
+    let mut quiet = false;
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, remote)) => {
+                quiet = false;
+                let Some(permit) = gate.enter(remote.ip()) else { continue };
+                // Small answers leave at once; a socket that refuses the option is as good.
+                let _ = stream.set_nodelay(true);
+                each(stream, permit);
+            }
+            Err(error) if is_of_connection(&error) => (),
+            Err(error) => {
+                // Out of files or memory: the next accept would fail the same way at once.
+                if !quiet {
+                    tracing::warn!(%error, "cannot accept connections; raise the limit of open files (ulimit -n)");
+                    quiet = true;
+                }
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+/// How many connections the kernel holds for us.
+const BACKLOG: i32 = 1024;
+/// How long to wait when the system has no room for another connection.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// Whether an accept failed because of the one connection it would have given.
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::TimedOut
+    )
+}
+
+fn bind_families(addr: SocketAddr, kind: Type, protocol: Protocol) -> Result<Vec<Socket>, (SocketAddr, io::Error)> {
+    let SocketAddr::V6(v6) = addr else { return one(addr, kind, protocol).map(|socket| vec![socket]) };
+    if !v6.ip().is_unspecified() {
+        return one(addr, kind, protocol).map(|socket| vec![socket]);
+    }
+    let mut tries = if addr.port() == 0 { PORT_TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let v4 = one(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), addr.port()), kind, protocol)?;
+        let port = local_addr(&v4).map_err(|error| (addr, error))?.port();
+        match one(SocketAddr::new(addr.ip(), port), kind, protocol) {
+            Ok(v6) => return Ok(vec![v4, v6]),
+            Err((_, error)) if has_no_ipv6(&error) => {
+                tracing::info!(port, "this host has no IPv6: listening on IPv4 only");
+                return Ok(vec![v4]);
+            }
+            Err((_, error)) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => (),
+            Err(failed) => return Err(failed),
+        }
+    }
+}
+
+/// How often a free port is looked for that both families have.
+const PORT_TRIES: u32 = 16;
+
+fn one(addr: SocketAddr, kind: Type, protocol: Protocol) -> Result<Socket, (SocketAddr, io::Error)> {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        if kind == Type::STREAM {
+            // A port whose connections of the last run still linger is free; one that somebody listens on is not.
+            socket.set_reuse_address(true)?;
+        }
+        socket.bind(&addr.into())?;
+        Ok(socket)
+    };
+    bind().map_err(|error| (addr, error))
+}
+
+fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(nix::errno::Errno::EAFNOSUPPORT as i32)
+}

@@ -1,0 +1,237 @@
+//! What a shard does with one packet: forward it by the table, answer it, hand it to the control plane, or drop it.
+
+use std::io;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::command::ListenerId;
+use super::command::Request;
+use super::framing;
+use super::framing::SendIndication;
+use super::framing::TransactionIds;
+use super::table::Delivery;
+use super::table::Forward;
+use super::table::Framing;
+use super::table::Slot;
+use super::table::Table;
+use super::table::Target;
+use crate::address::FiveTuple;
+use crate::address::PeerAddr;
+use crate::address::Transport;
+use crate::metrics::DropReason;
+use crate::metrics::Metrics;
+use crate::net::udp::Datagram;
+use crate::net::udp::Ecn;
+use crate::net::udp::MAX_PAYLOAD;
+use crate::net::udp::Socket;
+use crate::net::udp::is_too_large;
+use crate::rate::PerSource;
+use crate::wire::ChannelData;
+use crate::wire::Class;
+use crate::wire::Kind;
+use crate::wire::Stun;
+use crate::wire::method;
+
+/// Shorter requests than the plainest Allocate (REQUESTED-TRANSPORT alone) have nothing to be answered about.
+const SHORTEST_REQUEST: usize = 28;
+
+/// A socket of a shard, and whether it waits for its turn.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pub(super) socket: Socket,
+    pub(super) queued: bool,
+}
+
+impl Watched {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self { socket, queued: false }
+    }
+}
+
+/// Everything that packets are judged by, and the sockets they leave by.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    /// By [`ListenerId`].
+    pub(super) listeners: Vec<Watched>,
+    pub(super) table: Table<Watched>,
+    pub(super) metrics: Arc<Metrics>,
+    requests: mpsc::Sender<Request>,
+    bindings: PerSource,
+    ids: TransactionIds,
+    /// Where what goes to clients is framed.
+    frame: Vec<u8>,
+}
+
+impl Forwarder {
+    pub(super) fn new(
+        listeners: Vec<Watched>,
+        table: Table<Watched>,
+        metrics: Arc<Metrics>,
+        requests: mpsc::Sender<Request>,
+        bindings: PerSource,
+    ) -> Self {
+        let (ids, frame) = (TransactionIds::new(), vec![0; MAX_PAYLOAD]);
+        Self { listeners, table, metrics, requests, bindings, ids, frame }
+    }
+
+    /// Takes a packet that came in by a listener.
+    pub(super) fn handle_client_packet(&mut self, listener: ListenerId, packet: &Datagram<'_>, now: Instant) {
+        if let Err(reason) = self.judge_client_packet(listener, packet, now) {
+            self.metrics.dropped(reason);
+        }
+    }
+
+    /// Takes a packet that came in by a relay socket.
+    pub(super) fn handle_peer_packet(&mut self, slot: Slot, packet: &Datagram<'_>, now: Instant) {
+        if let Err(reason) = self.judge_peer_packet(slot, packet, now) {
+            self.metrics.dropped(reason);
+        }
+    }
+
+    /// Sends a STUN answer of the control plane.
+    pub(super) fn answer(&self, five_tuple: &FiveTuple, listener: ListenerId, message: &[u8]) {
+        if let Err(reason) = send_to_client(&self.listeners, five_tuple, listener, message, None) {
+            self.metrics.dropped(reason);
+        }
+    }
+
+    fn judge_client_packet(&mut self, id: ListenerId, packet: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {
+        let listening = self.listeners.get(id.0).ok_or(DropReason::Bug)?.socket.local_addr();
+        let server = SocketAddr::new(packet.local_ip.unwrap_or(listening.ip()), listening.port());
+        let five_tuple = FiveTuple::new(Transport::Udp, packet.source, server);
+        match Kind::of(packet.data) {
+            Kind::ChannelData => {
+                let message = ChannelData::parse(packet.data).map_err(|_| DropReason::Malformed)?;
+                self.forward(&five_tuple, Target::Channel(message.number), message.data, packet.ecn, now)
+            }
+            Kind::Stun => {
+                let message = Stun::parse(packet.data).map_err(|_| DropReason::Malformed)?;
+                self.judge_stun(id, &five_tuple, &message, packet.ecn, now)
+            }
+            Kind::Other => Err(DropReason::NotTurn),
+        }
+    }
+
+    fn judge_stun(
+        &mut self,
+        listener: ListenerId,
+        five_tuple: &FiveTuple,
+        message: &Stun<'_>,
+        ecn: Option<Ecn>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        match (message.class(), message.method()) {
+            (Class::Indication, method::SEND) => {
+                let SendIndication { peer, data } = SendIndication::read(message)?;
+                self.forward(five_tuple, Target::Peer(peer), data, ecn, now)
+            }
+            (Class::Request, method::BINDING) if message.attributes().all(|it| it.kind >= 0x8000) => {
+                self.answer_binding(listener, five_tuple, message.transaction_id(), now)
+            }
+            (Class::Request, method) if method != method::BINDING && message.raw().len() < SHORTEST_REQUEST => {
+                Err(DropReason::TooShort)
+            }
+            (Class::Request, _) => {
+                let place = self.requests.try_reserve().map_err(|_| DropReason::QueueFull)?;
+                place.send(Request { five_tuple: *five_tuple, listener, message: message.raw().to_vec() });
+                Ok(())
+            }
+            (Class::Indication | Class::Success | Class::Error, _) => Err(DropReason::Unexpected),
+        }
+    }
+
+    fn answer_binding(
+        &mut self,
+        listener: ListenerId,
+        five_tuple: &FiveTuple,
+        id: [u8; 12],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        if !self.bindings.take(five_tuple.client.ip(), now) {
+            return Err(DropReason::RateLimited);
+        }
+        let length = framing::put_binding_success(&mut self.frame, id, five_tuple.client).ok_or(DropReason::Bug)?;
+        let answer = self.frame.get(..length).ok_or(DropReason::Bug)?;
+        send_to_client(&self.listeners, five_tuple, listener, answer, None)?;
+        self.metrics.bindings.increment();
+        Ok(())
+    }
+
+    fn forward(
+        &mut self,
+        five_tuple: &FiveTuple,
+        target: Target,
+        data: &[u8],
+        ecn: Option<Ecn>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        match self.table.handle_client_data(five_tuple, target, data.len(), now)? {
+            Forward::ToPeer { from, to } => {
+                let relay = self.table.socket_mut(from).ok_or(DropReason::Bug)?;
+                send(&relay.socket, data, to.get(), None, ecn)?;
+                self.metrics.to_peers.increment();
+            }
+            Forward::Hairpin(delivery) => {
+                self.deliver(&delivery, data, ecn)?;
+                self.metrics.hairpin.increment();
+            }
+        }
+        self.metrics.relayed_bytes.add(data.len() as u64);
+        Ok(())
+    }
+
+    fn judge_peer_packet(&mut self, slot: Slot, packet: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {
+        let peer = PeerAddr::new(packet.source);
+        let delivery = self.table.handle_peer_data(slot, peer, packet.data.len(), now)?;
+        self.deliver(&delivery, packet.data, packet.ecn)?;
+        self.metrics.to_clients.increment();
+        self.metrics.relayed_bytes.add(packet.data.len() as u64);
+        Ok(())
+    }
+
+    fn deliver(&mut self, delivery: &Delivery, data: &[u8], ecn: Option<Ecn>) -> Result<(), DropReason> {
+        let length = match delivery.framing {
+            Framing::Channel(number) => framing::put_channel_data(&mut self.frame, number, data),
+            Framing::Data(peer) => framing::put_data_indication(&mut self.frame, self.ids.next(), peer, data),
+        };
+        let frame = length.and_then(|length| self.frame.get(..length)).ok_or(DropReason::TooLarge)?;
+        send_to_client(&self.listeners, &delivery.client.five_tuple, delivery.client.listener, frame, ecn)
+    }
+}
+
+/// Sends to a client from the very address and socket that it uses.
+fn send_to_client(
+    listeners: &[Watched],
+    five_tuple: &FiveTuple,
+    listener: ListenerId,
+    message: &[u8],
+    ecn: Option<Ecn>,
+) -> Result<(), DropReason> {
+    let listener = listeners.get(listener.0).ok_or(DropReason::Bug)?;
+    send(&listener.socket, message, five_tuple.client, Some(five_tuple.server.ip()), ecn)
+}
+
+/// The one place where packets leave. Errors concern this packet only.
+fn send(
+    socket: &Socket,
+    data: &[u8],
+    to: SocketAddr,
+    source: Option<IpAddr>,
+    ecn: Option<Ecn>,
+) -> Result<(), DropReason> {
+    if data.len() > MAX_PAYLOAD {
+        return Err(DropReason::TooLarge);
+    }
+    let Err(error) = socket.send(data, to, source, ecn) else { return Ok(()) };
+    if error.kind() == io::ErrorKind::WouldBlock {
+        Err(DropReason::SocketFull)
+    } else if is_too_large(&error) {
+        Err(DropReason::TooLarge)
+    } else {
+        Err(DropReason::SocketError)
+    }
+}

@@ -1,0 +1,318 @@
+//! One media thread: an edge-triggered poll loop over its listeners and relay sockets, steered by commands.
+//!
+//! It runs no futures and never waits but for sockets and commands. Each socket gets one batch a round, so that nobody
+//! at full blast starves the others; one with more to give stays on a list, and the next poll doesn't wait.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mio::Events;
+use mio::Interest;
+use mio::Poll;
+use mio::Token;
+use mio::Waker;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::command;
+use super::command::AllocationId;
+use super::command::ListenerId;
+use super::command::Request;
+use super::forwarder::Forwarder;
+use super::forwarder::Watched;
+use super::table::Client;
+use super::table::Opening;
+use super::table::Slot;
+use super::table::Table;
+use crate::address::PeerAddr;
+use crate::clock::Clock;
+use crate::metrics::DropReason;
+use crate::metrics::Metrics;
+use crate::net::udp::Batch;
+use crate::net::udp::Socket;
+use crate::policy::Policy;
+use crate::rate::PerSource;
+
+/// What a shard is told; its relay sockets are UDP sockets.
+pub type Command = command::Command<Socket>;
+
+/// What a shard is made of.
+#[derive(Debug)]
+pub struct Settings {
+    /// The sockets that clients reach it by: [`ListenerId`] counts them in this order.
+    pub listeners: Vec<Socket>,
+    /// Asked where data may leave to.
+    pub policy: Arc<Policy>,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+    /// Read once a round, and for each command.
+    pub clock: Clock,
+    /// How many Binding requests a source gets answered.
+    pub bindings: PerSource,
+}
+
+/// Starts a shard on a thread of its own. What it doesn't answer itself goes to `requests`: when that is full, dropped.
+///
+/// `requests` closes when the shard is over, by [`Shard::stop`] or because its poll failed.
+///
+/// # Errors
+///
+/// The system's, for lack of threads or descriptors.
+pub fn spawn(settings: Settings, requests: mpsc::Sender<Request>) -> io::Result<Shard> {
+    let poll = Poll::new()?;
+    let mut listeners: Vec<_> = settings.listeners.into_iter().map(Watched::new).collect();
+    for (number, listener) in listeners.iter_mut().enumerate() {
+        listener.socket.ask_for_buffers(LISTENER_BUFFERS);
+        poll.registry().register(&mut listener.socket, Token(number), Interest::READABLE)?;
+    }
+    let bell = Arc::new(Bell {
+        waker: Waker::new(poll.registry(), BELL)?,
+        rung: AtomicBool::new(false),
+        stopped: AtomicBool::new(false),
+    });
+    let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
+    let table = Table::new(settings.policy);
+    let media = Media {
+        forwarder: Forwarder::new(listeners, table, settings.metrics, requests, settings.bindings),
+        poll,
+        ready: VecDeque::new(),
+        commands,
+        commands_left: false,
+        bell: bell.clone(),
+        clock: settings.clock,
+    };
+    let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?;
+    Ok(Shard { commands: CommandSender { queue: sender, bell }, thread: Some(thread) })
+}
+
+/// A running shard. Dropping it stops it.
+#[derive(Debug)]
+pub struct Shard {
+    commands: CommandSender,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Shard {
+    /// Where its commands go in.
+    pub fn commands(&self) -> CommandSender {
+        self.commands.clone()
+    }
+
+    /// Ends it after the round it is in, its sockets with it.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.commands.bell.stopped.store(true, Ordering::Release);
+        self.commands.bell.ring();
+        if let Some(thread) = self.thread.take() {
+            // It can only have panicked, which has been reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The shard is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the media thread has ended")]
+pub struct Stopped;
+
+/// The way of commands to one shard: bounded, in order.
+#[derive(Clone, Debug)]
+pub struct CommandSender {
+    queue: mpsc::Sender<Command>,
+    bell: Arc<Bell>,
+}
+
+impl CommandSender {
+    /// Sends one command, once there is room for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`].
+    pub async fn send(&self, command: Command) -> Result<(), Stopped> {
+        self.queue.send(command).await.map_err(|_| Stopped)?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+/// Wakes the media thread.
+#[derive(Debug)]
+struct Bell {
+    waker: Waker,
+    /// Rung since commands were last looked for: no need to ring again.
+    rung: AtomicBool,
+    stopped: AtomicBool,
+}
+
+impl Bell {
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            // An eventfd is only ever full of wake-ups.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+/// The thread itself.
+struct Media {
+    forwarder: Forwarder,
+    poll: Poll,
+    /// Sockets that may have something to give, each at most once: listeners by number, then relay sockets by slot.
+    ready: VecDeque<Token>,
+    commands: mpsc::Receiver<Command>,
+    commands_left: bool,
+    bell: Arc<Bell>,
+    clock: Clock,
+}
+
+impl Media {
+    fn run(mut self) {
+        let mut batch = Batch::new();
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.bell.stopped.load(Ordering::Acquire) {
+            let rest = self.commands_left || !self.ready.is_empty();
+            match self.poll.poll(&mut events, rest.then_some(Duration::ZERO)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "media thread cannot poll");
+                    return;
+                }
+            }
+            for event in &events {
+                self.queue(event.token());
+            }
+            let now = self.clock.now().monotonic;
+            for _ in 0..self.ready.len() {
+                self.serve_next(&mut batch, now);
+            }
+            self.carry_out_commands();
+        }
+    }
+
+    fn queue(&mut self, token: Token) {
+        if let Some(watched) = self.watched(token)
+            && !std::mem::replace(&mut watched.queued, true)
+        {
+            self.ready.push_back(token);
+        }
+    }
+
+    /// One batch from the socket whose turn it is.
+    fn serve_next(&mut self, batch: &mut Batch, now: Instant) {
+        let Some(token) = self.ready.pop_front() else { return };
+        let Some(watched) = self.watched(token) else { return };
+        watched.queued = false;
+        let more = match batch.receive(&watched.socket) {
+            Ok(()) => batch.is_full(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => {
+                // Reading the error cleared it, and hides what waits behind it.
+                self.forwarder.metrics.dropped(DropReason::SocketError);
+                self.queue(token);
+                return;
+            }
+        };
+        let slot = token.0.checked_sub(self.forwarder.listeners.len()).map(Slot);
+        for packet in batch.datagrams() {
+            match slot {
+                None => self.forwarder.handle_client_packet(ListenerId(token.0), &packet, now),
+                Some(slot) => self.forwarder.handle_peer_packet(slot, &packet, now),
+            }
+        }
+        if more {
+            self.queue(token);
+        }
+    }
+
+    fn carry_out_commands(&mut self) {
+        if !self.bell.rung.swap(false, Ordering::AcqRel) && !self.commands_left {
+            return;
+        }
+        self.commands_left = true;
+        for _ in 0..COMMANDS_PER_ROUND {
+            let Ok(command) = self.commands.try_recv() else {
+                self.commands_left = false;
+                return;
+            };
+            self.carry_out(command);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        // Not the round's: by the control plane's later one, what stands in the way may have expired.
+        let now = self.clock.now().monotonic;
+        let table = &mut self.forwarder.table;
+        let done = match command {
+            Command::Answer { five_tuple, listener, message } => {
+                self.forwarder.answer(&five_tuple, listener, &message);
+                Ok(())
+            }
+            Command::Open { id, five_tuple, listener, relayed, advertised, socket, deadline } => {
+                let client = Client { five_tuple, listener };
+                let (advertised, socket) = (PeerAddr::new(advertised), Watched::new(socket));
+                table
+                    .open(Opening { id, client, relayed, advertised, socket, deadline })
+                    .map(|slot| self.watch(id, slot))
+            }
+            Command::Extend { id, deadline } => {
+                table.extend(id, deadline);
+                Ok(())
+            }
+            Command::Permit { id, peer, deadline } => table.permit(id, peer, deadline, now),
+            Command::Bind { id, channel, peer, deadline } => table.bind(id, channel, peer, deadline, now),
+            Command::Close { id } => {
+                self.close(id);
+                Ok(())
+            }
+        };
+        if done.is_err() {
+            self.forwarder.metrics.dropped(DropReason::Bug);
+        }
+    }
+
+    fn watch(&mut self, id: AllocationId, slot: Slot) {
+        let token = Token(self.forwarder.listeners.len() + slot.0);
+        let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
+        if self.poll.registry().register(&mut relay.socket, token, Interest::READABLE).is_err() {
+            self.forwarder.metrics.dropped(DropReason::SocketError);
+            self.close(id);
+        }
+    }
+
+    fn close(&mut self, id: AllocationId) {
+        if let Some((mut relay, _)) = self.forwarder.table.close(id) {
+            // Closing it would do as well; what is on the ready list falls away by itself.
+            let _ = self.poll.registry().deregister(&mut relay.socket);
+        }
+    }
+
+    /// The socket of a token; none for the bell's, and for one that is closed by now.
+    fn watched(&mut self, token: Token) -> Option<&mut Watched> {
+        match token.0.checked_sub(self.forwarder.listeners.len()) {
+            None => self.forwarder.listeners.get_mut(token.0),
+            Some(slot) => self.forwarder.table.socket_mut(Slot(slot)),
+        }
+    }
+}
+
+const BELL: Token = Token(usize::MAX);
+/// Bytes of kernel buffers asked for at a listener, each way: many clients share it.
+const LISTENER_BUFFERS: usize = 4 << 20;
+/// Sockets that one poll reports; the rest come with the next.
+const EVENTS: usize = 1024;
+/// Commands that wait; more make the control plane wait.
+const COMMANDS_QUEUED: usize = 1024;
+/// Commands carried out between two rounds of media.
+const COMMANDS_PER_ROUND: usize = 256;

@@ -1,0 +1,403 @@
+//! The forwarding table of one shard: who may send what to whom, decided for one packet at a time, without I/O.
+//!
+//! A plain copy of what the control plane granted. Every entry carries its deadline and counts only while that lies
+//! ahead; nothing is scanned for a packet. Keys a stranger chooses are hashed by std's keyed hasher (SipHash), which
+//! no choice of addresses can degrade.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use slab::Slab;
+use tokio::time::Instant;
+
+use super::command::AllocationId;
+use super::command::ListenerId;
+use super::command::MAX_CHANNELS;
+use super::command::MAX_PERMISSIONS;
+use crate::address::FiveTuple;
+use crate::address::PeerAddr;
+use crate::address::RelayedAddr;
+use crate::metrics::DropReason;
+use crate::policy::Policy;
+use crate::policy::Reach;
+
+/// A client, and the listener that reaches it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its 5-tuple.
+    pub five_tuple: FiveTuple,
+    /// Where its packets come in and go out.
+    pub listener: ListenerId,
+}
+
+/// What an allocation begins with. `S` is its relay socket, which the table only keeps.
+#[derive(Debug)]
+pub struct Opening<S> {
+    /// Its name.
+    pub id: AllocationId,
+    /// Whose it is.
+    pub client: Client,
+    /// The address `socket` is bound to.
+    pub relayed: RelayedAddr,
+    /// What clients and peers know that address as.
+    pub advertised: PeerAddr,
+    /// The relay socket.
+    pub socket: S,
+    /// When it ends unless extended.
+    pub deadline: Instant,
+}
+
+/// Where an allocation stands in the table: fixed while it lives, used again after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub usize);
+
+/// Whom a client's data is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The peer that a channel is bound to: ChannelData.
+    Channel(u16),
+    /// A peer by its address: a Send indication.
+    Peer(PeerAddr),
+}
+
+/// Where a client's data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// Out through the kernel.
+    ToPeer {
+        /// The allocation whose relay socket sends it.
+        from: Slot,
+        /// The peer.
+        to: PeerAddr,
+    },
+    /// To another client, without leaving the process.
+    Hairpin(Delivery),
+}
+
+/// A datagram for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Which.
+    pub client: Client,
+    /// How the data is wrapped.
+    pub framing: Framing,
+}
+
+/// How data for a client is wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// As ChannelData of this number.
+    Channel(u16),
+    /// As a Data indication from this peer.
+    Data(PeerAddr),
+}
+
+/// What an allocation relayed in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Datagrams.
+    pub packets: u64,
+    /// Bytes in them, without any framing.
+    pub bytes: u64,
+}
+
+/// What an allocation relayed in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// From its client.
+    pub from_client: Traffic,
+    /// To its client.
+    pub to_client: Traffic,
+}
+
+/// A command that contradicts the table: an address or channel that is taken, or one entry too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("taken or full")]
+pub struct Refused;
+
+/// The table. Its number of allocations is bounded by that of relayed ports, theirs of entries by the caps.
+#[derive(Debug)]
+pub struct Table<S> {
+    policy: Arc<Policy>,
+    allocations: Slab<Allocation<S>>,
+    by_id: HashMap<AllocationId, usize>,
+    by_client: HashMap<FiveTuple, usize>,
+    /// Under the local and the advertised address.
+    by_relayed: HashMap<PeerAddr, usize>,
+    /// The IPs in `by_relayed`, and how often.
+    relayed_ips: HashMap<IpAddr, usize>,
+}
+
+impl<S> Table<S> {
+    /// An empty table; `policy` is asked where data may leave to.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        Self {
+            policy,
+            allocations: Slab::new(),
+            by_id: HashMap::new(),
+            by_client: HashMap::new(),
+            by_relayed: HashMap::new(),
+            relayed_ips: HashMap::new(),
+        }
+    }
+
+    /// Begins an allocation.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], and nothing changes, when its name, 5-tuple or one of its addresses has an entry, live or not.
+    pub fn open(&mut self, opening: Opening<S>) -> Result<Slot, Refused> {
+        let names = names(&opening);
+        if self.by_id.contains_key(&opening.id)
+            || self.by_client.contains_key(&opening.client.five_tuple)
+            || names.iter().flatten().any(|name| self.by_relayed.contains_key(name))
+        {
+            return Err(Refused);
+        }
+        let (id, five_tuple) = (opening.id, opening.client.five_tuple);
+        let slot = self.allocations.insert(Allocation::new(opening));
+        self.by_id.insert(id, slot);
+        self.by_client.insert(five_tuple, slot);
+        for name in names.into_iter().flatten() {
+            self.by_relayed.insert(name, slot);
+            *self.relayed_ips.entry(name.ip()).or_default() += 1;
+        }
+        Ok(Slot(slot))
+    }
+
+    /// Moves the end of an allocation. Here and below, one that is already closed is passed over.
+    pub fn extend(&mut self, id: AllocationId, deadline: Instant) {
+        if let Some(allocation) = self.by_id(id) {
+            allocation.opening.deadline = deadline;
+        }
+    }
+
+    /// Grants or renews a permission.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] beyond [`MAX_PERMISSIONS`] live ones.
+    pub fn permit(&mut self, id: AllocationId, peer: IpAddr, deadline: Instant, now: Instant) -> Result<(), Refused> {
+        self.by_id(id).map_or(Ok(()), |allocation| allocation.permit(peer, deadline, now))
+    }
+
+    /// Binds a channel or renews its bind; what the policy says of the peer is remembered with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] when the number or the peer is bound otherwise, and beyond [`MAX_CHANNELS`] live ones.
+    pub fn bind(
+        &mut self,
+        id: AllocationId,
+        number: u16,
+        peer: PeerAddr,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let reach = self.policy.reach(peer);
+        let channel = Channel { peer, reach, deadline };
+        self.by_id(id).map_or(Ok(()), |allocation| allocation.bind(number, channel, now))
+    }
+
+    /// Ends an allocation: its socket, and what it relayed.
+    pub fn close(&mut self, id: AllocationId) -> Option<(S, Usage)> {
+        let allocation = self.allocations.try_remove(self.by_id.remove(&id)?)?;
+        self.by_client.remove(&allocation.opening.client.five_tuple);
+        for name in names(&allocation.opening).into_iter().flatten() {
+            self.by_relayed.remove(&name);
+            if let Entry::Occupied(mut count) = self.relayed_ips.entry(name.ip()) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
+        }
+        Some((allocation.opening.socket, allocation.usage))
+    }
+
+    /// Decides about `bytes` bytes from a client.
+    ///
+    /// The permission comes first. Then: a relayed address of ours is reached inside the process, if its owner permits
+    /// the sender's relayed IP, whatever the policy says; other peers are reached as the policy says.
+    ///
+    /// # Errors
+    ///
+    /// Why they go nowhere.
+    pub fn handle_client_data(
+        &mut self,
+        five_tuple: &FiveTuple,
+        target: Target,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<Forward, DropReason> {
+        let slot = *self.by_client.get(five_tuple).ok_or(DropReason::NoAllocation)?;
+        let sender = self.allocations.get(slot).filter(|it| it.is_live(now)).ok_or(DropReason::NoAllocation)?;
+        let (peer, known_reach) = match target {
+            Target::Channel(number) => {
+                let channel = sender.channels.get(&number).filter(|channel| channel.deadline > now);
+                channel.map(|channel| (channel.peer, Some(channel.reach))).ok_or(DropReason::NoChannel)?
+            }
+            Target::Peer(peer) => (peer, None),
+        };
+        if !sender.permits(peer.ip(), now) {
+            return Err(DropReason::NoPermission);
+        }
+        let owner = self.by_relayed.get(&peer).copied();
+        let forward = match owner.and_then(|owner| self.allocations.get(owner)) {
+            Some(receiver) => Forward::Hairpin(hairpin(sender, receiver, now)?),
+            None => match known_reach.unwrap_or_else(|| self.policy.reach(peer)) {
+                Reach::Kernel => Forward::ToPeer { from: Slot(slot), to: peer },
+                Reach::Denied(_) if self.relayed_ips.contains_key(&peer.ip()) => return Err(DropReason::NotOurs),
+                Reach::Denied(_) => return Err(DropReason::PeerDenied),
+            },
+        };
+        if let Some(sender) = self.allocations.get_mut(slot) {
+            sender.usage.from_client.add(bytes);
+        }
+        if let Some(receiver) = owner.and_then(|owner| self.allocations.get_mut(owner)) {
+            receiver.usage.to_client.add(bytes);
+        }
+        Ok(forward)
+    }
+
+    /// Decides about `bytes` bytes that a peer sent to a relay socket.
+    ///
+    /// # Errors
+    ///
+    /// Why they go nowhere.
+    pub fn handle_peer_data(
+        &mut self,
+        slot: Slot,
+        peer: PeerAddr,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<Delivery, DropReason> {
+        let receiver = self.allocations.get_mut(slot.0).filter(|it| it.is_live(now)).ok_or(DropReason::NotOurs)?;
+        if !receiver.permits(peer.ip(), now) {
+            return Err(DropReason::NoPermission);
+        }
+        receiver.usage.to_client.add(bytes);
+        let framing = receiver.channel_to(peer, now).map_or(Framing::Data(peer), Framing::Channel);
+        Ok(Delivery { client: receiver.opening.client, framing })
+    }
+
+    /// The relay socket of an allocation.
+    pub fn socket_mut(&mut self, slot: Slot) -> Option<&mut S> {
+        self.allocations.get_mut(slot.0).map(|allocation| &mut allocation.opening.socket)
+    }
+
+    fn by_id(&mut self, id: AllocationId) -> Option<&mut Allocation<S>> {
+        self.allocations.get_mut(*self.by_id.get(&id)?)
+    }
+}
+
+#[derive(Debug)]
+struct Allocation<S> {
+    opening: Opening<S>,
+    /// At most [`MAX_PERMISSIONS`].
+    permissions: HashMap<IpAddr, Instant>,
+    /// At most [`MAX_CHANNELS`].
+    channels: HashMap<u16, Channel>,
+    /// The same channels by their peers.
+    numbers: HashMap<PeerAddr, u16>,
+    usage: Usage,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Channel {
+    peer: PeerAddr,
+    reach: Reach,
+    deadline: Instant,
+}
+
+impl<S> Allocation<S> {
+    fn new(opening: Opening<S>) -> Self {
+        Self {
+            opening,
+            permissions: HashMap::new(),
+            channels: HashMap::new(),
+            numbers: HashMap::new(),
+            usage: Usage::default(),
+        }
+    }
+
+    fn permit(&mut self, peer: IpAddr, deadline: Instant, now: Instant) -> Result<(), Refused> {
+        if self.permissions.len() >= MAX_PERMISSIONS && !self.permissions.contains_key(&peer) {
+            self.permissions.retain(|_, deadline| *deadline > now);
+            if self.permissions.len() >= MAX_PERMISSIONS {
+                return Err(Refused);
+            }
+        }
+        self.permissions.insert(peer, deadline);
+        Ok(())
+    }
+
+    fn bind(&mut self, number: u16, channel: Channel, now: Instant) -> Result<(), Refused> {
+        let bound = self.channels.get(&number).map(|bound| (bound.peer, number));
+        let other = self.numbers.get(&channel.peer).map(|other| (channel.peer, *other));
+        for (peer, other) in [bound, other].into_iter().flatten() {
+            if (peer, other) == (channel.peer, number) {
+                continue;
+            }
+            if self.channels.get(&other).is_some_and(|it| it.deadline > now) {
+                return Err(Refused);
+            }
+            self.channels.remove(&other);
+            self.numbers.remove(&peer);
+        }
+        if self.channels.len() >= MAX_CHANNELS && !self.channels.contains_key(&number) {
+            self.channels.retain(|_, channel| channel.deadline > now);
+            self.numbers.retain(|_, number| self.channels.contains_key(number));
+            if self.channels.len() >= MAX_CHANNELS {
+                return Err(Refused);
+            }
+        }
+        self.channels.insert(number, channel);
+        self.numbers.insert(channel.peer, number);
+        Ok(())
+    }
+
+    fn is_live(&self, now: Instant) -> bool {
+        self.opening.deadline > now
+    }
+
+    fn permits(&self, ip: IpAddr, now: Instant) -> bool {
+        self.permissions.get(&ip).is_some_and(|deadline| *deadline > now)
+    }
+
+    fn channel_to(&self, peer: PeerAddr, now: Instant) -> Option<u16> {
+        let number = *self.numbers.get(&peer)?;
+        self.channels.get(&number).filter(|channel| channel.deadline > now).map(|_| number)
+    }
+}
+
+impl Traffic {
+    fn add(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// The receiver's side of the way between two clients: as if the sender's relay socket had sent it.
+fn hairpin<S>(sender: &Allocation<S>, receiver: &Allocation<S>, now: Instant) -> Result<Delivery, DropReason> {
+    if !receiver.is_live(now) {
+        return Err(DropReason::NotOurs);
+    }
+    let names = names(&sender.opening).into_iter().flatten();
+    let mut permitted = names.filter(|name| receiver.permits(name.ip(), now)).peekable();
+    permitted.peek().ok_or(DropReason::NoPermission)?;
+    let channel = permitted.find_map(|name| receiver.channel_to(name, now));
+    let framing = channel.map_or(Framing::Data(sender.opening.advertised), Framing::Channel);
+    Ok(Delivery { client: receiver.opening.client, framing })
+}
+
+/// What an allocation's relayed address is known as: advertised first, then local where that is another.
+fn names<S>(opening: &Opening<S>) -> [Option<PeerAddr>; 2] {
+    let local = PeerAddr::new(opening.relayed.0);
+    [Some(opening.advertised), (local != opening.advertised).then_some(local)]
+}
+
+#[cfg(test)]
+mod tests;

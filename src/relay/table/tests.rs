@@ -1,0 +1,337 @@
+//! The table against a naive model, and what the model can't reach: the caps.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::address::Prefix;
+use crate::address::Transport;
+use crate::clock::Clock;
+use crate::policy;
+
+type Secs = u64;
+
+/// The allocations of the model relay at 192.0.2.1, ports 1 to 3, known as 203.0.113.1.
+fn relayed(n: u16) -> PeerAddr {
+    PeerAddr::new(SocketAddr::from(([192, 0, 2, 1], n)))
+}
+
+fn advertised(n: u16) -> PeerAddr {
+    PeerAddr::new(SocketAddr::from(([203, 0, 113, 1], n)))
+}
+
+fn client(n: u16) -> Client {
+    let five_tuple = FiveTuple::new(
+        Transport::Udp,
+        SocketAddr::from(([198, 51, 100, 1], n)),
+        SocketAddr::from(([192, 0, 2, 9], 3478)),
+    );
+    Client { five_tuple, listener: ListenerId(n.into()) }
+}
+
+/// Denied, reachable, and denied but allowed.
+fn outsiders() -> [PeerAddr; 4] {
+    ["10.0.0.1:1", "8.8.8.8:1", "8.8.8.8:2", "10.1.0.1:1"].map(|addr| PeerAddr::new(addr.parse().unwrap()))
+}
+
+fn policy() -> Arc<Policy> {
+    let allow: Vec<Prefix> = vec!["10.1.0.0/16".parse().unwrap()];
+    Arc::new(Policy::new(policy::Settings { allow, ..policy::Settings::default() }))
+}
+
+fn now() -> Instant {
+    Clock::system().now().monotonic
+}
+
+fn secs(n: Secs) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn opening(id: u64, client_number: u16, port: u16, deadline: Instant) -> Opening<u64> {
+    Opening {
+        id: AllocationId(id),
+        client: client(client_number),
+        relayed: RelayedAddr(relayed(port).get()),
+        advertised: advertised(port),
+        socket: id,
+        deadline,
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Open { client: u16, port: u16, life: Secs },
+    Extend { id: u64, life: Secs },
+    Permit { id: u64, peer: PeerAddr, life: Secs },
+    Bind { id: u64, number: u16, peer: PeerAddr, life: Secs },
+    Close { id: u64 },
+    Wait(Secs),
+    ClientData { client: u16, target: Target },
+    PeerData { id: u64, peer: PeerAddr },
+}
+
+/// Everything the table knows, as plain lists; every question is answered by looking at all of it.
+#[derive(Default)]
+struct Model {
+    now: Secs,
+    allocations: Vec<Modeled>,
+}
+
+struct Modeled {
+    id: u64,
+    client: u16,
+    port: u16,
+    deadline: Secs,
+    permissions: Vec<(IpAddr, Secs)>,
+    channels: Vec<(u16, PeerAddr, Secs)>,
+    usage: Usage,
+}
+
+impl Modeled {
+    fn permits(&self, peer: PeerAddr, now: Secs) -> bool {
+        self.permissions.iter().any(|(ip, deadline)| *ip == peer.ip() && *deadline > now)
+    }
+
+    fn framing(&self, named: &[PeerAddr], now: Secs) -> Framing {
+        let bound = |name: &PeerAddr| self.channels.iter().find(|(_, peer, end)| peer == name && *end > now);
+        let usable = named.iter().filter(|name| self.permits(**name, now));
+        usable.filter_map(bound).next().map_or(Framing::Data(named[0]), |(number, ..)| Framing::Channel(*number))
+    }
+}
+
+impl Model {
+    fn get(&mut self, id: u64) -> Option<&mut Modeled> {
+        self.allocations.iter_mut().find(|it| it.id == id)
+    }
+
+    fn open(&mut self, id: u64, client: u16, port: u16, life: Secs) -> bool {
+        let free = !self.allocations.iter().any(|it| it.client == client || it.port == port);
+        if free {
+            let (deadline, usage) = (self.now + life, Usage::default());
+            self.allocations.push(Modeled { id, client, port, deadline, permissions: vec![], channels: vec![], usage });
+        }
+        free
+    }
+
+    fn bind(&mut self, id: u64, number: u16, peer: PeerAddr, life: Secs) -> bool {
+        let now = self.now;
+        let Some(allocation) = self.get(id) else { return true };
+        let clash = |n: u16, p: PeerAddr| (n == number) != (p == peer);
+        if allocation.channels.iter().any(|(n, p, end)| clash(*n, *p) && *end > now) {
+            return false;
+        }
+        allocation.channels.retain(|(n, p, _)| *n != number && *p != peer);
+        allocation.channels.push((number, peer, now + life));
+        true
+    }
+
+    fn client_data(&mut self, client: u16, target: Target, bytes: u64) -> Result<Expected, DropReason> {
+        let now = self.now;
+        let sender = self.allocations.iter().find(|it| it.client == client && it.deadline > now);
+        let sender = sender.ok_or(DropReason::NoAllocation)?;
+        let peer = match target {
+            Target::Peer(peer) => peer,
+            Target::Channel(number) => {
+                let bound = sender.channels.iter().find(|(n, _, end)| *n == number && *end > now);
+                bound.ok_or(DropReason::NoChannel)?.1
+            }
+        };
+        if !sender.permits(peer, now) {
+            return Err(DropReason::NoPermission);
+        }
+        let (id, names) = (sender.id, [advertised(sender.port), relayed(sender.port)]);
+        let receiver = self.allocations.iter().find(|it| advertised(it.port) == peer || relayed(it.port) == peer);
+        let outcome = match receiver {
+            Some(receiver) if receiver.deadline <= now => return Err(DropReason::NotOurs),
+            Some(receiver) if !names.iter().any(|name| receiver.permits(*name, now)) => {
+                return Err(DropReason::NoPermission);
+            }
+            Some(receiver) => Expected::Hairpin(receiver.id, receiver.framing(&names, now)),
+            None if peer.get().to_string().starts_with("8.") || peer.get().to_string().starts_with("10.1.") => {
+                Expected::Out(id, peer)
+            }
+            None if self.allocations.is_empty() || peer.get().to_string().starts_with("10.") => {
+                return Err(DropReason::PeerDenied);
+            }
+            None => return Err(DropReason::NotOurs),
+        };
+        count(&mut self.get(id).unwrap().usage.from_client, bytes);
+        if let Expected::Hairpin(id, _) = outcome {
+            count(&mut self.get(id).unwrap().usage.to_client, bytes);
+        }
+        Ok(outcome)
+    }
+
+    fn peer_data(&mut self, id: u64, peer: PeerAddr, bytes: u64) -> Result<Framing, DropReason> {
+        let now = self.now;
+        let receiver = self.get(id).filter(|it| it.deadline > now).ok_or(DropReason::NotOurs)?;
+        if !receiver.permits(peer, now) {
+            return Err(DropReason::NoPermission);
+        }
+        count(&mut receiver.usage.to_client, bytes);
+        Ok(receiver.framing(&[peer], now))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Expected {
+    Out(u64, PeerAddr),
+    Hairpin(u64, Framing),
+}
+
+fn count(traffic: &mut Traffic, bytes: u64) {
+    *traffic = Traffic { packets: traffic.packets + 1, bytes: traffic.bytes + bytes };
+}
+
+fn peers() -> impl Strategy<Value = PeerAddr> {
+    let ours = (1..=3).flat_map(|n| [relayed(n), advertised(n)]);
+    prop::sample::select(ours.chain(outsiders()).collect::<Vec<_>>())
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let id = || 0..6_u64;
+    let life = || 0..40_u64;
+    let number = || 0x4000..0x4004_u16;
+    let step = prop_oneof![
+        2 => (1..=3_u16, 1..=3_u16, life()).prop_map(|(client, port, life)| Step::Open { client, port, life }),
+        1 => (id(), life()).prop_map(|(id, life)| Step::Extend { id, life }),
+        6 => (id(), peers(), life()).prop_map(|(id, peer, life)| Step::Permit { id, peer, life }),
+        4 => (id(), number(), peers(), life()).prop_map(|(id, number, peer, life)| Step::Bind { id, number, peer, life }),
+        1 => id().prop_map(|id| Step::Close { id }),
+        2 => (0..8_u64).prop_map(Step::Wait),
+        5 => (1..=3_u16, number()).prop_map(|(client, n)| Step::ClientData { client, target: Target::Channel(n) }),
+        5 => (1..=3_u16, peers()).prop_map(|(client, peer)| Step::ClientData { client, target: Target::Peer(peer) }),
+        4 => (id(), peers()).prop_map(|(id, peer)| Step::PeerData { id, peer }),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+    #[test]
+    fn the_table_decides_as_a_naive_model_does(steps in steps()) {
+        let start = now();
+        let mut table = Table::new(policy());
+        let mut model = Model::default();
+        let mut slots = HashMap::new();
+        let mut opened = 0;
+
+        for (bytes, step) in steps.into_iter().enumerate() {
+            let at = start + secs(model.now);
+            match step {
+                Step::Open { client, port, life } => {
+                    let slot = table.open(opening(opened, client, port, at + secs(life)));
+                    prop_assert_eq!(slot.is_ok(), model.open(opened, client, port, life));
+                    slots.extend(slot.map(|slot| (opened, slot)));
+                    opened += 1;
+                }
+                Step::Extend { id, life } => {
+                    table.extend(AllocationId(id), at + secs(life));
+                    let deadline = model.now + life;
+                    if let Some(allocation) = model.get(id) {
+                        allocation.deadline = deadline;
+                    }
+                }
+                Step::Permit { id, peer, life } => {
+                    let done = table.permit(AllocationId(id), peer.ip(), at + secs(life), at);
+                    prop_assert_eq!(done, Ok(()));
+                    let deadline = model.now + life;
+                    if let Some(allocation) = model.get(id) {
+                        allocation.permissions.retain(|(ip, _)| *ip != peer.ip());
+                        allocation.permissions.push((peer.ip(), deadline));
+                    }
+                }
+                Step::Bind { id, number, peer, life } => {
+                    let done = table.bind(AllocationId(id), number, peer, at + secs(life), at);
+                    prop_assert_eq!(done.is_ok(), model.bind(id, number, peer, life));
+                }
+                Step::Close { id } => {
+                    let closed = table.close(AllocationId(id));
+                    let expected = model.get(id).map(|it| (id, it.usage));
+                    model.allocations.retain(|it| it.id != id);
+                    prop_assert_eq!(closed, expected);
+                    slots.remove(&id);
+                }
+                Step::Wait(seconds) => model.now += seconds,
+                Step::ClientData { client: number, target } => {
+                    let decided = table.handle_client_data(&client(number).five_tuple, target, bytes, at);
+                    let expected = model.client_data(number, target, bytes as u64).map(|it| match it {
+                        Expected::Out(id, to) => Forward::ToPeer { from: slots[&id], to },
+                        Expected::Hairpin(id, framing) => {
+                            Forward::Hairpin(Delivery { client: client(model.get(id).unwrap().client), framing })
+                        }
+                    });
+                    prop_assert_eq!(decided, expected);
+                }
+                Step::PeerData { id, peer } => {
+                    let Some(slot) = slots.get(&id) else { continue };
+                    let decided = table.handle_peer_data(*slot, peer, bytes, at);
+                    let expected = model.peer_data(id, peer, bytes as u64).map(|framing| {
+                        Delivery { client: client(model.get(id).unwrap().client), framing }
+                    });
+                    prop_assert_eq!(decided, expected);
+                }
+            }
+        }
+        for id in 0..opened {
+            table.close(AllocationId(id));
+        }
+        prop_assert!(table.by_id.is_empty() && table.by_client.is_empty() && table.allocations.is_empty());
+        prop_assert!(table.by_relayed.is_empty() && table.relayed_ips.is_empty(), "closing leaves nothing behind");
+    }
+}
+
+#[test]
+fn permissions_are_capped_and_expired_ones_make_room() {
+    let start = now();
+    let mut table = Table::new(policy());
+    table.open(opening(1, 1, 1, start + secs(600))).unwrap();
+    let mut permit = |n: usize, at: Secs| {
+        let ip = std::net::Ipv4Addr::from_bits(0x0808_0000 + u32::try_from(n).unwrap()).into();
+        table.permit(AllocationId(1), ip, start + secs(at + 300), start + secs(at))
+    };
+
+    assert!((0..MAX_PERMISSIONS).all(|n| permit(n, 0).is_ok()));
+    assert_eq!(permit(MAX_PERMISSIONS, 299), Err(Refused));
+    assert_eq!(permit(0, 299), Ok(()), "a renewal needs no room");
+    assert_eq!(permit(MAX_PERMISSIONS, 300), Ok(()));
+    assert_eq!(table.allocations[0].permissions.len(), 2);
+}
+
+#[test]
+fn channels_are_capped_and_expired_ones_make_room() {
+    let start = now();
+    let mut table = Table::new(policy());
+    table.open(opening(1, 1, 1, start + secs(600))).unwrap();
+    let mut bind = |n: usize, at: Secs| {
+        let n = u16::try_from(n).unwrap();
+        let peer = PeerAddr::new(SocketAddr::from(([8, 8, 8, 8], n)));
+        table.bind(AllocationId(1), 0x4000 + n, peer, start + secs(at + 600), start + secs(at))
+    };
+
+    assert!((0..MAX_CHANNELS).all(|n| bind(n, 0).is_ok()));
+    assert_eq!(bind(MAX_CHANNELS, 599), Err(Refused));
+    assert_eq!(bind(0, 599), Ok(()), "a renewal needs no room");
+    assert_eq!(bind(MAX_CHANNELS, 600), Ok(()));
+    assert_eq!((table.allocations[0].channels.len(), table.allocations[0].numbers.len()), (2, 2));
+}
+
+#[test]
+fn two_clients_reach_each_other_by_advertised_addresses_that_the_policy_denies() {
+    let start = now();
+    let mut table = Table::new(policy());
+    for n in 1..=2 {
+        table.open(opening(n.into(), n, n, start + secs(600))).unwrap();
+        let id = AllocationId(n.into());
+        table.permit(id, advertised(1).ip(), start + secs(300), start).unwrap();
+        table.bind(id, 0x4000 + n, advertised(3 - n), start + secs(600), start).unwrap();
+    }
+
+    let sent = table.handle_client_data(&client(1).five_tuple, Target::Channel(0x4001), 100, start);
+
+    let delivery = Delivery { client: client(2), framing: Framing::Channel(0x4002) };
+    assert_eq!(sent, Ok(Forward::Hairpin(delivery)));
+}

@@ -1,0 +1,308 @@
+//! Who is signed in under which name, and who is in a call with whom.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::address::Prefix;
+use crate::clock::Now;
+use crate::metrics::Metrics;
+use crate::rate::PerSource;
+use crate::rate::Rate;
+use crate::signaling::mailbox::Mailbox;
+use crate::signaling::message::Message;
+use crate::signaling::message::Payload;
+use crate::signaling::message::SignalKind;
+use crate::signaling::name::Name;
+
+/// How many partners a member is known to have; beyond, the earliest is forgotten and won't be told that it left.
+///
+/// More than the connections that one source may have by default, so that no single stranger can push out the others.
+pub const MAX_PARTNERS: usize = 256;
+
+/// The members. There are never more of them than open connections, which [`Connections`] caps.
+///
+/// [`Connections`]: crate::signaling::connections::Connections
+#[derive(Debug)]
+pub struct Hub {
+    members: HashMap<Name, Member>,
+    sign_ins: PerSource,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Member {
+    mailbox: Arc<Mailbox>,
+    partners: Vec<Name>,
+}
+
+/// Why nobody may sign in by this name, or from here, now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Somebody is signed in by it.
+    #[error("the name is taken")]
+    NameTaken,
+    /// The source signs in too often.
+    #[error("too many sign-ins")]
+    Rate,
+    /// No credentials are left to hand out.
+    #[error("too many live credentials")]
+    Full,
+}
+
+/// Nobody is signed in by this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("nobody is signed in by this name")]
+pub struct UnknownMember;
+
+impl Hub {
+    /// Nobody signed in; each source outside `exempt` may try to sign in at the rate `sign_ins`.
+    pub fn new(sign_ins: Rate, exempt: Vec<Prefix>, metrics: Arc<Metrics>) -> Self {
+        Self { members: HashMap::new(), sign_ins: PerSource::new(sign_ins, exempt), metrics }
+    }
+
+    /// Signs `name` in: what is for it goes to `mailbox` until it is signed out.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]; nothing has changed then, but the try has counted.
+    pub fn sign_in(&mut self, name: Name, mailbox: Arc<Mailbox>, source: IpAddr, now: Now) -> Result<(), Refusal> {
+        if !self.sign_ins.take(source, now.monotonic) {
+            return Err(Refusal::Rate);
+        }
+        if self.members.contains_key(&name) {
+            return Err(Refusal::NameTaken);
+        }
+        self.members.insert(name, Member { mailbox, partners: Vec::new() });
+        self.metrics.members.increment();
+        Ok(())
+    }
+
+    /// Signs `name` out and tells its partners that it left.
+    pub fn sign_out(&mut self, name: &Name) {
+        self.leave_all(name);
+        if self.members.remove(name).is_some() {
+            self.metrics.members.decrement();
+        }
+    }
+
+    /// Passes a step of a negotiation on. From then on the two are partners.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownMember`], when nobody is called `to`.
+    pub fn signal(&mut self, from: &Name, to: &Name, kind: SignalKind, payload: Payload) -> Result<(), UnknownMember> {
+        let recipient = self.members.get(to).ok_or(UnknownMember)?;
+        recipient.mailbox.put(Message::Signal { from: from.clone(), kind, payload });
+        if from != to {
+            self.add_partner(from, to);
+            self.add_partner(to, from);
+        }
+        Ok(())
+    }
+
+    /// Tells `to` that `from` left; the two are partners no more.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownMember`], when nobody is called `to`.
+    pub fn leave(&mut self, from: &Name, to: &Name) -> Result<(), UnknownMember> {
+        let recipient = self.members.get(to).ok_or(UnknownMember)?;
+        recipient.mailbox.put(Message::Leave { from: from.clone() });
+        self.forget_partner(from, to);
+        self.forget_partner(to, from);
+        Ok(())
+    }
+
+    /// Tells every partner that `from` left.
+    pub fn leave_all(&mut self, from: &Name) {
+        let Some(member) = self.members.get_mut(from) else { return };
+        for partner in std::mem::take(&mut member.partners) {
+            if let Some(recipient) = self.members.get(&partner) {
+                recipient.mailbox.put(Message::Leave { from: from.clone() });
+            }
+            self.forget_partner(&partner, from);
+        }
+    }
+
+    fn add_partner(&mut self, of: &Name, partner: &Name) {
+        let Some(member) = self.members.get_mut(of) else { return };
+        if member.partners.contains(partner) {
+            return;
+        }
+        let forgotten = if member.partners.len() >= MAX_PARTNERS { Some(member.partners.remove(0)) } else { None };
+        member.partners.push(partner.clone());
+        if let Some(forgotten) = forgotten {
+            self.forget_partner(&forgotten, of);
+        }
+    }
+
+    fn forget_partner(&mut self, of: &Name, partner: &Name) {
+        if let Some(member) = self.members.get_mut(of) {
+            member.partners.retain(|known| known != partner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    const OFTEN: Rate = Rate { per_second: 5.0, burst: 1000.0 };
+
+    struct Scene {
+        hub: Hub,
+        metrics: Arc<Metrics>,
+        now: Now,
+    }
+
+    impl Scene {
+        fn new(sign_ins: Rate) -> Self {
+            let metrics = Arc::new(Metrics::default());
+            let hub = Hub::new(sign_ins, Vec::new(), Arc::clone(&metrics));
+            Self { hub, metrics, now: Clock::system().now() }
+        }
+
+        fn sign_in(&mut self, name: &str) -> Result<Arc<Mailbox>, Refusal> {
+            let mailbox = Arc::new(Mailbox::default());
+            self.hub.sign_in(named(name), Arc::clone(&mailbox), [192, 0, 2, 1].into(), self.now).map(|()| mailbox)
+        }
+
+        fn offer(&mut self, from: &str, to: &str) -> Result<(), UnknownMember> {
+            let payload = Payload::new(serde_json::from_str("{}").unwrap());
+            self.hub.signal(&named(from), &named(to), SignalKind::Offer, payload)
+        }
+    }
+
+    fn named(name: &str) -> Name {
+        Name::new(name).unwrap()
+    }
+
+    fn leaver(mailbox: &Mailbox) -> Option<String> {
+        match mailbox.take()? {
+            Message::Leave { from } => Some(from.as_str().to_owned()),
+            Message::Signal { .. } => None,
+        }
+    }
+
+    #[test]
+    fn a_name_has_one_member_until_it_signs_out() {
+        let mut scene = Scene::new(OFTEN);
+
+        scene.sign_in("alice").unwrap();
+        assert_eq!(scene.sign_in("alice").err(), Some(Refusal::NameTaken));
+        assert_eq!(scene.metrics.members.get(), 1);
+        scene.hub.sign_out(&named("alice"));
+
+        assert!(scene.sign_in("alice").is_ok());
+        assert_eq!(scene.metrics.members.get(), 1);
+    }
+
+    #[test]
+    fn sign_ins_of_a_source_are_limited() {
+        let mut scene = Scene::new(Rate { per_second: 5.0, burst: 2.0 });
+        scene.sign_in("a").unwrap();
+        assert_eq!(scene.sign_in("a").err(), Some(Refusal::NameTaken), "failures count too");
+
+        assert_eq!(scene.sign_in("b").err(), Some(Refusal::Rate));
+
+        scene.now = scene.now.after(std::time::Duration::from_millis(201));
+        assert!(scene.sign_in("b").is_ok());
+    }
+
+    #[test]
+    fn partners_are_told_once_when_a_member_goes_and_others_never() {
+        let mut scene = Scene::new(OFTEN);
+        let alice = scene.sign_in("alice").unwrap();
+        let carol = scene.sign_in("carol").unwrap();
+        scene.sign_in("bob").unwrap();
+        for _ in 0..3 {
+            scene.offer("bob", "alice").unwrap();
+        }
+        while alice.take().is_some() {}
+
+        scene.hub.sign_out(&named("bob"));
+
+        assert_eq!(leaver(&alice).as_deref(), Some("bob"));
+        assert!(alice.take().is_none() && carol.take().is_none());
+        assert_eq!(scene.offer("alice", "bob"), Err(UnknownMember));
+    }
+
+    #[test]
+    fn after_leave_two_are_partners_no_more() {
+        let mut scene = Scene::new(OFTEN);
+        let alice = scene.sign_in("alice").unwrap();
+        let bob = scene.sign_in("bob").unwrap();
+        scene.offer("bob", "alice").unwrap();
+        alice.take();
+
+        scene.hub.leave(&named("alice"), &named("bob")).unwrap();
+        scene.hub.sign_out(&named("bob"));
+        scene.hub.leave_all(&named("alice"));
+
+        assert_eq!(leaver(&bob).as_deref(), Some("alice"));
+        assert!(bob.take().is_none() && alice.take().is_none());
+        assert_eq!(scene.hub.leave(&named("alice"), &named("bob")), Err(UnknownMember));
+    }
+
+    #[test]
+    fn a_member_may_call_itself_and_is_not_its_own_partner() {
+        let mut scene = Scene::new(OFTEN);
+        let alice = scene.sign_in("alice").unwrap();
+
+        scene.offer("alice", "alice").unwrap();
+        alice.take();
+        scene.hub.leave_all(&named("alice"));
+
+        assert!(alice.take().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn partners_are_members_and_each_others_whatever_happens(steps in prop::collection::vec((0..5_u8, 0..8_u8, 0..8_u8), 0..200)) {
+            let mut scene = Scene::new(OFTEN);
+
+            for (step, from, to) in steps {
+                let (from, to) = (from.to_string(), to.to_string());
+                if step != 0 && !scene.hub.members.contains_key(from.as_str()) {
+                    continue;
+                }
+                match step {
+                    0 => drop(scene.sign_in(&from)),
+                    1 => scene.hub.sign_out(&named(&from)),
+                    2 => drop(scene.hub.leave(&named(&from), &named(&to))),
+                    3 => scene.hub.leave_all(&named(&from)),
+                    _ => drop(scene.offer(&from, &to)),
+                }
+                let members = &scene.hub.members;
+                prop_assert_eq!(scene.metrics.members.get(), members.len() as u64);
+                for (name, member) in members {
+                    for partner in &member.partners {
+                        prop_assert!(partner != name && members[partner].partners.contains(name));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn partners_are_capped_on_both_sides() {
+        let mut scene = Scene::new(OFTEN);
+        let all: Vec<_> = (0..=MAX_PARTNERS).map(|n| scene.sign_in(&n.to_string()).unwrap()).collect();
+        scene.sign_in("bot").unwrap();
+        for n in 0..=MAX_PARTNERS {
+            scene.offer("bot", &n.to_string()).unwrap();
+        }
+        all.iter().for_each(|mailbox| drop(mailbox.take()));
+
+        assert_eq!(scene.hub.members["bot"].partners.len(), MAX_PARTNERS);
+        scene.hub.sign_out(&named("bot"));
+
+        assert_eq!(leaver(&all[0]), None, "the earliest is forgotten");
+        assert!(all[1..].iter().all(|mailbox| leaver(mailbox).as_deref() == Some("bot")));
+        assert!(scene.hub.members.values().all(|member| member.partners.is_empty()));
+    }
+}

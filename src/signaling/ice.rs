@@ -1,0 +1,107 @@
+//! The `iceServers` that a session is handed: only what is served, under the name the client reached it by.
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::credentials::IceCredential;
+
+/// What this process serves, as far as ICE cares.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    /// The host name or address to announce; empty: the one that the client used.
+    pub public_host: String,
+    /// Where STUN and TURN are served over UDP.
+    pub udp_port: Option<u16>,
+    /// Replaces the list (`turn.ice_servers`), for port mappings and proxies that this process can't know of.
+    pub replaced: Option<Value>,
+}
+
+impl Served {
+    /// The list for one session, ready for `RTCPeerConnection`; `request_host` is the host as its client reached it.
+    ///
+    /// In a replaced list, TURN servers without credentials of their own get the session's.
+    pub fn ice_servers(&self, request_host: &str, credential: &IceCredential) -> Value {
+        if let Some(replaced) = &self.replaced {
+            return with_credentials(replaced.clone(), credential);
+        }
+        let Some(port) = self.udp_port else { return json!([]) };
+        let host = if self.public_host.is_empty() { request_host } else { &self.public_host };
+        // A URI has IPv6 addresses in brackets (RFC 7064 and RFC 7065, section 3.1).
+        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+        json!([
+            { "urls": [format!("stun:{host}:{port}")] },
+            {
+                "urls": [format!("turn:{host}:{port}?transport=udp")],
+                "username": credential.username,
+                "credential": credential.password,
+            },
+        ])
+    }
+}
+
+fn with_credentials(mut servers: Value, credential: &IceCredential) -> Value {
+    for server in servers.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        let is_turn = |url: &Value| url.as_str().is_some_and(|url| url.starts_with("turn"));
+        let turn = match server.get("urls") {
+            Some(Value::Array(urls)) => urls.iter().any(is_turn),
+            Some(url) => is_turn(url),
+            None => false,
+        };
+        if turn && !server.contains_key("username") {
+            server.insert("username".into(), credential.username.as_str().into());
+            server.insert("credential".into(), credential.password.as_str().into());
+        }
+    }
+    servers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn credential() -> IceCredential {
+        IceCredential { username: "1:s".into(), password: "p".into(), lifetime: Duration::from_secs(1) }
+    }
+
+    #[test]
+    fn the_list_names_the_host_as_reached_and_the_credential() {
+        let served = Served { udp_port: Some(3478), ..Served::default() };
+
+        assert_eq!(
+            served.ice_servers("2001:db8::1", &credential()),
+            json!([
+                { "urls": ["stun:[2001:db8::1]:3478"] },
+                { "urls": ["turn:[2001:db8::1]:3478?transport=udp"], "username": "1:s", "credential": "p" },
+            ])
+        );
+    }
+
+    #[test]
+    fn the_public_host_comes_first_and_nothing_served_is_nothing_listed() {
+        let served = Served { public_host: "example.org".into(), udp_port: Some(1), replaced: None };
+
+        assert_eq!(served.ice_servers("10.0.0.1", &credential())[0]["urls"][0], "stun:example.org:1");
+        assert_eq!(Served::default().ice_servers("localhost", &credential()), json!([]));
+    }
+
+    #[test]
+    fn a_replaced_list_keeps_its_own_credentials_and_gets_ours_where_it_has_none() {
+        let replaced = json!([
+            { "urls": "stun:a" },
+            { "urls": "turn:b" },
+            { "urls": ["turns:c"], "username": "u", "credential": "c" },
+        ]);
+        let served = Served { replaced: Some(replaced), ..Served::default() };
+
+        assert_eq!(
+            served.ice_servers("ignored", &credential()),
+            json!([
+                { "urls": "stun:a" },
+                { "urls": "turn:b", "username": "1:s", "credential": "p" },
+                { "urls": ["turns:c"], "username": "u", "credential": "c" },
+            ])
+        );
+    }
+}

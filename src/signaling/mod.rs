@@ -1,0 +1,9 @@
+//! Members, names and mailboxes: the hub that every client protocol talks to. No socket, no await.
+
+pub mod connections;
+pub mod hub;
+pub mod ice;
+pub mod mailbox;
+pub mod message;
+pub mod name;
+pub mod session;

@@ -1,0 +1,72 @@
+//! The long-term credential mechanism (RFC 8489, section 9.2): who asks, and with what key the answer is signed.
+
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq;
+
+use crate::address::FiveTuple;
+use crate::clock::Now;
+use crate::credentials::Credentials;
+use crate::credentials::Identity;
+use crate::credentials::Standing;
+use crate::turn::Rejection;
+use crate::turn::answer::Key;
+use crate::turn::nonce::Nonces;
+use crate::turn::request::Asked;
+
+/// Somebody who has proven a user name.
+pub(super) struct Asker {
+    /// The proven user name.
+    pub(super) username: String,
+    /// Whom it counts for.
+    pub(super) identity: Identity,
+    /// What answers are signed with.
+    pub(super) key: Key,
+    /// Whether the credential's time has passed: it opens nothing new then.
+    pub(super) expired: bool,
+}
+
+/// Checks proofs for one realm.
+pub(super) struct Authenticator {
+    realm: String,
+    nonces: Nonces,
+    credentials: Arc<Credentials>,
+}
+
+impl Authenticator {
+    /// For this realm and these credentials.
+    pub(super) fn new(realm: String, credentials: Arc<Credentials>) -> Self {
+        Self { realm, nonces: Nonces::new(), credentials }
+    }
+
+    /// Who asks. The same work is done for unknown names, and what is compared with a secret is so in constant time.
+    ///
+    /// # Errors
+    ///
+    /// 401, 400 or 438, in the order of RFC 8489, section 9.2.4.
+    pub(super) fn check(&self, asked: &Asked<'_>, client: FiveTuple, now: Now) -> Result<Asker, Rejection> {
+        let proof = asked.proof()?.ok_or(Rejection::UNAUTHENTICATED)?;
+        if !self.nonces.is_fresh(proof.nonce, client, now) {
+            return Err(Rejection::STALE_NONCE);
+        }
+        let claim = self.credentials.claim(proof.username, now);
+        let mut proven = None;
+        for password in &claim.passwords {
+            let key = Key::new(proof.username, &self.realm, password);
+            if key.proves(asked.stun(), proof.integrity, proof.integrity_at) {
+                proven = Some(key);
+            }
+        }
+        let realm_is_ours = bool::from(self.realm.as_bytes().ct_eq(proof.realm));
+        let (Some(key), true, Standing::Good | Standing::Expired) = (proven, realm_is_ours, claim.standing) else {
+            return Err(Rejection::UNAUTHENTICATED);
+        };
+        let expired = claim.standing == Standing::Expired;
+        Ok(Asker { username: proof.username.to_owned(), identity: claim.identity, key, expired })
+    }
+
+    /// REALM and a fresh NONCE for this client.
+    pub(super) fn challenge(&self, client: FiveTuple, now: Now) -> (&str, String) {
+        (&self.realm, self.nonces.issue(client, now))
+    }
+}

@@ -1,0 +1,52 @@
+//! The control task: takes requests from a shard one after the other, and hands it the commands that follow.
+
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::relay::command::Command;
+use crate::relay::command::Request;
+use crate::turn::Processor;
+
+/// Drives `processor` until `shutdown`, or until the data plane is gone: `send` hands it a command, and waits while its
+/// queue is full, so that requests wait (and are dropped at their own queue) instead of commands being lost.
+pub async fn run<S, F>(
+    mut processor: Processor<S>,
+    mut requests: mpsc::Receiver<Request>,
+    send: impl Fn(Command<S>) -> F,
+    clock: Clock,
+    shutdown: CancellationToken,
+) where
+    F: Future<Output = Result<(), Gone>>,
+{
+    loop {
+        let timeout = processor.poll_timeout();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            request = requests.recv() => match request {
+                Some(request) => processor.handle_request(&request, clock.now()).await,
+                None => return,
+            },
+            () = until(timeout) => processor.handle_timeout(clock.now()).await,
+            () = processor.ended() => {}
+        }
+        while let Some(command) = processor.poll_command() {
+            if send(command).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The data plane takes no more commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the media thread has stopped")]
+pub struct Gone;
+
+async fn until(timeout: Option<tokio::time::Instant>) {
+    match timeout {
+        Some(timeout) => sleep_until(timeout).await,
+        None => std::future::pending().await,
+    }
+}

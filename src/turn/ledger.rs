@@ -1,0 +1,231 @@
+//! What the control plane knows of each allocation: whose it is, when it ends, what it may still ask for.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+
+use crate::address::FiveTuple;
+use crate::address::PeerAddr;
+use crate::credentials::Identity;
+use crate::relay::command::AllocationId;
+
+/// One allocation (RFC 8656, section 3).
+#[derive(Debug)]
+pub(super) struct Allocation {
+    /// Its name.
+    pub(super) id: AllocationId,
+    /// USERNAME of the Allocate request: every later request on the 5-tuple must carry it.
+    pub(super) username: String,
+    /// Whom it counts for.
+    pub(super) owner: Owner,
+    /// The relay socket's address.
+    pub(super) relayed: SocketAddr,
+    /// What clients and peers know it as.
+    pub(super) advertised: SocketAddr,
+    /// When it ends.
+    pub(super) deadline: Instant,
+    /// The Allocate request's transaction ID, and the answer, for its retransmissions.
+    pub(super) allocated_by: [u8; 12],
+    /// The answer to it.
+    pub(super) answer: Vec<u8>,
+    /// Peers permitted, with their deadlines. Capped by `Limits::permissions`.
+    pub(super) permissions: Deadlines<IpAddr>,
+    /// Channels bound. Capped by `Limits::channels`.
+    pub(super) channels: Channels,
+}
+
+/// Channel numbers bound to peers, one to one (RFC 8656, section 12).
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    deadlines: Deadlines<u16>,
+    peers: HashMap<u16, PeerAddr>,
+}
+
+impl Channels {
+    /// Whether `number` and `peer` may be bound: both to each other already, or neither to anything.
+    pub(super) fn may_bind(&self, number: u16, peer: PeerAddr, now: Instant) -> bool {
+        let live = |number: &u16| self.deadlines.is_live(number, now);
+        match self.peers.get(&number).filter(|_| live(&number)) {
+            Some(bound) => *bound == peer,
+            None => !self.peers.iter().any(|(other, bound)| *bound == peer && live(other)),
+        }
+    }
+
+    /// Forgets what has expired; whether `number` then fits under `cap`.
+    pub(super) fn have_room_for(&mut self, number: u16, cap: usize, now: Instant) -> bool {
+        let room = self.deadlines.have_room_for([number], cap, now);
+        self.peers.retain(|number, _| self.deadlines.0.contains_key(number));
+        room
+    }
+
+    /// Binds `number` to `peer` until `deadline`.
+    pub(super) fn bind(&mut self, number: u16, peer: PeerAddr, deadline: Instant) {
+        self.deadlines.set(number, deadline);
+        self.peers.insert(number, peer);
+    }
+}
+
+/// Keys with deadlines, few enough to be looked through when one is added.
+#[derive(Debug)]
+pub(super) struct Deadlines<K>(HashMap<K, Instant>);
+
+impl<K> Default for Deadlines<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Copy + Eq + Hash> Deadlines<K> {
+    /// Forgets what has expired; whether `keys` then fit beside the rest under `cap`.
+    pub(super) fn have_room_for(&mut self, keys: impl IntoIterator<Item = K>, cap: usize, now: Instant) -> bool {
+        self.0.retain(|_, deadline| *deadline > now);
+        let new: std::collections::HashSet<K> = keys.into_iter().filter(|key| !self.0.contains_key(key)).collect();
+        self.0.len() + new.len() <= cap
+    }
+
+    /// Whether `key` is here and hasn't expired.
+    pub(super) fn is_live(&self, key: &K, now: Instant) -> bool {
+        self.0.get(key).is_some_and(|deadline| *deadline > now)
+    }
+
+    /// Adds `key`, or sets its deadline anew.
+    pub(super) fn set(&mut self, key: K, deadline: Instant) {
+        self.0.insert(key, deadline);
+    }
+}
+
+/// Whom an allocation or reservation counts for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The member or user.
+    pub(super) identity: Identity,
+    /// The source address ([`crate::address::source_of`]); None for an exempt one.
+    pub(super) source: Option<IpAddr>,
+}
+
+/// How many allocations and reservations each identity and each source has.
+#[derive(Debug, Default)]
+pub(super) struct Quotas {
+    identities: HashMap<Identity, usize>,
+    sources: HashMap<IpAddr, usize>,
+}
+
+impl Quotas {
+    /// Counts `more` for `owner`, unless that is beyond what one may have.
+    pub(super) fn take(&mut self, owner: &Owner, more: usize, per_identity: usize, per_source: usize) -> bool {
+        let has = self.identities.get(&owner.identity).copied().unwrap_or(0);
+        let there = owner.source.and_then(|source| self.sources.get(&source).copied()).unwrap_or(0);
+        if has + more > per_identity || (owner.source.is_some() && there + more > per_source) {
+            return false;
+        }
+        self.identities.insert(owner.identity.clone(), has + more);
+        if let Some(source) = owner.source {
+            self.sources.insert(source, there + more);
+        }
+        true
+    }
+
+    /// Counts `fewer` less for `owner`.
+    pub(super) fn give_back(&mut self, owner: &Owner, fewer: usize) {
+        Self::lower(&mut self.identities, &owner.identity, fewer);
+        if let Some(source) = &owner.source {
+            Self::lower(&mut self.sources, source, fewer);
+        }
+    }
+
+    fn lower<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, fewer: usize) {
+        if let Some(count) = counts.get_mut(key) {
+            *count = count.saturating_sub(fewer);
+            if *count == 0 {
+                counts.remove(key);
+            }
+        }
+    }
+
+    /// Whether nothing is counted for anyone.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.identities.is_empty() && self.sources.is_empty()
+    }
+}
+
+/// Every live allocation. Capped by the ports there are.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    by_client: HashMap<FiveTuple, Allocation>,
+    clients: HashMap<AllocationId, FiveTuple>,
+    deadlines: BTreeSet<(Instant, AllocationId)>,
+    relay_ips: HashMap<IpAddr, usize>,
+}
+
+impl Ledger {
+    /// Enters an allocation.
+    pub(super) fn insert(&mut self, client: FiveTuple, allocation: Allocation) {
+        self.clients.insert(allocation.id, client);
+        self.deadlines.insert((allocation.deadline, allocation.id));
+        for ip in ips(&allocation) {
+            *self.relay_ips.entry(ip).or_default() += 1;
+        }
+        self.by_client.insert(client, allocation);
+    }
+
+    /// Strikes an allocation off; None when it is off already.
+    pub(super) fn remove(&mut self, id: AllocationId) -> Option<Allocation> {
+        let client = self.clients.remove(&id)?;
+        let allocation = self.by_client.remove(&client)?;
+        self.deadlines.remove(&(allocation.deadline, id));
+        for ip in ips(&allocation) {
+            Quotas::lower(&mut self.relay_ips, &ip, 1);
+        }
+        Some(allocation)
+    }
+
+    /// Sets an allocation's end anew.
+    pub(super) fn extend(&mut self, client: FiveTuple, deadline: Instant) {
+        if let Some(allocation) = self.by_client.get_mut(&client) {
+            self.deadlines.remove(&(allocation.deadline, allocation.id));
+            self.deadlines.insert((deadline, allocation.id));
+            allocation.deadline = deadline;
+        }
+    }
+
+    /// The allocation on a 5-tuple.
+    pub(super) fn get(&self, client: &FiveTuple) -> Option<&Allocation> {
+        self.by_client.get(client)
+    }
+
+    /// The allocation on a 5-tuple, to change its permissions and channels.
+    pub(super) fn get_mut(&mut self, client: &FiveTuple) -> Option<&mut Allocation> {
+        self.by_client.get_mut(client)
+    }
+
+    /// The first deadline.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// An allocation whose time has come.
+    pub(super) fn poll_expired(&self, now: Instant) -> Option<FiveTuple> {
+        let (deadline, id) = self.deadlines.first()?;
+        if *deadline > now { None } else { self.clients.get(id).copied() }
+    }
+
+    /// Whether `ip` is the relay address of a live allocation, as bound or as advertised.
+    pub(super) fn is_relay_ip(&self, ip: IpAddr) -> bool {
+        self.relay_ips.contains_key(&ip)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_client.len()
+    }
+}
+
+fn ips(allocation: &Allocation) -> impl Iterator<Item = IpAddr> + use<> {
+    let (local, advertised) = (allocation.relayed.ip(), allocation.advertised.ip());
+    std::iter::once(local).chain((advertised != local).then_some(advertised))
+}

@@ -1,0 +1,146 @@
+//! The control plane: one STUN request in, at most one answer out, and commands to the data plane.
+//!
+//! Requests and answers are webrtc-rs `stun` messages, and every allocation, permission and channel is held by
+//! webrtc-rs `turn`'s allocation manager (`backstop`). The crate's own server loop is not used: any account can hang
+//! it for good with a handful of datagrams, and it leaves most of RFC 8656's error answers out.
+//!
+//! # Departures from a MUST
+//!
+//! - Channel numbers 0x5000 to 0x7FFF are accepted, although RFC 8656, section 12 narrows the range to 0x4FFF: clients
+//!   written to RFC 5766 use them, coturn's own among them.
+//! - REALM of a request is compared with ours, and another is answered 401, not 400-class leniency: a client that
+//!   computed its key with another realm could not prove anyway.
+//! - DONT-FRAGMENT is treated as unknown (420), as RFC 8656, section 7.2 allows a server that cannot set DF.
+//! - SASLprep is left to whoever sets a password: static ones are compared as UTF-8 as they stand.
+
+mod answer;
+mod auth;
+mod backstop;
+mod control;
+mod ledger;
+mod nonce;
+mod ports;
+pub mod probe;
+mod processor;
+mod request;
+#[cfg(test)]
+mod tests;
+
+pub use control::Gone;
+pub use control::run;
+pub use ports::Bind;
+pub use processor::Processor;
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use crate::address::Prefix;
+use crate::rate::Rate;
+
+/// How this server relays. Addresses are those of this host; see [`Settings::relay_address`] for their order.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The realm of long-term credentials.
+    pub realm: String,
+    /// Where relay sockets are bound, the first of each family. Empty: where the client reached us.
+    pub relay_ip: Vec<IpAddr>,
+    /// The address that the kernel routes IPv4 from, if it has a route.
+    pub routed: Option<IpAddr>,
+    /// The ports of relayed addresses.
+    pub relay_ports: RangeInclusive<u16>,
+    /// What clients and peers are told instead of a relay address, behind 1:1 NAT.
+    pub external_ip: Vec<ExternalIp>,
+    /// What one client may have.
+    pub limits: Limits,
+}
+
+/// An external address and the relay addresses that it covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExternalIp {
+    /// What is told.
+    pub external: IpAddr,
+    /// The one relay address it covers; None: every one of its family.
+    pub local: Option<IpAddr>,
+}
+
+/// What one client may have.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Allocations and reservations of one member or user.
+    pub allocations_per_member: usize,
+    /// Allocations and reservations of one source address.
+    pub allocations_per_source: usize,
+    /// Live permissions of one allocation.
+    pub permissions: usize,
+    /// Live channels of one allocation.
+    pub channels: usize,
+    /// Answers to a source that hasn't proven who it is; beyond it, silence.
+    pub challenges: Rate,
+    /// Sources that limits by source don't count.
+    pub exempt: Vec<Prefix>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            allocations_per_member: 100,
+            allocations_per_source: 200,
+            permissions: 64,
+            channels: 64,
+            challenges: Rate { per_second: 100.0, burst: 500.0 },
+            exempt: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Where an IPv4 relay socket for a client that reached `server` is bound: `relay_ip`, else `server` if it is IPv4,
+    /// else what the kernel routes from.
+    pub fn relay_address(&self, server: IpAddr) -> Option<IpAddr> {
+        let configured = self.relay_ip.iter().copied().find(IpAddr::is_ipv4);
+        let reached = Some(server).filter(|ip| ip.is_ipv4() && !ip.is_unspecified());
+        configured.or(reached).or(self.routed)
+    }
+
+    /// What `relay_address` is told as.
+    pub fn advertised(&self, relay_address: IpAddr) -> IpAddr {
+        let covers = |entry: &&ExternalIp| match entry.local {
+            Some(local) => local == relay_address,
+            None => entry.external.is_ipv4() == relay_address.is_ipv4(),
+        };
+        self.external_ip.iter().find(covers).map_or(relay_address, |entry| entry.external)
+    }
+}
+
+/// The client asked wrongly: what the STUN error response will say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The error code (RFC 8489, section 14.8; RFC 8656, section 19).
+    pub code: u16,
+    /// For the log, in words.
+    pub reason: &'static str,
+    /// Types for UNKNOWN-ATTRIBUTES.
+    pub unknown: Vec<u16>,
+}
+
+impl Rejection {
+    const UNAUTHENTICATED: Self = Self::new(401, "no proof of who asks");
+    const WRONG_CREDENTIALS: Self = Self::new(441, "the allocation belongs to another user name");
+    const STALE_NONCE: Self = Self::new(438, "stale nonce");
+    const NO_ALLOCATION: Self = Self::new(437, "no allocation on this 5-tuple");
+    const ALLOCATED_ALREADY: Self = Self::new(437, "an allocation exists on this 5-tuple");
+    const FORBIDDEN: Self = Self::new(403, "peer denied, see turn.peers.allow");
+    const FAMILY_NOT_SUPPORTED: Self = Self::new(440, "address family not supported");
+    const NOT_UDP: Self = Self::new(442, "only UDP is relayed");
+    const PEER_FAMILY: Self = Self::new(443, "the peer is of another address family than the relayed address");
+    const QUOTA: Self = Self::new(486, "allocation quota reached, see turn.limits");
+    const CAPACITY: Self = Self::new(508, "capacity exhausted");
+
+    const fn new(code: u16, reason: &'static str) -> Self {
+        Self { code, reason, unknown: Vec::new() }
+    }
+
+    const fn bad_request(reason: &'static str) -> Self {
+        Self::new(400, reason)
+    }
+}

@@ -1,0 +1,116 @@
+//! Nonces without state: a time and a keyed MAC over it, the client's address and its transport.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::hmac;
+use subtle::ConstantTimeEq;
+
+use crate::address::FiveTuple;
+use crate::address::Transport;
+use crate::clock::Now;
+use crate::credentials::random;
+
+/// How long a nonce is good for.
+pub(super) const LIFETIME: Duration = Duration::from_secs(600);
+
+/// Makes and checks nonces. A stranger's costs no memory, and nobody else's address can use it.
+#[derive(Debug)]
+pub(super) struct Nonces {
+    key: hmac::Key,
+}
+
+const TIME: usize = 4;
+const MAC: usize = 8;
+
+impl Nonces {
+    /// With a key of its own, so that a restart makes every earlier nonce stale.
+    pub(super) fn new() -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()) }
+    }
+
+    /// A nonce for this client, from now on: 16 characters.
+    pub(super) fn issue(&self, client: FiveTuple, now: Now) -> String {
+        let time = seconds(now).to_be_bytes();
+        let mut nonce = [0; TIME + MAC];
+        let (head, mac) = nonce.split_at_mut(TIME);
+        head.copy_from_slice(&time);
+        mac.copy_from_slice(&self.mac(time, client));
+        BASE64_URL_SAFE_NO_PAD.encode(nonce)
+    }
+
+    /// Whether `nonce` was issued to this client within [`LIFETIME`].
+    pub(super) fn is_fresh(&self, nonce: &[u8], client: FiveTuple, now: Now) -> bool {
+        let mut bytes = [0; TIME + MAC];
+        if BASE64_URL_SAFE_NO_PAD.decode_slice(nonce, &mut bytes) != Ok(TIME + MAC) {
+            return false;
+        }
+        let [t0, t1, t2, t3, mac @ ..] = bytes;
+        let time = [t0, t1, t2, t3];
+        let age = seconds(now).wrapping_sub(u32::from_be_bytes(time));
+        bool::from(self.mac(time, client).ct_eq(&mac)) && u64::from(age) < LIFETIME.as_secs()
+    }
+
+    fn mac(&self, time: [u8; TIME], client: FiveTuple) -> [u8; MAC] {
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(&time);
+        context.update(&match client.client.ip() {
+            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            std::net::IpAddr::V6(v6) => v6.octets(),
+        });
+        context.update(&client.client.port().to_be_bytes());
+        context.update(match client.transport {
+            Transport::Udp => b"u",
+            Transport::Tcp => b"t",
+            Transport::Tls => b"s",
+        });
+        context.sign().as_ref().first_chunk().copied().unwrap_or_default()
+    }
+}
+
+/// Unix time modulo 2^32: ages are differences of it.
+fn seconds(now: Now) -> u32 {
+    (now.unix.as_secs() & 0xFFFF_FFFF) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    fn client(addr: &str, transport: Transport) -> FiveTuple {
+        FiveTuple::new(transport, addr.parse().unwrap(), "192.0.2.9:3478".parse().unwrap())
+    }
+
+    #[test]
+    fn a_nonce_is_good_for_its_client_for_ten_minutes_and_no_longer() {
+        let (nonces, now) = (Nonces::new(), Clock::system().now());
+        let alice = client("192.0.2.1:5000", Transport::Udp);
+
+        let nonce = nonces.issue(alice, now);
+
+        assert_eq!(nonce.len(), 16);
+        assert!(nonces.is_fresh(nonce.as_bytes(), alice, now.after(LIFETIME - Duration::from_secs(1))));
+        assert!(!nonces.is_fresh(nonce.as_bytes(), alice, now.after(LIFETIME)));
+    }
+
+    #[test]
+    fn a_nonce_from_another_address_transport_or_server_is_stale() {
+        let (nonces, now) = (Nonces::new(), Clock::system().now());
+        let alice = client("192.0.2.1:5000", Transport::Udp);
+        let nonce = nonces.issue(alice, now);
+
+        for other in [
+            client("192.0.2.1:5001", Transport::Udp),
+            client("192.0.2.2:5000", Transport::Udp),
+            client("192.0.2.1:5000", Transport::Tls),
+        ] {
+            assert!(!nonces.is_fresh(nonce.as_bytes(), other, now));
+        }
+        assert!(!Nonces::new().is_fresh(nonce.as_bytes(), alice, now));
+        for junk in [&b""[..], b"AAAAAAAAAAAAAAAA", b"%s%s%s%s%s%s%s%s", &[0xFF; 16], &[b'A'; 700]] {
+            assert!(!nonces.is_fresh(junk, alice, now));
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The pool of relayed ports: which are free, on each relay address, and how a socket gets one.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use ring::rand::SecureRandom;
+use ring::rand::SystemRandom;
+
+/// Binds a relay socket to exactly this address, or says why not.
+pub type Bind<S> = Box<dyn Fn(SocketAddr) -> io::Result<S> + Send + Sync>;
+
+/// A relay socket and the address it is bound to.
+#[derive(Debug)]
+pub(super) struct Bound<S> {
+    /// The socket.
+    pub(super) socket: S,
+    /// Its address.
+    pub(super) addr: SocketAddr,
+}
+
+/// No port could be bound.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoPort {
+    /// Every port of the range is taken.
+    #[error("all relayed ports are in use: widen turn.relay_ports")]
+    Exhausted,
+    /// The operating system refused.
+    #[error("cannot bind a relay socket: {0}")]
+    Os(#[from] io::Error),
+}
+
+/// Relayed ports, free and taken. A taken port comes back by [`Ports::release`] only.
+pub(super) struct Ports<S> {
+    bind: Bind<S>,
+    range: RangeInclusive<u16>,
+    random: SystemRandom,
+    /// Capped by the addresses of this host, each 8 KiB.
+    free: HashMap<IpAddr, FreePorts>,
+}
+
+/// How many ports that another program holds are passed over before giving up.
+const TRIES: usize = 128;
+
+impl<S> Ports<S> {
+    /// All ports of `range` free, on every address.
+    pub(super) fn new(range: RangeInclusive<u16>, bind: Bind<S>) -> Self {
+        Self { bind, range, random: SystemRandom::new(), free: HashMap::new() }
+    }
+
+    /// Binds a socket to a random free port of `ip`.
+    ///
+    /// # Errors
+    ///
+    /// [`NoPort`].
+    pub(super) fn any(&mut self, ip: IpAddr) -> Result<Bound<S>, NoPort> {
+        self.bind_where(ip, FreePorts::ANY, |bind, addr| bind(addr)).map(|(addr, socket)| Bound { socket, addr })
+    }
+
+    /// Binds a socket to a random free even port of `ip` (RFC 8656, section 18.5).
+    ///
+    /// # Errors
+    ///
+    /// [`NoPort`].
+    pub(super) fn even(&mut self, ip: IpAddr) -> Result<Bound<S>, NoPort> {
+        self.bind_where(ip, FreePorts::EVEN, |bind, addr| bind(addr)).map(|(addr, socket)| Bound { socket, addr })
+    }
+
+    /// Binds two sockets, to a random free even port of `ip` and to the one after it: the second is to be reserved.
+    ///
+    /// # Errors
+    ///
+    /// [`NoPort`].
+    pub(super) fn pair(&mut self, ip: IpAddr) -> Result<(Bound<S>, Bound<S>), NoPort> {
+        let next = |addr: SocketAddr| SocketAddr::new(addr.ip(), addr.port() | 1);
+        let (addr, (first, second)) =
+            self.bind_where(ip, FreePorts::PAIR, |bind, addr| Ok((bind(addr)?, bind(next(addr))?)))?;
+        self.free(ip).take(addr.port() | 1);
+        Ok((Bound { socket: first, addr }, Bound { socket: second, addr: next(addr) }))
+    }
+
+    /// Gives a port back, once its socket is on its way to be closed.
+    pub(super) fn release(&mut self, addr: SocketAddr) {
+        self.free(addr.ip()).give(addr.port());
+    }
+
+    /// How many ports of `ip` are free.
+    #[cfg(test)]
+    pub(super) fn available(&mut self, ip: IpAddr) -> usize {
+        self.free(ip).count()
+    }
+
+    fn bind_where<T>(
+        &mut self,
+        ip: IpAddr,
+        wanted: Wanted,
+        bind: impl Fn(&Bind<S>, SocketAddr) -> io::Result<T>,
+    ) -> Result<(SocketAddr, T), NoPort> {
+        let mut start = [0; 2];
+        self.random.fill(&mut start).map_err(|_| NoPort::Os(io::Error::other("no random numbers")))?;
+        let mut start = u16::from_ne_bytes(start);
+        for _ in 0..TRIES {
+            let port = self.free(ip).next(start, wanted).ok_or(NoPort::Exhausted)?;
+            let addr = SocketAddr::new(ip, port);
+            match bind(&self.bind, addr) {
+                Ok(bound) => {
+                    self.free(ip).take(port);
+                    return Ok((addr, bound));
+                }
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => start = port.wrapping_add(2),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(NoPort::Exhausted)
+    }
+
+    fn free(&mut self, ip: IpAddr) -> &mut FreePorts {
+        let range = self.range.clone();
+        self.free.entry(ip).or_insert_with(|| FreePorts::new(range))
+    }
+}
+
+/// One bit a port, set while free: a search looks at 64 ports at a time, 1,024 words at most.
+struct FreePorts(Box<[u64; 1024]>);
+
+/// Which of a word's free ports will do.
+type Wanted = fn(u64) -> u64;
+
+impl FreePorts {
+    const EVENS: u64 = 0x5555_5555_5555_5555;
+    const ANY: Wanted = |word| word;
+    const EVEN: Wanted = |word| word & Self::EVENS;
+    const PAIR: Wanted = |word| word & (word >> 1) & Self::EVENS;
+
+    fn new(range: RangeInclusive<u16>) -> Self {
+        let mut free = Self(Box::new([0; 1024]));
+        range.filter(|port| *port != 0).for_each(|port| free.give(port));
+        free
+    }
+
+    fn next(&self, start: u16, wanted: Wanted) -> Option<u16> {
+        let (first, bit) = (start / 64, start % 64);
+        let word_at = |index: u16| self.0.get(usize::from(index)).map_or(0, |word| wanted(*word));
+        // The first word is looked at twice: its ports from `start` on first, the rest of it last.
+        let later = word_at(first) & (u64::MAX << bit);
+        let wrapped = std::iter::once((first, later))
+            .chain((1..=1024).map(|step| (first + step) % 1024).map(|index| (index, word_at(index))));
+        wrapped
+            .filter(|(_, word)| *word != 0)
+            .map(|(index, word)| index * 64 + (word.trailing_zeros() & 63) as u16)
+            .next()
+    }
+
+    fn take(&mut self, port: u16) {
+        self.word(port, |word, bit| word & !bit);
+    }
+
+    fn give(&mut self, port: u16) {
+        self.word(port, |word, bit| word | bit);
+    }
+
+    #[cfg(test)]
+    fn count(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    fn word(&mut self, port: u16, change: impl Fn(u64, u64) -> u64) {
+        if let Some(word) = self.0.get_mut(usize::from(port / 64)) {
+            *word = change(*word, 1 << (port % 64));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn ports(range: RangeInclusive<u16>, busy: &'static [u16]) -> Ports<()> {
+        let bind = move |addr: SocketAddr| match busy.contains(&addr.port()) {
+            true => Err(io::ErrorKind::AddrInUse.into()),
+            false => Ok(()),
+        };
+        Ports::new(range, Box::new(bind))
+    }
+
+    #[test]
+    fn every_port_is_given_once_and_then_none() {
+        let mut ports = ports(65_000..=65_535, &[]);
+
+        let given: HashSet<u16> = (0..536).map(|_| ports.any(IP).unwrap().addr.port()).collect();
+
+        assert_eq!(given.len(), 536);
+        assert!(given.iter().all(|port| *port >= 65_000));
+        assert!(matches!(ports.any(IP), Err(NoPort::Exhausted)));
+        ports.release(SocketAddr::new(IP, 65_010));
+        assert_eq!(ports.any(IP).unwrap().addr.port(), 65_010);
+    }
+
+    #[test]
+    fn pairs_begin_even_and_take_both_ports() {
+        let mut ports = ports(101..=106, &[]);
+
+        let (first, second) = ports.pair(IP).unwrap();
+        let (third, _) = ports.pair(IP).unwrap();
+
+        assert_eq!(first.addr.port() % 2, 0);
+        assert_eq!(second.addr.port(), first.addr.port() + 1);
+        assert_eq!(HashSet::from([first.addr.port(), third.addr.port()]), HashSet::from([102, 104]));
+        assert!(matches!(ports.pair(IP), Err(NoPort::Exhausted)), "106 has no port after it");
+        assert_eq!(ports.even(IP).unwrap().addr.port(), 106);
+        assert!(matches!(ports.even(IP), Err(NoPort::Exhausted)), "101 is odd");
+        assert_eq!(ports.any(IP).unwrap().addr.port(), 101);
+    }
+
+    #[test]
+    fn a_port_that_another_program_holds_is_passed_over() {
+        for _ in 0..50 {
+            assert_eq!(ports(200..=203, &[200, 201, 203]).any(IP).unwrap().addr.port(), 202);
+            assert_eq!(ports(200..=203, &[201]).pair(IP).unwrap().0.addr.port(), 202);
+        }
+        assert!(ports(200..=201, &[200, 201]).any(IP).is_err());
+    }
+
+    #[test]
+    fn other_errors_give_up_at_once() {
+        let mut ports: Ports<()> = Ports::new(1..=9, Box::new(|_| Err(io::ErrorKind::PermissionDenied.into())));
+
+        assert!(matches!(ports.any(IP), Err(NoPort::Os(_))));
+        assert_eq!(ports.available(IP), 9);
+    }
+}

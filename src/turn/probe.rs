@@ -1,0 +1,129 @@
+//! Proves a TURN server by using it: two clients of webrtc-rs `turn` allocate, permit each other and make a round trip.
+
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UdpSocket;
+use turn::client::Client;
+use turn::client::ClientConfig;
+use webrtc_util::Conn;
+
+use crate::clock::Clock;
+use crate::credentials::IceCredential;
+
+/// How long each step may take. Steps that get no answer end the probe, so that it takes little longer than this.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What failed, and of what step.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// Nothing came.
+    #[error("{step}: no answer from {server} within 5 s; does a local firewall drop UDP on this port?")]
+    Silence {
+        /// What was being done.
+        step: &'static str,
+        /// Whom it was asked of.
+        server: SocketAddr,
+    },
+    /// The server or the network refused.
+    #[error("{step}: {reason}")]
+    Refused {
+        /// What was being done.
+        step: &'static str,
+        /// What was said.
+        reason: String,
+    },
+}
+
+/// Relays one datagram there and back between two clients of the server at `server`; the time that took, from the
+/// moment when both had allocated.
+///
+/// # Errors
+///
+/// [`Failed`], with the step that failed.
+pub async fn round_trip(
+    server: SocketAddr,
+    realm: &str,
+    credential: &IceCredential,
+    clock: Clock,
+) -> Result<Duration, Failed> {
+    let probe = Probe { server, realm, credential };
+    let (alice, bob) = (probe.client().await?, probe.client().await?);
+    let alice_relay = probe.step("allocate", alice.allocate()).await?;
+    let bob_relay = probe.step("allocate", bob.allocate()).await?;
+    let started = clock.now().monotonic;
+    let outcome = probe.exchange(&alice_relay, &bob_relay).await;
+    let took = clock.now().monotonic - started;
+    for relay in [&alice_relay as &(dyn Conn + Send + Sync), &bob_relay] {
+        let _ = relay.close().await;
+    }
+    for client in [alice, bob] {
+        let _ = client.close().await;
+    }
+    outcome.map(|()| took)
+}
+
+struct Probe<'a> {
+    server: SocketAddr,
+    realm: &'a str,
+    credential: &'a IceCredential,
+}
+
+impl Probe<'_> {
+    async fn client(&self) -> Result<Client, Failed> {
+        let any = if self.server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = self.step("bind a socket", UdpSocket::bind(SocketAddr::new(any, 0))).await?;
+        let config = ClientConfig {
+            stun_serv_addr: self.server.to_string(),
+            turn_serv_addr: self.server.to_string(),
+            username: self.credential.username.clone(),
+            password: self.credential.password.clone(),
+            realm: self.realm.to_owned(),
+            software: String::new(),
+            rto_in_ms: 0,
+            conn: Arc::new(socket),
+            vnet: None,
+        };
+        let client = self.step("start a client", Client::new(config)).await?;
+        self.step("start a client", client.listen()).await?;
+        Ok(client)
+    }
+
+    /// Alice's first word only opens her permission for Bob (he has none for her yet); his reaches her, hers him.
+    async fn exchange(&self, alice: &impl Conn, bob: &impl Conn) -> Result<(), Failed> {
+        let alice_addr = self.step("read the relayed address", async { alice.local_addr() }).await?;
+        let bob_addr = self.step("read the relayed address", async { bob.local_addr() }).await?;
+        self.step("create a permission", alice.send_to(b"hello", bob_addr)).await?;
+        self.step("create a permission", bob.send_to(b"ping", alice_addr)).await?;
+        self.expect(alice, b"ping", bob_addr).await?;
+        self.step("send", alice.send_to(b"pong", bob_addr)).await?;
+        self.expect(bob, b"pong", alice_addr).await
+    }
+
+    async fn expect(&self, conn: &impl Conn, wanted: &[u8], from: SocketAddr) -> Result<(), Failed> {
+        let mut buffer = [0; 64];
+        let (length, source) = self.step("receive through the relay", conn.recv_from(&mut buffer)).await?;
+        match buffer.get(..length) == Some(wanted) && source == from {
+            true => Ok(()),
+            false => Err(Failed::Refused {
+                step: "receive through the relay",
+                reason: "what came is not what was sent".into(),
+            }),
+        }
+    }
+
+    async fn step<T, E: std::fmt::Display>(
+        &self,
+        step: &'static str,
+        doing: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failed> {
+        match tokio::time::timeout(PATIENCE, doing).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(Failed::Refused { step, reason: error.to_string() }),
+            Err(_) => Err(Failed::Silence { step, server: self.server }),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What a STUN request says, read strictly: only what counts, and each attribute in its own type.
+
+use std::net::IpAddr;
+
+use crate::address::PeerAddr;
+use crate::turn::Rejection;
+use crate::wire::Attribute;
+use crate::wire::CHANNELS;
+use crate::wire::Stun;
+use crate::wire::xor_address;
+
+/// The methods that this server answers (RFC 8489, section 18.2; RFC 8656, section 17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    /// Binding.
+    Binding,
+    /// Allocate.
+    Allocate,
+    /// Refresh.
+    Refresh,
+    /// CreatePermission.
+    CreatePermission,
+    /// ChannelBind.
+    ChannelBind,
+}
+
+impl Method {
+    /// The method of this number, if this server has it.
+    pub(super) fn of(number: u16) -> Option<Self> {
+        Some(match number {
+            0x001 => Self::Binding,
+            0x003 => Self::Allocate,
+            0x004 => Self::Refresh,
+            0x008 => Self::CreatePermission,
+            0x009 => Self::ChannelBind,
+            _ => return None,
+        })
+    }
+}
+
+/// The address family of a relayed address (RFC 8656, section 18.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of `ip`.
+    pub(super) fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// The integrity part of a request, complete (RFC 8489, section 9.2.4).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof<'a> {
+    /// USERNAME.
+    pub(super) username: &'a str,
+    /// REALM.
+    pub(super) realm: &'a [u8],
+    /// NONCE.
+    pub(super) nonce: &'a [u8],
+    /// MESSAGE-INTEGRITY.
+    pub(super) integrity: &'a [u8],
+    /// Where the header of MESSAGE-INTEGRITY begins.
+    pub(super) integrity_at: usize,
+}
+
+/// A request whose attributes can be asked for. Those behind MESSAGE-INTEGRITY don't exist for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    stun: Stun<'a>,
+}
+
+impl<'a> Asked<'a> {
+    /// The attributes of `stun` that count.
+    pub(super) fn new(stun: Stun<'a>) -> Self {
+        Self { stun }
+    }
+
+    /// The message itself.
+    pub(super) fn stun(&self) -> &Stun<'a> {
+        &self.stun
+    }
+
+    /// The proof of who asks; None without MESSAGE-INTEGRITY.
+    ///
+    /// # Errors
+    ///
+    /// 400 when MESSAGE-INTEGRITY stands without USERNAME, REALM or NONCE, or one of them is longer than its limit.
+    pub(super) fn proof(&self) -> Result<Option<Proof<'a>>, Rejection> {
+        let Some(found) = self.attribute(kind::MESSAGE_INTEGRITY) else {
+            return Ok(None);
+        };
+        let text = |kind, longest: usize| {
+            let value =
+                self.value(kind).ok_or(Rejection::bad_request("USERNAME, REALM and NONCE belong to an integrity"))?;
+            if value.len() > longest { Err(Rejection::bad_request("text too long")) } else { Ok(value) }
+        };
+        let username = text(kind::USERNAME, 513)?;
+        let username = std::str::from_utf8(username).map_err(|_| Rejection::bad_request("USERNAME is not UTF-8"))?;
+        Ok(Some(Proof {
+            username,
+            realm: text(kind::REALM, 763)?,
+            nonce: text(kind::NONCE, 763)?,
+            integrity: found.value,
+            integrity_at: found.offset,
+        }))
+    }
+
+    /// The comprehension-required attributes that this server doesn't know, without repetition, 16 at most.
+    pub(super) fn unknown(&self) -> Vec<u16> {
+        let mut unknown = Vec::new();
+        for attribute in self.counting() {
+            let strange = attribute.kind < 0x8000 && !kind::KNOWN.contains(&attribute.kind);
+            if strange && !unknown.contains(&attribute.kind) && unknown.len() < 16 {
+                unknown.push(attribute.kind);
+            }
+        }
+        unknown
+    }
+
+    /// REQUESTED-TRANSPORT's protocol number (RFC 8656, section 18.8).
+    ///
+    /// # Errors
+    ///
+    /// 400 when missing or misshapen.
+    pub(super) fn requested_transport(&self) -> Result<u8, Rejection> {
+        match self.value(kind::REQUESTED_TRANSPORT) {
+            Some([protocol, _, _, _]) => Ok(*protocol),
+            Some(_) | None => Err(Rejection::bad_request("REQUESTED-TRANSPORT")),
+        }
+    }
+
+    /// REQUESTED-ADDRESS-FAMILY (RFC 8656, section 18.6).
+    ///
+    /// # Errors
+    ///
+    /// 400 when misshapen, 440 for a family that nobody knows.
+    pub(super) fn requested_family(&self) -> Result<Option<Family>, Rejection> {
+        match self.value(kind::REQUESTED_ADDRESS_FAMILY) {
+            None => Ok(None),
+            Some([1, _, _, _]) => Ok(Some(Family::V4)),
+            Some([2, _, _, _]) => Ok(Some(Family::V6)),
+            Some([_, _, _, _]) => Err(Rejection::FAMILY_NOT_SUPPORTED),
+            Some(_) => Err(Rejection::bad_request("REQUESTED-ADDRESS-FAMILY")),
+        }
+    }
+
+    /// EVEN-PORT; true when the next port is to be reserved (RFC 8656, section 18.5).
+    ///
+    /// # Errors
+    ///
+    /// 400 when misshapen.
+    pub(super) fn even_port(&self) -> Result<Option<bool>, Rejection> {
+        match self.value(kind::EVEN_PORT) {
+            None => Ok(None),
+            Some([flags]) => Ok(Some(flags & 0x80 != 0)),
+            Some(_) => Err(Rejection::bad_request("EVEN-PORT")),
+        }
+    }
+
+    /// RESERVATION-TOKEN (RFC 8656, section 18.10).
+    ///
+    /// # Errors
+    ///
+    /// 400 when misshapen.
+    pub(super) fn reservation_token(&self) -> Result<Option<[u8; 8]>, Rejection> {
+        self.value(kind::RESERVATION_TOKEN)
+            .map(|value| value.try_into().map_err(|_| Rejection::bad_request("RESERVATION-TOKEN")))
+            .transpose()
+    }
+
+    /// LIFETIME in seconds (RFC 8656, section 18.2).
+    ///
+    /// # Errors
+    ///
+    /// 400 when misshapen.
+    pub(super) fn lifetime(&self) -> Result<Option<u32>, Rejection> {
+        self.value(kind::LIFETIME)
+            .map(|value| value.try_into().map(u32::from_be_bytes).map_err(|_| Rejection::bad_request("LIFETIME")))
+            .transpose()
+    }
+
+    /// CHANNEL-NUMBER, one of [`CHANNELS`] (RFC 8656, section 18.1).
+    ///
+    /// # Errors
+    ///
+    /// 400 when missing, misshapen or out of range.
+    pub(super) fn channel_number(&self) -> Result<u16, Rejection> {
+        match self.value(kind::CHANNEL_NUMBER) {
+            Some([n0, n1, _, _]) => Some(u16::from_be_bytes([*n0, *n1])),
+            Some(_) | None => None,
+        }
+        .filter(|number| CHANNELS.contains(number))
+        .ok_or(Rejection::bad_request("CHANNEL-NUMBER"))
+    }
+
+    /// Every XOR-PEER-ADDRESS, canonical, at least one.
+    ///
+    /// # Errors
+    ///
+    /// 400 when none is there or one is misshapen.
+    pub(super) fn peers(&self) -> Result<Vec<PeerAddr>, Rejection> {
+        let misshapen = Rejection::bad_request("XOR-PEER-ADDRESS");
+        let id = self.stun.transaction_id();
+        let peers: Result<Vec<_>, _> = self
+            .counting()
+            .filter(|attribute| attribute.kind == kind::XOR_PEER_ADDRESS)
+            .map(|attribute| xor_address(attribute.value, id).map(PeerAddr::new).ok_or(misshapen.clone()))
+            .collect();
+        peers.and_then(|peers| if peers.is_empty() { Err(misshapen) } else { Ok(peers) })
+    }
+
+    fn value(&self, kind: u16) -> Option<&'a [u8]> {
+        self.attribute(kind).map(|attribute| attribute.value)
+    }
+
+    fn attribute(&self, kind: u16) -> Option<Attribute<'a>> {
+        self.counting().find(|attribute| attribute.kind == kind)
+    }
+
+    /// Up to and with MESSAGE-INTEGRITY (RFC 8489, section 14.5).
+    fn counting(&self) -> impl Iterator<Item = Attribute<'a>> {
+        let mut over = false;
+        self.stun.attributes().take_while(move |attribute| {
+            let counts = !over;
+            over |= attribute.kind == kind::MESSAGE_INTEGRITY;
+            counts
+        })
+    }
+}
+
+/// Attribute types of requests (RFC 8489, section 18.3; RFC 8656, section 18).
+mod kind {
+    pub(super) const USERNAME: u16 = 0x0006;
+    pub(super) const MESSAGE_INTEGRITY: u16 = 0x0008;
+    pub(super) const CHANNEL_NUMBER: u16 = 0x000C;
+    pub(super) const LIFETIME: u16 = 0x000D;
+    pub(super) const XOR_PEER_ADDRESS: u16 = crate::wire::attr::XOR_PEER_ADDRESS;
+    pub(super) const REALM: u16 = 0x0014;
+    pub(super) const NONCE: u16 = 0x0015;
+    pub(super) const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
+    pub(super) const EVEN_PORT: u16 = 0x0018;
+    pub(super) const REQUESTED_TRANSPORT: u16 = 0x0019;
+    pub(super) const RESERVATION_TOKEN: u16 = 0x0022;
+
+    /// Comprehension-required types that are understood, if only to ignore them where they mean nothing:
+    /// MAPPED-ADDRESS, ERROR-CODE, UNKNOWN-ATTRIBUTES, DATA, XOR-RELAYED-ADDRESS, MESSAGE-INTEGRITY-SHA256 and
+    /// XOR-MAPPED-ADDRESS besides those above. DONT-FRAGMENT is not among them (see `turn/mod.rs`).
+    pub(super) const KNOWN: &[u16] = &[
+        0x0001,
+        USERNAME,
+        MESSAGE_INTEGRITY,
+        0x0009,
+        0x000A,
+        CHANNEL_NUMBER,
+        LIFETIME,
+        XOR_PEER_ADDRESS,
+        0x0013,
+        REALM,
+        NONCE,
+        0x0016,
+        REQUESTED_ADDRESS_FAMILY,
+        EVEN_PORT,
+        REQUESTED_TRANSPORT,
+        0x001C,
+        0x0020,
+        RESERVATION_TOKEN,
+    ];
+}

@@ -1,0 +1,304 @@
+//! WebSocket upgrades: who may have one, the handshake, and the hand-over to the gateway.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::HeaderName;
+use axum::http::Method;
+use axum::http::StatusCode;
+use axum::http::Uri;
+use axum::http::Version;
+use axum::http::header;
+use axum::response::AppendHeaders;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use axum::routing::any;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_util::task::TaskTracker;
+
+use crate::gateway;
+use crate::gateway::json;
+use crate::gateway::json::Dialect;
+use crate::rate::Rate;
+use crate::rate::TokenBucket;
+use crate::signaling::connections::Admitted;
+use crate::signaling::connections::Connections;
+use crate::signaling::connections::Refused;
+use crate::signaling::session::Visitor;
+use crate::web::connection::Connection;
+use crate::web::connection::RequestHost;
+
+/// From where a page may open a WebSocket here.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    /// Our own name; empty: none.
+    pub public_host: String,
+    /// The addresses of this machine, and those it is reached by.
+    pub addresses: HashSet<IpAddr>,
+    /// Further origins such as `https://example.org`, in lower case; `*` for any.
+    pub allowed: Vec<String>,
+    /// Whether clients that are no browsers, and so say no origin, are refused.
+    pub required: bool,
+}
+
+/// What the upgrade needs; cheap to copy.
+#[derive(Clone)]
+pub struct State(Arc<Inner>);
+
+struct Inner {
+    origins: Origins,
+    connections: Arc<Connections>,
+    gateway: Arc<gateway::Context>,
+    tasks: TaskTracker,
+    log_lines: Mutex<Option<TokenBucket>>,
+}
+
+/// How often a refused origin is logged: anybody can have one refused.
+const LOG_LINES: Rate = Rate { per_second: 0.1, burst: 3.0 };
+/// How much of a refused origin is logged.
+const LOGGED_CHARS: usize = 100;
+
+impl State {
+    /// Upgrades are for `origins`, counted in `connections`, served by `gateway` in a task of `tasks` each.
+    pub fn new(
+        origins: Origins,
+        connections: Arc<Connections>,
+        gateway: Arc<gateway::Context>,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self(Arc::new(Inner { origins, connections, gateway, tasks, log_lines: Mutex::default() }))
+    }
+}
+
+/// The paths that are WebSockets only.
+pub fn routes(state: State) -> Router {
+    let handler = any(move |request| async move { upgrade(&state, request) });
+    Router::new().route("/ws", handler.clone()).route(STRINGS_PATH, handler)
+}
+
+/// Where the strings dialect is spoken; everywhere else it is objects.
+const STRINGS_PATH: &str = "/websocketRTC";
+
+/// Whether a request asks for a WebSocket.
+pub fn is_upgrade(headers: &HeaderMap) -> bool {
+    has_token(headers, &header::UPGRADE, "websocket")
+}
+
+/// Makes a WebSocket of a request, or says why not.
+pub fn upgrade(state: &State, mut request: Request) -> Response {
+    let visit = handshake(&request).and_then(|accept| Ok((accept, state.0.admit(&request)?)));
+    let (accept, (connection, host, admitted)) = match visit {
+        Ok(visit) => visit,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let dialect = if request.uri().path() == STRINGS_PATH { Dialect::Strings } else { Dialect::Objects };
+    let visitor = Visitor { host, source: connection.remote.ip() };
+    let gateway = Arc::clone(&state.0.gateway);
+    let upgraded = hyper::upgrade::on(&mut request);
+    state.0.tasks.spawn(async move {
+        if let Ok(upgraded) = upgraded.await {
+            json::serve(gateway, visitor, dialect, TokioIo::new(upgraded)).await;
+        }
+        drop(admitted);
+    });
+    let headers = [
+        (header::CONNECTION, "upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// The answer to the client's key, when it asked as it should (RFC 6455, section 4.2.1).
+fn handshake(request: &Request) -> Result<String, Refusal> {
+    let headers = request.headers();
+    if !is_upgrade(headers) || !has_token(headers, &header::CONNECTION, "upgrade") {
+        let header = Some((header::UPGRADE, "websocket"));
+        return Err(Refusal { status: StatusCode::UPGRADE_REQUIRED, header, why: "this is a WebSocket" });
+    }
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "a WebSocket begins with an HTTP/1.1 GET"));
+    }
+    if only(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
+        let header = Some((header::SEC_WEBSOCKET_VERSION, "13"));
+        return Err(Refusal { status: StatusCode::UPGRADE_REQUIRED, header, why: "version 13 is spoken here" });
+    }
+    match only(headers, &header::SEC_WEBSOCKET_KEY) {
+        Some(key) if BASE64_STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) => {
+            Ok(derive_accept_key(key.as_bytes()))
+        }
+        Some(_) | None => Err(Refusal::new(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be 16 bytes in Base64")),
+    }
+}
+
+/// Why there is no WebSocket.
+struct Refusal {
+    status: StatusCode,
+    header: Option<(HeaderName, &'static str)>,
+    why: &'static str,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, why: &'static str) -> Self {
+        Self { status, header: None, why }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let text = (header::CONTENT_TYPE, "text/plain; charset=utf-8");
+        (self.status, AppendHeaders(self.header.into_iter().chain([text])), self.why).into_response()
+    }
+}
+
+impl Origins {
+    /// Whether the page that asks may, on a connection to our address `local`; the origin, if not.
+    ///
+    /// Never compared with the Host header: a page that has its own name resolve to our address (DNS rebinding) sends
+    /// its name there, too.
+    fn check(&self, headers: &HeaderMap, local: IpAddr) -> Result<(), String> {
+        let any = self.allowed.iter().any(|allowed| allowed == "*");
+        let Some(value) = headers.get(header::ORIGIN) else {
+            return if self.required { Err("none".into()) } else { Ok(()) };
+        };
+        let origin = only(headers, &header::ORIGIN).map(str::to_ascii_lowercase);
+        if any || origin.is_some_and(|origin| self.is_allowed(&origin, local)) {
+            return Ok(());
+        }
+        Err(value.as_bytes().escape_ascii().to_string().chars().take(LOGGED_CHARS).collect())
+    }
+
+    fn is_allowed(&self, origin: &str, local: IpAddr) -> bool {
+        let Ok(uri) = origin.parse::<Uri>() else { return false };
+        // `null` has no scheme.
+        let (Some(_), Some(host)) = (uri.scheme(), uri.host()) else { return false };
+        if self.allowed.iter().any(|allowed| allowed == origin) {
+            return true;
+        }
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        match bare.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) => ip.is_loopback() || ip == local || self.addresses.contains(&ip),
+            Err(_) => host == "localhost" || host.eq_ignore_ascii_case(&self.public_host),
+        }
+    }
+}
+
+impl Inner {
+    /// Lets one more connection in: where it comes from, by which host, and its place.
+    fn admit(&self, request: &Request) -> Result<(Connection, String, Admitted), Refusal> {
+        let extensions = request.extensions();
+        let (Some(&connection), Some(RequestHost(host))) = (extensions.get::<Connection>(), extensions.get()) else {
+            debug_assert!(false, "the listener says of every request where it came from");
+            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "this connection came from nowhere"));
+        };
+        if let Err(origin) = self.origins.check(request.headers(), connection.local.ip()) {
+            self.log_refused(&origin);
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin isn't among http.allowed_origins"));
+        }
+        let admitted = self.connections.admit(connection.remote.ip()).map_err(|refused| match refused {
+            Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
+            Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+        })?;
+        Ok((connection, host.clone(), admitted))
+    }
+
+    fn log_refused(&self, origin: &str) {
+        let now = self.gateway.clock.now().monotonic;
+        let mut lines = self.log_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.get_or_insert_with(|| TokenBucket::new(LOG_LINES, now)).take(LOG_LINES, now) {
+            tracing::warn!(origin, "WebSocket refused: add the page's origin to http.allowed_origins to let it in");
+        }
+    }
+}
+
+/// The value of a header that may stand once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    if values.next().is_some() { None } else { Some(value.trim()) }
+}
+
+/// Whether a header that is a list has `token`, in any case.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|value| value.trim().eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(origins: &Origins, origin: &str) -> bool {
+        let headers = HeaderMap::from_iter([(header::ORIGIN, origin.parse().unwrap())]);
+        origins.check(&headers, [10, 0, 0, 7].into()).is_ok()
+    }
+
+    #[test]
+    fn pages_of_this_host_are_let_in_on_any_port_and_others_are_not() {
+        let origins = Origins {
+            public_host: "call.example.org".into(),
+            addresses: HashSet::from(["198.51.100.2".parse().unwrap(), "2001:db8::2".parse().unwrap()]),
+            ..Origins::default()
+        };
+
+        for good in [
+            "https://call.example.org",
+            "https://CALL.example.org:8443",
+            "http://localhost:3000",
+            "http://127.0.0.1",
+            "https://[::1]:8443",
+            "https://10.0.0.7:8443",
+            "https://198.51.100.2",
+            "https://[2001:db8::2]",
+        ] {
+            assert!(check(&origins, good), "{good}");
+        }
+        for bad in [
+            "null",
+            "",
+            "https://example.org",
+            "https://call.example.org.evil.com",
+            "https://evil.com/?call.example.org",
+            "https://localhost.evil.com",
+            "https://10.0.0.8",
+            "https://[2001:db8::3]",
+            "localhost:",
+            "https://",
+            "file://",
+        ] {
+            assert!(!check(&origins, bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn further_origins_are_let_in_and_a_star_lets_in_all() {
+        let allowed =
+            |list: &[&str]| Origins { allowed: list.iter().map(ToString::to_string).collect(), ..Origins::default() };
+
+        assert!(check(&allowed(&["https://a.org"]), "https://A.org"));
+        assert!(!check(&allowed(&["https://a.org"]), "http://a.org"));
+        assert!(check(&allowed(&["*"]), "null"));
+    }
+
+    #[test]
+    fn no_origin_is_fine_unless_one_is_required() {
+        let required = Origins { required: true, ..Origins::default() };
+        let local = [10, 0, 0, 7].into();
+
+        assert!(Origins::default().check(&HeaderMap::new(), local).is_ok());
+        assert!(required.check(&HeaderMap::new(), local).is_err());
+    }
+}

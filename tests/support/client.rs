@@ -1,0 +1,164 @@
+//! A WebSocket client that speaks our JSON protocol, frame by frame.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use futures_util::StreamExt;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::ServerCertVerified;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::ServerName;
+use rustls::pki_types::UnixTime;
+use serde_json::Value;
+use serde_json::json;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::Response;
+
+/// No event of these tests takes this long on a working server, however loaded the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a WebSocket can run over.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+/// A client of our JSON protocol, in either dialect.
+pub(crate) struct Client {
+    pub(crate) socket: WebSocketStream<Box<dyn Io>>,
+}
+
+impl Client {
+    pub(crate) async fn connect(addr: SocketAddr, path: &str) -> Self {
+        Self::over(TcpStream::connect(addr).await.unwrap(), path, &[]).await.unwrap()
+    }
+
+    /// Upgrades a stream, or says with which status the server refuses.
+    pub(crate) async fn over(io: impl Io + 'static, path: &str, headers: &[(&'static str, &str)]) -> Result<Self, u16> {
+        let mut request = format!("ws://localhost{path}").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let io: Box<dyn Io> = Box::new(io);
+        match tokio_tungstenite::client_async(request, io).await {
+            Ok((socket, _)) => Ok(Self { socket }),
+            Err(tungstenite::Error::Http(response)) => Err(Response::status(&response).as_u16()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub(crate) async fn sign_in(addr: SocketAddr, path: &str, name: &str) -> Self {
+        let mut client = Self::connect(addr, path).await;
+        let reply = client.log_in(name).await;
+        assert_eq!(reply["success"], true, "{reply}");
+        client
+    }
+
+    pub(crate) async fn log_in(&mut self, name: &str) -> Value {
+        self.send(&json!({ "type": "login", "name": name })).await;
+        loop {
+            let reply = self.hear().await;
+            if reply["type"] == "login" {
+                return reply;
+            }
+        }
+    }
+
+    pub(crate) async fn send(&mut self, frame: &Value) {
+        self.send_raw(Message::text(frame.to_string())).await;
+    }
+
+    pub(crate) async fn send_raw(&mut self, message: Message) {
+        self.socket.send(message).await.unwrap();
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<Message> {
+        tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("something comes").and_then(Result::ok)
+    }
+
+    /// The next frame, which is JSON.
+    pub(crate) async fn hear(&mut self) -> Value {
+        loop {
+            let message = self.next().await.expect("the connection is open");
+            if message.is_text() {
+                return serde_json::from_str(message.to_text().unwrap()).unwrap();
+            }
+            assert!(message.is_ping(), "{message:?}");
+        }
+    }
+
+    /// Reads to the end: every frame, and the code that closed.
+    pub(crate) async fn hear_out(&mut self) -> (Vec<Value>, Option<u16>) {
+        let mut frames = Vec::new();
+        while let Some(message) = self.next().await {
+            if let Message::Close(close) = message {
+                return (frames, close.map(|close| close.code.into()));
+            }
+            if message.is_text() {
+                frames.push(serde_json::from_str(message.to_text().unwrap()).unwrap());
+            }
+        }
+        (frames, None)
+    }
+
+    /// Whether it is there, and nothing came before its answer.
+    pub(crate) async fn is_served(&mut self) {
+        self.send(&json!({ "type": "ping" })).await;
+        assert_eq!(self.hear().await, json!({ "type": "pong" }));
+    }
+}
+
+/// TLS that takes any certificate.
+pub(crate) fn tls() -> TlsConnector {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate));
+    TlsConnector::from(Arc::new(builder.with_no_client_auth()))
+}
+
+/// The certificate is self-signed, and not what is tested here.
+#[derive(Debug)]
+struct AnyCertificate;
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,192 @@
+//! The real binary, started on free ports with a configuration of its own, and stopped when the test is over.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::ChildStdout;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+pub(crate) mod client;
+
+/// A running server. It ends when this is dropped.
+pub(crate) struct Server {
+    child: Child,
+    banner: String,
+    home: Option<TempDir>,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts the binary with `toml` as its whole configuration, in a new directory.
+    pub(crate) fn start(toml: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut server = Self::start_in(home.path(), toml);
+        server.home = Some(home);
+        server
+    }
+
+    /// Starts it with its configuration and state in `home`.
+    pub(crate) fn start_in(home: &Path, toml: &str) -> Self {
+        let file = home.join("throughway.toml");
+        std::fs::write(&file, toml).unwrap();
+        let log = home.join("log");
+        let mut child = program()
+            .arg("--config")
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let banner = read_banner(child.stdout.take().unwrap());
+        let server = Self { child, banner, home: None, log };
+        assert!(server.banner.contains("\nReady"), "it did not start: {}{}", server.banner, server.log());
+        server
+    }
+
+    /// What it said on stdout, up to `Ready`.
+    pub(crate) fn banner(&self) -> &str {
+        &self.banner
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The first address that serves `https, wss`.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.listener("tcp", "https")
+    }
+
+    /// The first address that serves `http, ws`.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.listener("tcp", "http,")
+    }
+
+    /// The first address that serves `stun, turn` over UDP.
+    pub(crate) fn udp(&self) -> SocketAddr {
+        self.listener("udp", "stun")
+    }
+
+    /// The address that serves `metrics`.
+    pub(crate) fn metrics_addr(&self) -> SocketAddr {
+        self.listener("tcp", "metrics")
+    }
+
+    /// Its counters, as scraped.
+    pub(crate) async fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.metrics_addr()).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// One line of its counters, by name and labels.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let all = self.metrics().await;
+        let line = all.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in:\n{all}")).parse().unwrap()
+    }
+
+    /// Waits until a counter stands at `value`.
+    pub(crate) async fn metric_becomes(&self, name: &str, value: u64) {
+        let became = async {
+            while self.metric(name).await != value {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, became).await.is_err() {
+            panic!("{name} stays at {} instead of {value}", self.metric(name).await);
+        }
+    }
+
+    /// How many datagrams were dropped, for whatever reason.
+    pub(crate) async fn drops(&self) -> u64 {
+        let all = self.metrics().await;
+        let dropped = all.lines().filter(|line| line.starts_with("throughway_dropped_total{"));
+        dropped.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+    }
+
+    /// Its process number.
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    /// Asks it to end (SIGTERM); how it ended, and how long that took.
+    pub(crate) fn terminate(mut self) -> (ExitStatus, Duration) {
+        let began = now();
+        nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
+        let status = self.child.wait().unwrap();
+        (status, now() - began)
+    }
+
+    fn listener(&self, transport: &str, serves: &str) -> SocketAddr {
+        let line = |line: &str| {
+            let (first, rest) = line.trim_start().split_once(' ')?;
+            let (addr, served) = rest.trim_start().split_once(' ')?;
+            (first == transport && served.trim_start().starts_with(serves)).then(|| addr.parse().unwrap())
+        };
+        let found = self.banner.lines().find_map(line);
+        found.unwrap_or_else(|| panic!("nothing serves {serves} over {transport}:\n{}", self.banner))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary, with nothing of this process's environment that would change what it does.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_throughway"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("THROUGHWAY__") || name == "STATE_DIRECTORY") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Everything up to the line that begins with `Ready`, or to the end of a process that doesn't get there.
+fn read_banner(mut stdout: ChildStdout) -> String {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let mut part = [0; 1024];
+        while let Ok(count @ 1..) = stdout.read(&mut part) {
+            text.extend_from_slice(&part[..count]);
+            if text.windows(6).any(|window| window == b"\nReady") && text.ends_with(b"\n") {
+                break;
+            }
+        }
+        // The test may have given up.
+        let _ = sender.send(String::from_utf8(text).unwrap());
+    });
+    receiver.recv_timeout(START_WITHIN).unwrap_or_else(|_| "it said nothing in time".to_owned())
+}
+
+/// How long something may take to become true.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a start may take on a loaded machine.
+const START_WITHIN: Duration = Duration::from_secs(30);
+
+#[expect(clippy::disallowed_methods, reason = "a test measures how long the real process takes")]
+fn now() -> Instant {
+    Instant::now()
+}
