@@ -186,7 +186,7 @@ tables! {
         /// Bytes that wait for a slow reader.
         queue_bytes: Size<1024, { 64 << 20 }> = Size::bytes(256 << 10),
         /// How long a connection may take to sign in.
-        sign_in_within: Span<SECOND, { 10 * 60 * SECOND }> = Span::milliseconds(10 * SECOND),
+        sign_in_within: Span<SECOND, { 10 * 60 * SECOND }> = Span::milliseconds(120 * SECOND),
         /// How often a connection is pinged.
         ping_every: Span<SECOND, HOUR> = Span::milliseconds(20 * SECOND),
         /// Silence after which a connection is gone.

@@ -90,6 +90,8 @@ struct Grants {
 struct Grant {
     member: String,
     expires: Duration,
+    /// Whether anybody has come with it.
+    claimed: bool,
 }
 
 /// How long a minted credential is good for.
@@ -126,6 +128,15 @@ impl Credentials {
         Ok(IceCredential { username, password, lifetime: LIFETIME })
     }
 
+    /// Forgets whose `session` is, once that has ended, unless somebody has come with a credential of it: signing in
+    /// and out again leaves nothing behind. The credential stays good, as that of a foreign one.
+    pub fn forget(&self, session: &str) {
+        let mut grants = self.grants();
+        if grants.by_session.get(session).is_some_and(|grant| !grant.claimed) {
+            grants.remove(session);
+        }
+    }
+
     /// What would prove `username`, and what it would be counted as.
     pub fn claim(&self, username: &str, now: Now) -> Claim {
         if let Some(password) = self.users.get(username) {
@@ -137,8 +148,11 @@ impl Credentials {
             return Claim { identity, passwords: vec![password(&self.nobody, username)], standing: Standing::Unknown };
         };
         let standing = if expiry <= now.unix { Standing::Expired } else { Standing::Good };
-        let identity = match self.grants().by_session.get(session) {
-            Some(grant) => Identity::Member(grant.member.clone()),
+        let identity = match self.grants().by_session.get_mut(session) {
+            Some(grant) => {
+                grant.claimed = true;
+                Identity::Member(grant.member.clone())
+            }
             None => Identity::Foreign(session.to_owned()),
         };
         let passwords = self.secrets.iter().map(|secret| password(secret, username)).collect();
@@ -152,22 +166,23 @@ impl Credentials {
 
 impl Grants {
     fn put(&mut self, session: &str, member: &str, expires: Duration, now: Now) -> Result<(), Full> {
-        while let Some((expiry, session)) = self.by_expiry.pop_first() {
-            if expiry > now.unix {
-                self.by_expiry.insert((expiry, session));
-                break;
-            }
-            self.by_session.remove(&session);
+        while let Some((_, expired)) = self.by_expiry.first().filter(|(expiry, _)| *expiry <= now.unix).cloned() {
+            self.remove(&expired);
         }
-        if self.by_session.len() >= MAX_GRANTS && !self.by_session.contains_key(session) {
+        let earlier = self.remove(session);
+        if self.by_session.len() >= MAX_GRANTS {
             return Err(Full);
         }
-        let grant = Grant { member: member.to_owned(), expires };
-        if let Some(earlier) = self.by_session.insert(session.to_owned(), grant) {
-            self.by_expiry.remove(&(earlier.expires, session.to_owned()));
-        }
+        let claimed = earlier.is_some_and(|grant| grant.claimed);
+        self.by_session.insert(session.to_owned(), Grant { member: member.to_owned(), expires, claimed });
         self.by_expiry.insert((expires, session.to_owned()));
         Ok(())
+    }
+
+    fn remove(&mut self, session: &str) -> Option<Grant> {
+        let grant = self.by_session.remove(session)?;
+        self.by_expiry.remove(&(grant.expires, session.to_owned()));
+        Some(grant)
     }
 }
 
@@ -248,6 +263,22 @@ mod tests {
             assert_eq!(claim.passwords.len(), 1);
         }
         assert_eq!(credentials.claim("alice", now).identity, Identity::User("alice".into()));
+    }
+
+    #[test]
+    fn a_session_that_ends_is_forgotten_unless_its_credential_was_used() {
+        let credentials = with_secrets(&[]);
+        let now = Clock::system().now();
+        let [used, unused] = ["used", "unused"].map(|session| credentials.mint(session, "m", now).unwrap().username);
+        credentials.claim(&used, now);
+
+        credentials.forget("used");
+        credentials.forget("unused");
+        credentials.forget("nobody's");
+
+        assert_eq!(credentials.claim(&used, now).identity, Identity::Member("m".into()));
+        assert_eq!(credentials.claim(&unused, now).identity, Identity::Foreign("unused".into()));
+        assert_eq!(credentials.claim(&unused, now).standing, Standing::Good);
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Default for Limits {
             messages: Rate { per_second: 50.0, burst: 200.0 },
             bad_frames: 3,
             queue: Capacity::default(),
-            sign_in_within: Duration::from_secs(10),
+            sign_in_within: Duration::from_secs(120),
             ping_every: Duration::from_secs(20),
             gone_after: Duration::from_secs(45),
         }

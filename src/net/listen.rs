@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::Once;
 use std::time::Duration;
 
 use socket2::Domain;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
 use super::gate::Permit;
+use crate::clock::Clock;
 
 /// An address that cannot be listened on, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -99,11 +101,10 @@ pub async fn accept(
     stop: CancellationToken,
     mut each: impl FnMut(TcpStream, Permit),
 ) {
-    let mut quiet = false;
+    let mut warned = None;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, remote)) => {
-                quiet = false;
                 let Some(permit) = gate.enter(remote.ip()) else { continue };
                 // Small answers leave at once; a socket that refuses the option is as good.
                 let _ = stream.set_nodelay(true);
@@ -112,9 +113,10 @@ pub async fn accept(
             Err(error) if is_of_connection(&error) => (),
             Err(error) => {
                 // Out of files or memory: the next accept would fail the same way at once.
-                if !quiet {
+                let now = Clock::system().now().monotonic;
+                if warned.is_none_or(|warned| now.saturating_duration_since(warned) >= WARN_EVERY) {
                     tracing::warn!(%error, "cannot accept connections; raise the limit of open files (ulimit -n)");
-                    quiet = true;
+                    warned = Some(now);
                 }
                 tokio::time::sleep(BREATH).await;
             }
@@ -126,6 +128,8 @@ pub async fn accept(
 const BACKLOG: i32 = 1024;
 /// How long to wait when the system has no room for another connection.
 const BREATH: Duration = Duration::from_millis(50);
+/// How often that is worth a line.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Whether an accept failed because of the one connection it would have given.
 fn is_of_connection(error: &io::Error) -> bool {
@@ -154,7 +158,7 @@ fn bind_families(addr: SocketAddr, kind: Type, protocol: Protocol) -> Result<Vec
         match one(SocketAddr::new(addr.ip(), port), kind, protocol) {
             Ok(v6) => return Ok(vec![v4, v6]),
             Err((_, error)) if has_no_ipv6(&error) => {
-                tracing::info!(port, "this host has no IPv6: listening on IPv4 only");
+                NO_IPV6.call_once(|| tracing::info!("this host has no IPv6: [::] stands for IPv4 only"));
                 return Ok(vec![v4]);
             }
             Err((_, error)) if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => (),
@@ -162,6 +166,9 @@ fn bind_families(addr: SocketAddr, kind: Type, protocol: Protocol) -> Result<Vec
         }
     }
 }
+
+/// Said once, however many listeners it is true of.
+static NO_IPV6: Once = Once::new();
 
 /// How often a free port is looked for that both families have.
 const PORT_TRIES: u32 = 16;

@@ -108,8 +108,7 @@ impl Session {
     ///
     /// [`Full`], when too many sessions hold credentials.
     pub fn ice(&self, now: Now) -> Result<Ice, Full> {
-        let short = self.id.get(..TURN_CHARS).unwrap_or(&self.id);
-        let credential = self.sessions.credentials.mint(short, self.name(), now)?;
+        let credential = self.sessions.credentials.mint(self.turn_name(), self.name(), now)?;
         let servers = self.sessions.served.ice_servers(&self.host, &credential);
         Ok(Ice { servers, lifetime: credential.lifetime })
     }
@@ -136,11 +135,16 @@ impl Session {
     pub fn leave_all(&self) {
         self.sessions.hub().leave_all(&self.name);
     }
+
+    fn turn_name(&self) -> &str {
+        self.id.get(..TURN_CHARS).unwrap_or(&self.id)
+    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.sessions.hub().sign_out(&self.name);
+        self.sessions.credentials.forget(self.turn_name());
         tracing::debug!(session = self.id, "signed out");
     }
 }

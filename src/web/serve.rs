@@ -36,7 +36,9 @@ pub enum Service {
 
 /// How long a request's header may take; also how long an idle connection is kept.
 const HEADER_WITHIN: Duration = Duration::from_secs(10);
-/// How long an answer may still take when the process ends.
+/// How long a connection may speak HTTP: one that asks for much and reads nothing holds a file no longer than this.
+const HTTP_WITHIN: Duration = Duration::from_secs(120);
+/// How long an answer may still take at the end.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
 /// The longest request header taken.
 const MAX_HEADER: usize = 16 * 1024;
@@ -59,8 +61,10 @@ pub async fn serve(opened: Opened, service: Service, permit: Permit, stop: Cance
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         _ = serving.as_mut() => return,
-        () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = stop.cancelled() => (),
+        () = tokio::time::sleep(HTTP_WITHIN) => (),
     }
+    serving.as_mut().graceful_shutdown();
     // What the client did wrong, or that it left, is its own affair; so is an answer it doesn't read now.
     let _ = tokio::time::timeout(FINISH_WITHIN, serving).await;
 }
@@ -98,4 +102,62 @@ fn to_https(request: &Request<Incoming>, authority: Option<Authority>, connectio
         "Use https\n",
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::AsyncReadExt;
+    use tokio::io::AsyncWriteExt;
+    use tokio::io::DuplexStream;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::net::demux::Protocol;
+    use crate::net::gate;
+    use crate::net::gate::Gate;
+
+    /// A connection being served, seen from its client.
+    fn connect(gate: &std::sync::Arc<Gate>, stop: &CancellationToken) -> (DuplexStream, tokio::task::JoinHandle<()>) {
+        let (client, server) = tokio::io::duplex(1024);
+        let addr = "127.0.0.1:1".parse().unwrap();
+        let opened =
+            Opened { protocol: Protocol::Http, tls: false, remote: addr, local: addr, stream: Box::new(server) };
+        let routes = Router::new().route("/", get(async || "x".repeat(5000)));
+        let permit = gate.enter(addr.ip()).unwrap();
+        (client, tokio::spawn(serve(opened, Service::Routes(routes), permit, stop.clone())))
+    }
+
+    fn gate() -> std::sync::Arc<Gate> {
+        Gate::new(gate::Settings { total: 1, per_source: 1, exempt: Vec::new() })
+    }
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_let_go_of() {
+        let (mut client, serving) = connect(&gate(), &CancellationToken::new());
+        let began = Clock::system().now().monotonic;
+
+        client.write_all(&REQUEST.repeat(3)).await.unwrap();
+        serving.await.unwrap();
+
+        let took = Clock::system().now().monotonic - began;
+        assert!((HTTP_WITHIN..HTTP_WITHIN * 2).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_half_open_until_its_first_request_and_ends_with_the_process() {
+        let (gate, stop) = (gate(), CancellationToken::new());
+        let (mut client, serving) = connect(&gate, &stop);
+        assert!(gate.enter("192.0.2.1".parse().unwrap()).is_none());
+
+        client.write_all(REQUEST).await.unwrap();
+        client.read_exact(&mut [0; 100]).await.unwrap();
+
+        assert!(gate.enter("192.0.2.1".parse().unwrap()).is_some());
+        drop(client);
+        stop.cancel();
+        serving.await.unwrap();
+    }
 }

@@ -186,7 +186,7 @@ async fn partners_hear_leave_when_a_connection_breaks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_sign_in_within_10_s_is_closed() {
+async fn who_does_not_sign_in_within_two_minutes_is_closed() {
     let context = context(9.0);
     let began = context.clock.now().monotonic;
     let mut client = Client::connect(&context, Dialect::Objects).await;
@@ -194,7 +194,7 @@ async fn who_does_not_sign_in_within_10_s_is_closed() {
     let (_, code) = client.hear_out().await;
 
     assert_eq!(code, Some(4001));
-    assert_eq!(context.clock.now().monotonic - began, Duration::from_secs(10));
+    assert_eq!(context.clock.now().monotonic - began, Duration::from_secs(120));
 }
 
 #[tokio::test(start_paused = true)]
