@@ -155,7 +155,6 @@ function onOpen() {
 }
 
 function onClosed({ code, reason }) {
-  const reasonText = sentence(reason);
   const focused = $("call").contains(document.activeElement);
   $("text").disabled = true;
   $("send").disabled = true;
@@ -164,10 +163,15 @@ function onClosed({ code, reason }) {
   $("path").hidden = true;
   $("after").hidden = false;
   $("again").textContent = `Call ${call.name} again`;
-  if ($("log").childElementCount > 0) say(reasonText);
-  $("after-reason").textContent = reasonText;
-  $("after-reason").className = ["hung-up", "ended", "declined"].includes(code) ? "" : "error";
+  $("after-reason").textContent = sentence(reason);
+  $("after-reason").className = ["hung-up", "ended"].includes(code) ? "" : "error";
   if (focused) $("again").focus();
+  if ($("log").childElementCount > 0 || signal.state === "closed") return;
+  // Nothing was said: back to where they were called from.
+  $("to").value = call.name;
+  enterLobby();
+  $("to").select();
+  $("call-error").textContent = code === "hung-up" ? "" : sentence(reason);
 }
 
 function showPath({ relayed, protocol, local, remote, rtt }) {

@@ -103,8 +103,8 @@ test("a declined call says so and can be tried again", async () => {
 
   await bob.clicks("#reject");
 
-  await alice.sees("#after-reason", /bob declined/);
-  await alice.clicks("#again");
+  await alice.sees("#call-error", /bob declined/);
+  await alice.clicks("#call-button");
   await bob.sees("#incoming", /alice is calling you/);
 });
 
@@ -139,7 +139,7 @@ test("calling someone who is not here says so", async () => {
 
   await calls(alice, "nobody");
 
-  await alice.sees("#after-reason", /No member called nobody is here/);
+  await alice.sees("#call-error", /No member called nobody is here/);
 });
 
 test("a name that is taken is said to be taken, and another one works", async () => {
@@ -176,7 +176,7 @@ test("a member who is in a call is not disturbed by a third", async () => {
 
   await calls(carol, "alice");
 
-  await carol.sees("#after-reason", /alice declined/);
+  await carol.sees("#call-error", /alice declined/);
   await talks(alice, bob, "still here");
 });
 
