@@ -363,7 +363,6 @@ export class Call extends EventTarget {
   #options;
   #pc;
   /** Tells this call's frames from those of an earlier one with the same member. @type {string|undefined} */ #id;
-  #caller;
   /** @type {RTCDataChannel|undefined} */ #channel;
   /** @type {RTCIceCandidateInit[]} */ #candidates = [];
   /** @type {Map<string, RTCPeerConnectionIceErrorEvent>} */ #iceErrors = new Map();
@@ -388,13 +387,12 @@ export class Call extends EventTarget {
     this.#link = link;
     this.#options = options;
     this.name = name;
-    this.#caller = offer === undefined;
-    this.#id = this.#caller ? newId() : offer?.call;
-    this.state = this.#caller ? "calling" : "connecting";
-    this.#pc = new RTCPeerConnection(link.configuration());
-    this.#listen();
+    const caller = offer === undefined;
+    this.#id = caller ? newId() : offer?.call;
+    this.state = caller ? "calling" : "connecting";
+    this.#pc = this.#connection();
     this.#wait(PATIENCE_MS[this.state]);
-    if (this.#caller) this.#attach();
+    if (caller) this.#attach();
   }
 
   /** The connection underneath, to look at or to add tracks to. */
@@ -473,10 +471,11 @@ export class Call extends EventTarget {
     this.dispatchEvent(event("closed", { code, reason }));
   }
 
-  #listen() {
-    const pc = this.#pc;
-    pc.onnegotiationneeded = () => this.#do(() => this.#offer());
+  #connection() {
+    const pc = new RTCPeerConnection(this.#link.configuration());
+    pc.onnegotiationneeded = () => this.#do(() => this.#offer(pc));
     pc.onicecandidate = ({ candidate }) => {
+      if (pc !== this.#pc) return;
       if (candidate) this.#gathered.add(candidate.type ?? "");
       else this.#checkGathered();
       // The last one is passed on as the empty candidate that ends them (RFC 8838, section 13).
@@ -486,6 +485,7 @@ export class Call extends EventTarget {
     pc.onicecandidateerror = (problem) => this.#iceErrors.set(problem.url, problem);
     pc.onconnectionstatechange = () => this.#onConnectionState();
     pc.ontrack = ({ track, streams }) => this.dispatchEvent(event("track", { track, streams }));
+    return pc;
   }
 
   /** Adds what we send; on the called side after their offer, which then needs no second one. */
@@ -530,10 +530,11 @@ export class Call extends EventTarget {
     });
   }
 
-  async #offer() {
-    // Not stable: the event comes again once it is.
-    if (this.#pc.signalingState !== "stable") return;
-    await this.#pc.setLocalDescription();
+  /** @param {RTCPeerConnection} pc */
+  async #offer(pc) {
+    // Not stable: the event comes again once it is. Not ours any more: `#yield` put another in its place.
+    if (pc !== this.#pc || pc.signalingState !== "stable") return;
+    await pc.setLocalDescription();
     this.#describe();
   }
 
@@ -552,13 +553,27 @@ export class Call extends EventTarget {
   async #onOffer(offer) {
     const polite = this.#link.me < this.name;
     if (this.#pc.signalingState !== "stable" && !polite) return;
-    const first = !this.#caller && !this.#pc.remoteDescription;
-    if (this.state === "calling") this.#id = offer.call;
+    if (this.state === "calling") this.#yield(offer);
+    const first = !this.#pc.remoteDescription;
     await this.#describedBy(offer);
     this.#unsent = false;
     if (first) this.#attach();
     await this.#pc.setLocalDescription();
     this.#describe();
+  }
+
+  /**
+   * Their call becomes this one, with a connection of its own: Chromium can gather nothing more for good
+   * once a first offer was rolled back while it gathered.
+   * @param {any} offer
+   */
+  #yield(offer) {
+    if (this.#channel) this.#channel.onclose = null;
+    this.#pc.close();
+    this.#pc = this.#connection();
+    this.#gathered.clear();
+    this.#iceErrors.clear();
+    this.#id = offer.call;
   }
 
   /** @param {RTCSessionDescriptionInit} description */

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod ground;
 #[cfg(test)]
+mod layering;
+#[cfg(test)]
 mod relay;
 #[cfg(test)]
 mod signaling;

@@ -12,7 +12,8 @@ let browser;
 let people = [];
 
 before(async () => {
-  [server, browser] = await Promise.all([Server.start(), launch()]);
+  server = await Server.start();
+  browser = await launch();
 });
 
 after(async () => {
