@@ -111,8 +111,9 @@ impl App {
     /// [`StartError`], for the first thing that stands in the way. Nothing is left running then.
     pub async fn start(config: &Config, state: &Path) -> Result<Self, StartError> {
         let clock = Clock::system();
-        let files = host::raise_file_limit();
-        tracing::debug!(?files, "limit of open files");
+        if let Some(files) = host::raise_file_limit() {
+            tracing::debug!(files, "raised the limit of open files");
+        }
         let certificate = certificate(config, state, clock)?;
         let https = bind_tcp(&config.http.listen, "http.listen")?;
         let http = bind_tcp(&config.http.plain_listen, "http.plain_listen")?;
@@ -261,6 +262,9 @@ fn certificate(config: &Config, state: &Path, clock: Clock) -> Result<Arc<Server
             tls::Pair::self_signed(&state.join("certs"), &names(config), clock.now())?
         }
     };
+    if !pair.is_current(clock.now()) {
+        tracing::warn!("the certificate has expired or is not yet valid: browsers will refuse it");
+    }
     pair.into_server_config()
 }
 

@@ -202,6 +202,7 @@ async fn half_open_connections_from_one_source_are_capped_and_room_comes_back() 
 
     let mut fourth = TcpStream::connect(server.http()).await.unwrap();
     assert_eq!(read_all(&mut fourth).await, "", "closed at once, on every port");
+    assert!(server.log().contains("limits.half_open"), "{}", server.log());
     drop(held);
 
     let answered = async {

@@ -15,6 +15,7 @@ use socket2::Socket;
 use socket2::Type;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
@@ -101,11 +102,19 @@ pub async fn accept(
     stop: CancellationToken,
     mut each: impl FnMut(TcpStream, Permit),
 ) {
-    let mut warned = None;
+    let (mut crowded, mut starved) = (Seldom::default(), Seldom::default());
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, remote)) => {
-                let Some(permit) = gate.enter(remote.ip()) else { continue };
+                let Some(permit) = gate.enter(remote.ip()) else {
+                    if crowded.is_due() {
+                        tracing::warn!(
+                            "closed a connection at once: too many have asked for nothing yet; if they are no attack, \
+                             raise limits.half_open_per_source or limits.half_open"
+                        );
+                    }
+                    continue;
+                };
                 // Small answers leave at once; a socket that refuses the option is as good.
                 let _ = stream.set_nodelay(true);
                 each(stream, permit);
@@ -113,10 +122,8 @@ pub async fn accept(
             Err(error) if is_of_connection(&error) => (),
             Err(error) => {
                 // Out of files or memory: the next accept would fail the same way at once.
-                let now = Clock::system().now().monotonic;
-                if warned.is_none_or(|warned| now.saturating_duration_since(warned) >= WARN_EVERY) {
+                if starved.is_due() {
                     tracing::warn!(%error, "cannot accept connections; raise the limit of open files (ulimit -n)");
-                    warned = Some(now);
                 }
                 tokio::time::sleep(BREATH).await;
             }
@@ -128,8 +135,23 @@ pub async fn accept(
 const BACKLOG: i32 = 1024;
 /// How long to wait when the system has no room for another connection.
 const BREATH: Duration = Duration::from_millis(50);
-/// How often that is worth a line.
-const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// What is worth a line once a minute at most, because strangers can bring it about.
+#[derive(Default)]
+struct Seldom(Option<Instant>);
+
+impl Seldom {
+    const EVERY: Duration = Duration::from_secs(60);
+
+    fn is_due(&mut self) -> bool {
+        let now = Clock::system().now().monotonic;
+        let due = self.0.is_none_or(|last| now.saturating_duration_since(last) >= Self::EVERY);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
+}
 
 /// Whether an accept failed because of the one connection it would have given.
 fn is_of_connection(error: &io::Error) -> bool {

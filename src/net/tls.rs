@@ -133,6 +133,11 @@ impl Pair {
         Ok(Arc::new(config))
     }
 
+    /// Whether its time has begun and isn't over.
+    pub fn is_current(&self, now: Now) -> bool {
+        self.is_good_at(now.unix, now.unix)
+    }
+
     /// The names and addresses in the first certificate.
     fn names(&self) -> Vec<String> {
         let parsed = self.chain.first().and_then(|der| X509Certificate::from_der(der).ok());
