@@ -104,9 +104,9 @@ Object.assign(globalThis, { RTCPeerConnection: FakeConnection, WebSocket: FakeSo
 
 let signals = [];
 afterEach(() => {
-  mock.timers.reset();
   for (const signal of signals) signal.close();
   signals = [];
+  mock.timers.reset();
   FakeSocket.refuse = false;
 });
 
@@ -256,12 +256,12 @@ test("a refused sign-in is a typed error in plain words", async () => {
 });
 
 test("a lost connection signs in again with a growing pause, and a live call goes on", async () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
   const [alice, socket] = await connect("alice");
   let call;
   alice.addEventListener("call", (event) => (call = event.accept()));
   socket.say(offer("bob"));
   await settled();
-  mock.timers.enable({ apis: ["setTimeout"] });
   const before = FakeSocket.all.length;
   FakeSocket.refuse = true;
 
