@@ -482,7 +482,13 @@ export class Call extends EventTarget {
       const init = candidate ? candidate.toJSON() : { candidate: "", sdpMLineIndex: 0 };
       this.#tell("candidate", init);
     };
-    pc.onicecandidateerror = (problem) => this.#iceErrors.set(problem.url, problem);
+    pc.onicecandidateerror = (problem) => {
+      this.#iceErrors.set(problem.url, problem);
+      if (problem.errorCode === 701 || this.path) return;
+      // A refusal: gathering itself ends only once every other interface has timed out.
+      clearTimeout(this.#retry);
+      this.#retry = setTimeout(() => this.#checkGathered(), RETRY_MS);
+    };
     pc.onconnectionstatechange = () => this.#onConnectionState();
     pc.ontrack = ({ track, streams }) => this.dispatchEvent(event("track", { track, streams }));
     return pc;
@@ -642,7 +648,7 @@ export class Call extends EventTarget {
   /** With the relay alone there is nothing to wait for once it has given nothing but errors. */
   #checkGathered() {
     const relayOnly = this.#link.configuration().iceTransportPolicy === "relay";
-    if (!relayOnly || this.path || this.#gathered.size > 0 || this.#iceErrors.size === 0) return;
+    if (!relayOnly || this.state === "closed" || this.path || this.#gathered.size > 0 || this.#iceErrors.size === 0) return;
     this.#link.send({ type: "leave", name: this.name });
     this[end]("no-path", this.#whyNoPath());
   }
