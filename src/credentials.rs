@@ -1,9 +1,6 @@
 //! Time-limited TURN credentials, minted for signaling sessions and checked for TURN: the only thing both share.
 
-use std::collections::BTreeSet;
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use base64::Engine;
@@ -39,10 +36,11 @@ pub struct IceCredential {
 pub enum Identity {
     /// A static user.
     User(String),
-    /// A member signed in to this server.
-    Member(String),
-    /// Somebody to whom a back end with one of our secrets gave a credential.
-    Foreign(String),
+    /// The holder of a time-limited credential: what follows the expiry in its user name, or all of a bare one.
+    ///
+    /// For our own it is the session, not the member's name: as long as names are anyone's, whoever had one before must
+    /// not use up what its next bearer may have.
+    Holder(String),
 }
 
 /// What is known of a user name before its password is proven.
@@ -61,43 +59,21 @@ pub struct Claim {
 pub enum Standing {
     /// It is good now.
     Good,
-    /// Its expiry has passed.
-    Expired,
+    /// Its expiry has passed, so long ago.
+    Expired(Duration),
     /// No such user.
     Unknown,
 }
 
-/// No more grants can be held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many live credentials")]
-pub struct Full;
-
-/// Mints and checks credentials. Shared by signaling and TURN; each call is short and never waits for I/O.
+/// Mints and checks credentials. Shared by signaling and TURN; it keeps no record of what it minted.
 pub struct Credentials {
     secrets: Vec<hmac::Key>,
     users: HashMap<String, String>,
     nobody: hmac::Key,
-    grants: Mutex<Grants>,
-}
-
-/// Who holds a credential that is still good, by session.
-#[derive(Default)]
-struct Grants {
-    by_session: HashMap<String, Grant>,
-    by_expiry: BTreeSet<(Duration, String)>,
-}
-
-struct Grant {
-    member: String,
-    expires: Duration,
-    /// Whether anybody has come with it.
-    claimed: bool,
 }
 
 /// How long a minted credential is good for.
 pub const LIFETIME: Duration = Duration::from_secs(3600);
-/// How many sessions may hold a credential at once.
-pub const MAX_GRANTS: usize = 200_000;
 
 impl Credentials {
     /// Credentials under these secrets and users.
@@ -111,30 +87,14 @@ impl Credentials {
         if secrets.is_empty() {
             secrets.push(key(&random::<32>()));
         }
-        Self { secrets, users: settings.users, nobody: key(&random::<32>()), grants: Mutex::default() }
+        Self { secrets, users: settings.users, nobody: key(&random::<32>()) }
     }
 
-    /// A credential for `session` of `member`, good for [`LIFETIME`] from now. A session's earlier ones stay good.
-    ///
-    /// # Errors
-    ///
-    /// [`Full`], when [`MAX_GRANTS`] sessions hold one.
-    pub fn mint(&self, session: &str, member: &str, now: Now) -> Result<IceCredential, Full> {
-        let expires = now.unix + LIFETIME;
-        self.grants().put(session, member, expires, now)?;
-        let username = format!("{}:{session}", expires.as_secs());
-        let signer = self.secrets.first().unwrap_or(&self.nobody);
-        let password = password(signer, &username);
-        Ok(IceCredential { username, password, lifetime: LIFETIME })
-    }
-
-    /// Forgets whose `session` is, once that has ended, unless somebody has come with a credential of it: signing in
-    /// and out again leaves nothing behind. The credential stays good, as that of a foreign one.
-    pub fn forget(&self, session: &str) {
-        let mut grants = self.grants();
-        if grants.by_session.get(session).is_some_and(|grant| !grant.claimed) {
-            grants.remove(session);
-        }
+    /// A credential for `session`, good for [`LIFETIME`] from now. A session's earlier ones stay good.
+    pub fn mint(&self, session: &str, now: Now) -> IceCredential {
+        let username = format!("{}:{session}", (now.unix + LIFETIME).as_secs());
+        let password = password(self.secrets.first().unwrap_or(&self.nobody), &username);
+        IceCredential { username, password, lifetime: LIFETIME }
     }
 
     /// What would prove `username`, and what it would be counted as.
@@ -143,56 +103,24 @@ impl Credentials {
             let identity = Identity::User(username.to_owned());
             return Claim { identity, passwords: vec![password.clone()], standing: Standing::Good };
         }
-        let Some((expiry, session)) = expiry_and_session(username) else {
-            let identity = Identity::Foreign(String::new());
+        let Some((expiry, holder)) = expiry_and_holder(username) else {
+            let identity = Identity::Holder(String::new());
             return Claim { identity, passwords: vec![password(&self.nobody, username)], standing: Standing::Unknown };
         };
-        let standing = if expiry <= now.unix { Standing::Expired } else { Standing::Good };
-        let identity = match self.grants().by_session.get_mut(session) {
-            Some(grant) => {
-                grant.claimed = true;
-                Identity::Member(grant.member.clone())
-            }
-            None => Identity::Foreign(session.to_owned()),
-        };
+        let identity = Identity::Holder(holder.to_owned());
+        let standing = if expiry <= now.unix { Standing::Expired(now.unix - expiry) } else { Standing::Good };
         let passwords = self.secrets.iter().map(|secret| password(secret, username)).collect();
         Claim { identity, passwords, standing }
     }
-
-    fn grants(&self) -> std::sync::MutexGuard<'_, Grants> {
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Grants {
-    fn put(&mut self, session: &str, member: &str, expires: Duration, now: Now) -> Result<(), Full> {
-        while let Some((_, expired)) = self.by_expiry.first().filter(|(expiry, _)| *expiry <= now.unix).cloned() {
-            self.remove(&expired);
-        }
-        let earlier = self.remove(session);
-        if self.by_session.len() >= MAX_GRANTS {
-            return Err(Full);
-        }
-        let claimed = earlier.is_some_and(|grant| grant.claimed);
-        self.by_session.insert(session.to_owned(), Grant { member: member.to_owned(), expires, claimed });
-        self.by_expiry.insert((expires, session.to_owned()));
-        Ok(())
-    }
-
-    fn remove(&mut self, session: &str) -> Option<Grant> {
-        let grant = self.by_session.remove(session)?;
-        self.by_expiry.remove(&(grant.expires, session.to_owned()));
-        Some(grant)
-    }
-}
-
-/// `expiry:session`, or the bare `expiry` that coturn's convention allows too.
-fn expiry_and_session(username: &str) -> Option<(Duration, &str)> {
-    let (expiry, session) = username.split_once(':').unwrap_or((username, ""));
+/// Of `expiry:holder`, or of the bare `expiry` that coturn's convention allows too, which is its own holder.
+fn expiry_and_holder(username: &str) -> Option<(Duration, &str)> {
+    let (expiry, holder) = username.split_once(':').unwrap_or((username, username));
     if !expiry.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    Some((Duration::from_secs(expiry.parse().ok()?), session))
+    Some((Duration::from_secs(expiry.parse().ok()?), holder))
 }
 
 fn password(secret: &hmac::Key, username: &str) -> String {
@@ -224,18 +152,18 @@ mod tests {
     }
 
     #[test]
-    fn a_minted_credential_is_claimed_by_its_member_until_it_expires() {
+    fn a_minted_credential_is_good_for_its_session_until_it_expires() {
         let credentials = with_secrets(&["new", "old"]);
         let now = Clock::system().now();
 
-        let minted = credentials.mint("s1", "bob", now).unwrap();
+        let minted = credentials.mint("s1", now);
         let claim = credentials.claim(&minted.username, now);
         let late = credentials.claim(&minted.username, now.after(LIFETIME));
 
-        assert_eq!(claim.identity, Identity::Member("bob".into()));
+        assert_eq!(claim.identity, Identity::Holder("s1".into()));
         assert_eq!(claim.standing, Standing::Good);
         assert_eq!(claim.passwords.first(), Some(&minted.password));
-        assert_eq!(late.standing, Standing::Expired);
+        assert!(matches!(late.standing, Standing::Expired(_)));
     }
 
     #[test]
@@ -247,8 +175,8 @@ mod tests {
         // printf 1700000000:carol | openssl dgst -sha1 -hmac north -binary | base64
         assert_eq!(claim.passwords.first().map(String::as_str), Some("+7vnw9QGdV9hTZ/4Cg+GqOxH//Q="));
         assert_eq!(claim.passwords.len(), 2, "every secret verifies");
-        assert_eq!(claim.standing, Standing::Expired);
-        assert_eq!(claim.identity, Identity::Foreign("carol".into()));
+        assert!(matches!(claim.standing, Standing::Expired(_)));
+        assert_eq!(claim.identity, Identity::Holder("carol".into()));
     }
 
     #[test]
@@ -262,36 +190,7 @@ mod tests {
             assert_eq!(claim.standing, Standing::Unknown, "{name}");
             assert_eq!(claim.passwords.len(), 1);
         }
+        assert_eq!(credentials.claim("1700000000", now).identity, Identity::Holder("1700000000".into()));
         assert_eq!(credentials.claim("alice", now).identity, Identity::User("alice".into()));
-    }
-
-    #[test]
-    fn a_session_that_ends_is_forgotten_unless_its_credential_was_used() {
-        let credentials = with_secrets(&[]);
-        let now = Clock::system().now();
-        let [used, unused] = ["used", "unused"].map(|session| credentials.mint(session, "m", now).unwrap().username);
-        credentials.claim(&used, now);
-
-        credentials.forget("used");
-        credentials.forget("unused");
-        credentials.forget("nobody's");
-
-        assert_eq!(credentials.claim(&used, now).identity, Identity::Member("m".into()));
-        assert_eq!(credentials.claim(&unused, now).identity, Identity::Foreign("unused".into()));
-        assert_eq!(credentials.claim(&unused, now).standing, Standing::Good);
-    }
-
-    #[test]
-    fn grants_are_capped_and_expired_ones_make_room() {
-        let credentials = with_secrets(&[]);
-        let now = Clock::system().now();
-        for session in 0..MAX_GRANTS {
-            credentials.mint(&session.to_string(), "m", now).unwrap();
-        }
-
-        assert_eq!(credentials.mint("one more", "m", now).err(), Some(Full));
-        assert!(credentials.mint("7", "m", now).is_ok(), "a session that has one may renew it");
-
-        assert!(credentials.mint("one more", "m", now.after(LIFETIME)).is_ok());
     }
 }

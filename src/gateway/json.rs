@@ -214,7 +214,7 @@ impl Link {
             }
             Command::Ice => {
                 let me = self.signed_in()?;
-                let ice = me.ice(now).map_err(|full| Fault::new(Code::Rate, full.to_string()))?;
+                let ice = me.ice(now);
                 return Ok(Turn::reply(frame::ice(ice)));
             }
             Command::Ping => {
@@ -240,7 +240,6 @@ impl Link {
         let (me, ice) = signed_in.map_err(|refusal| match refusal {
             Refusal::NameTaken => "name-taken",
             Refusal::Rate => "rate",
-            Refusal::Full => "full",
         })?;
         let reply = frame::signed_in(&me, ice, self.dialect);
         self.member = Some(me);

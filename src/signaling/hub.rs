@@ -45,9 +45,6 @@ pub enum Refusal {
     /// The source signs in too often.
     #[error("too many sign-ins")]
     Rate,
-    /// No credentials are left to hand out.
-    #[error("too many live credentials")]
-    Full,
 }
 
 /// Nobody is signed in by this name.

@@ -13,7 +13,6 @@ use serde_json::Value;
 
 use crate::clock::Now;
 use crate::credentials::Credentials;
-use crate::credentials::Full;
 use crate::credentials::random;
 use crate::signaling::hub::Hub;
 use crate::signaling::hub::Refusal;
@@ -82,7 +81,7 @@ impl Sessions {
         let id = BASE64_URL_SAFE_NO_PAD.encode(random::<16>());
         tracing::debug!(session = id, "signed in");
         let session = Session { sessions: Arc::clone(self), name, id, host: visitor.host.clone() };
-        let ice = session.ice(now).map_err(|Full| Refusal::Full)?;
+        let ice = session.ice(now);
         Ok((session, ice))
     }
 
@@ -103,14 +102,11 @@ impl Session {
     }
 
     /// ICE servers with fresh credentials; earlier ones stay good for their time.
-    ///
-    /// # Errors
-    ///
-    /// [`Full`], when too many sessions hold credentials.
-    pub fn ice(&self, now: Now) -> Result<Ice, Full> {
-        let credential = self.sessions.credentials.mint(self.turn_name(), self.name(), now)?;
+    pub fn ice(&self, now: Now) -> Ice {
+        let short = self.id.get(..TURN_CHARS).unwrap_or(&self.id);
+        let credential = self.sessions.credentials.mint(short, now);
         let servers = self.sessions.served.ice_servers(&self.host, &credential);
-        Ok(Ice { servers, lifetime: credential.lifetime })
+        Ice { servers, lifetime: credential.lifetime }
     }
 
     /// Passes a step of a negotiation on, as [`Hub::signal`].
@@ -135,16 +131,11 @@ impl Session {
     pub fn leave_all(&self) {
         self.sessions.hub().leave_all(&self.name);
     }
-
-    fn turn_name(&self) -> &str {
-        self.id.get(..TURN_CHARS).unwrap_or(&self.id)
-    }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.sessions.hub().sign_out(&self.name);
-        self.sessions.credentials.forget(self.turn_name());
         tracing::debug!(session = self.id, "signed out");
     }
 }

@@ -58,10 +58,10 @@ impl Authenticator {
             }
         }
         let realm_is_ours = bool::from(self.realm.as_bytes().ct_eq(proof.realm));
-        let (Some(key), true, Standing::Good | Standing::Expired) = (proven, realm_is_ours, claim.standing) else {
+        let (Some(key), true, Standing::Good | Standing::Expired(_)) = (proven, realm_is_ours, claim.standing) else {
             return Err(Rejection::UNAUTHENTICATED);
         };
-        let expired = claim.standing == Standing::Expired;
+        let expired = claim.standing != Standing::Good;
         Ok(Asker { username: proof.username.to_owned(), identity: claim.identity, key, expired })
     }
 

@@ -136,22 +136,6 @@ async fn logins_fail_for_a_reason_and_may_be_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_whose_ice_servers_cannot_be_made_is_not_signed_in() {
-    let credentials = Arc::new(Credentials::new(Default::default()));
-    let context = context_with(9.0, Arc::clone(&credentials));
-    let now = context.clock.now();
-    for session in 0..crate::credentials::MAX_GRANTS {
-        credentials.mint(&session.to_string(), "m", now).unwrap();
-    }
-    let mut client = Client::connect(&context, Dialect::Objects).await;
-
-    client.send(&json!({ "type": "login", "name": "bob" })).await;
-
-    assert_eq!(client.hear().await["reason"], "full");
-    assert_eq!(context.metrics.members.get(), 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn payloads_are_handed_out_as_the_recipient_has_them_however_they_came() {
     let context = context(9.0);
     let mut objects = Client::sign_in(&context, Dialect::Objects, "objects").await;
