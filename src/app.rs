@@ -129,15 +129,15 @@ impl App {
         app.listening.extend(udp.listening());
         let served = ice::Served {
             public_host: config.public_host.as_str().to_owned(),
-            udp_port: udp.port(),
+            udp_port: udp.first().map(|addr| addr.port()),
             replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
         };
         let tcp_ports = [&https, &http, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
+        let first = udp.first();
         udp.serve(config, Arc::clone(&credentials), Arc::clone(&metrics), tcp_ports, &front, clock)
-            .await
             .map_err(StartError::Relay)?;
 
-        let routes = web::router(sockets(config, served, credentials, &metrics, &front, clock));
+        let routes = web::router(sockets(config, served, Arc::clone(&credentials), &metrics, &front, clock));
 
         let secure = Role {
             tls: Some(certificate),
@@ -152,6 +152,9 @@ impl App {
                 front.clone().serve(listener, role.clone());
             }
         }
+        if let Some(listener) = first {
+            turn::self_test(listener, &config.turn.realm, &credentials, clock).await;
+        }
         Ok(app)
     }
 
@@ -162,6 +165,11 @@ impl App {
         if tokio::time::timeout(END_WITHIN, self.tasks.wait()).await.is_err() {
             tracing::info!(tasks = self.tasks.len(), "left running at the end");
         }
+    }
+
+    /// Waits until a part has ended that the others can't do without.
+    pub async fn failed(&self) {
+        self.stop.cancelled().await;
     }
 
     /// Every socket served.

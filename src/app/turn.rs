@@ -32,8 +32,8 @@ use crate::turn::probe;
 
 /// Requests that wait for the control plane; beyond, the shard drops and counts them.
 const REQUESTS_QUEUED: usize = 1024;
-/// Who the start-up test signs in as.
-const SELF_TEST: &str = "self-test";
+/// Whom the start-up test counts for.
+const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
 /// What its sockets serve.
 const SERVES: &str = "stun, turn";
 
@@ -58,9 +58,9 @@ pub(super) fn bind(config: &Config) -> Result<Bound, ListenError> {
 }
 
 impl Bound {
-    /// The port that `iceServers` names: that of the first listener.
-    pub(super) fn port(&self) -> Option<u16> {
-        self.0.first().map(|socket| socket.local_addr().port())
+    /// The first listener: `iceServers` names its port, and the start-up test asks it.
+    pub(super) fn first(&self) -> Option<SocketAddr> {
+        self.0.first().map(Socket::local_addr)
     }
 
     /// Every one of them, for people to read.
@@ -68,12 +68,12 @@ impl Bound {
         self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: SERVES })
     }
 
-    /// Serves them until the end, and returns once it has relayed, or found that it can't. `tcp_ports` are those that this process listens on besides.
+    /// Serves them until the end. `tcp_ports` are those that this process listens on besides.
     ///
     /// # Errors
     ///
     /// The system's, for lack of threads or descriptors.
-    pub(super) async fn serve(
+    pub(super) fn serve(
         self,
         config: &Config,
         credentials: Arc<Credentials>,
@@ -82,7 +82,9 @@ impl Bound {
         front: &Front,
         clock: Clock,
     ) -> std::io::Result<()> {
-        let Some(first) = self.0.first().map(Socket::local_addr) else { return Ok(()) };
+        if self.0.is_empty() {
+            return Ok(());
+        }
         let ports = self.0.iter().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
         let policy = Arc::new(Policy::new(policy_settings(config, ports)));
         let (requests, asked) = mpsc::channel(REQUESTS_QUEUED);
@@ -92,35 +94,35 @@ impl Bound {
             policy: Arc::clone(&policy),
             metrics: Arc::clone(&metrics),
             clock,
-            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, exempt(config)),
+            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings.max(1.0) }, exempt(config)),
         };
         let shard = shard::spawn(settings, requests)?;
         let commands = shard.commands();
-        let processor =
-            Processor::new(turn_settings(config), Arc::clone(&credentials), policy, metrics, Box::new(Socket::bind));
+        let processor = Processor::new(turn_settings(config), credentials, policy, metrics, Box::new(Socket::bind));
         let stop = front.stop.clone();
         front.tasks.spawn(async move {
-            let send = |command| {
-                let commands = commands.clone();
-                async move { commands.send(command).await.map_err(|_| turn::Gone) }
-            };
-            turn::run(processor, asked, send, clock, stop).await;
+            // Without its relay the process must not go on: whichever plane ends first, even by a panic, ends it all.
+            let _all = stop.clone().drop_guard();
+            turn::run(processor, asked, |command| commands.send(command), clock, stop.clone()).await;
+            if !stop.is_cancelled() {
+                tracing::error!("the media thread has ended: stopping");
+            }
             shard.stop();
         });
-        self_test(first, &config.turn.realm, &credentials, clock).await;
         Ok(())
     }
 }
 
 /// Relays through ourselves, as two clients would, and says how it went.
-async fn self_test(listener: SocketAddr, realm: &str, credentials: &Credentials, clock: Clock) {
+pub(super) async fn self_test(listener: SocketAddr, realm: &str, credentials: &Credentials, clock: Clock) {
     let server = match listener.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listener.port()),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), listener.port()),
         IpAddr::V4(_) | IpAddr::V6(_) => listener,
     };
-    let credential = credentials.mint(SELF_TEST, clock.now());
-    match probe::round_trip(server, realm, &credential, clock).await {
+    let now = clock.now();
+    let pair = SELF_TEST.map(|name| credentials.mint(name, now));
+    match probe::round_trip(server, realm, &pair, clock).await {
         Ok(took) => tracing::info!(round_trip = ?took, "the relay works: tested with two clients of our own"),
         Err(failed) => tracing::warn!("the relay does not work: {failed}"),
     }
@@ -150,6 +152,7 @@ fn turn_settings(config: &Config) -> turn::Settings {
             .iter()
             .map(|entry| turn::ExternalIp { external: entry.external, local: entry.local })
             .collect(),
+        expired_grace: config.turn.expired_grace.get(),
         limits: turn::Limits {
             allocations_per_member: count(limits.allocations_per_member.get()),
             allocations_per_source: count(limits.allocations_per_source.get()),

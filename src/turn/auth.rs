@@ -1,6 +1,7 @@
 //! The long-term credential mechanism (RFC 8489, section 9.2): who asks, and with what key the answer is signed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
@@ -11,6 +12,7 @@ use crate::credentials::Identity;
 use crate::credentials::Standing;
 use crate::turn::Rejection;
 use crate::turn::answer::Key;
+use crate::turn::nonce::Age;
 use crate::turn::nonce::Nonces;
 use crate::turn::request::Asked;
 
@@ -22,8 +24,8 @@ pub(super) struct Asker {
     pub(super) identity: Identity,
     /// What answers are signed with.
     pub(super) key: Key,
-    /// Whether the credential's time has passed: it opens nothing new then.
-    pub(super) expired: bool,
+    /// How long ago the credential's time passed, if it has.
+    pub(super) expired: Option<Duration>,
 }
 
 /// Checks proofs for one realm.
@@ -46,8 +48,10 @@ impl Authenticator {
     /// 401, 400 or 438, in the order of RFC 8489, section 9.2.4.
     pub(super) fn check(&self, asked: &Asked<'_>, client: FiveTuple, now: Now) -> Result<Asker, Rejection> {
         let proof = asked.proof()?.ok_or(Rejection::UNAUTHENTICATED)?;
-        if !self.nonces.is_fresh(proof.nonce, client, now) {
-            return Err(Rejection::STALE_NONCE);
+        match self.nonces.age(proof.nonce, client, now) {
+            Age::Fresh => {}
+            Age::Stale => return Err(Rejection::STALE_NONCE),
+            Age::Foreign => return Err(Rejection::FOREIGN_NONCE),
         }
         let claim = self.credentials.claim(proof.username, now);
         let mut proven = None;
@@ -58,10 +62,14 @@ impl Authenticator {
             }
         }
         let realm_is_ours = bool::from(self.realm.as_bytes().ct_eq(proof.realm));
-        let (Some(key), true, Standing::Good | Standing::Expired(_)) = (proven, realm_is_ours, claim.standing) else {
+        let expired = match claim.standing {
+            Standing::Good => None,
+            Standing::Expired(ago) => Some(ago),
+            Standing::Unknown => return Err(Rejection::UNAUTHENTICATED),
+        };
+        let (Some(key), true) = (proven, realm_is_ours) else {
             return Err(Rejection::UNAUTHENTICATED);
         };
-        let expired = claim.standing != Standing::Good;
         Ok(Asker { username: proof.username.to_owned(), identity: claim.identity, key, expired })
     }
 

@@ -36,15 +36,14 @@ use crate::address::PeerAddr;
 use crate::address::Transport;
 use crate::relay::command::AllocationId;
 
-/// How much later than ours the crate's deadlines are.
+/// How much later than ours the crate's deadlines are. (Its permissions live 300 s whatever one asks for, from a moment
+/// after ours began.)
 const GRACE: Duration = Duration::from_secs(2);
-/// A channel's life (RFC 8656, section 12).
-const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 
 /// The crate's manager, and the word of each allocation that it has ended.
 pub(super) struct Backstop {
     manager: Manager,
-    next: Arc<Mutex<Option<Arc<RelayConn>>>>,
+    next: Arc<Mutex<Option<Arc<Stub>>>>,
     // Unbounded, for it is written to under the crate's lock; at most one message for each allocation alive.
     ended_in: mpsc::UnboundedSender<AllocationId>,
     ended: mpsc::UnboundedReceiver<AllocationId>,
@@ -80,14 +79,14 @@ impl Backstop {
         username: &str,
         lifetime: Duration,
     ) -> Result<(), Refused> {
-        let conn = Arc::new(RelayConn { id, relayed, over: AtomicBool::new(false), ended: self.ended_in.clone() });
+        let conn = Arc::new(Stub::relay(id, relayed, self.ended_in.clone()));
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&conn));
         let username = stun::textattrs::Username::new(stun::attributes::ATTR_USERNAME, username.to_owned());
         let created = self
             .manager
             .create_allocation(
                 key(client),
-                Arc::new(ClientConn),
+                Arc::new(Stub::client(client.server)),
                 relayed.port(),
                 lifetime + GRACE,
                 username,
@@ -95,7 +94,7 @@ impl Backstop {
             )
             .await;
         if created.is_err() {
-            conn.over.store(true, Ordering::Release);
+            conn.disarm();
         }
         created?;
         Ok(())
@@ -126,7 +125,13 @@ impl Backstop {
     /// # Errors
     ///
     /// [`Refused`], when the number or the peer is bound otherwise.
-    pub(super) async fn bind(&self, client: FiveTuple, number: u16, peer: PeerAddr) -> Result<(), Refused> {
+    pub(super) async fn bind(
+        &self,
+        client: FiveTuple,
+        number: u16,
+        peer: PeerAddr,
+        lifetime: Duration,
+    ) -> Result<(), Refused> {
         if let Some(allocation) = self.get(client).await {
             let number = ChannelNumber(number);
             allocation.remove_permission(&peer.get()).await;
@@ -136,7 +141,7 @@ impl Backstop {
                 allocation.remove_channel_bind(earlier).await;
             }
             let bind = ChannelBind::new(number, peer.get());
-            allocation.add_channel_bind(bind, CHANNEL_LIFETIME + GRACE).await?;
+            allocation.add_channel_bind(bind, lifetime + GRACE).await?;
         }
         Ok(())
     }
@@ -171,7 +176,7 @@ fn key(client: FiveTuple) -> five_tuple::FiveTuple {
 
 /// Hands the crate the relay `Conn` that was made for the allocation it is about to enter.
 struct Generator {
-    next: Arc<Mutex<Option<Arc<RelayConn>>>>,
+    next: Arc<Mutex<Option<Arc<Stub>>>>,
 }
 
 #[async_trait]
@@ -187,8 +192,8 @@ impl RelayAddressGenerator for Generator {
     ) -> Result<(Arc<dyn Conn + Send + Sync>, SocketAddr), turn::Error> {
         let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         match next {
-            Some(conn) if conn.relayed.port() == requested_port => {
-                let relayed = conn.relayed;
+            Some(conn) if conn.addr.port() == requested_port => {
+                let relayed = conn.addr;
                 Ok((conn, relayed))
             }
             Some(_) | None => Err(turn::Error::ErrNilConn),
@@ -196,93 +201,82 @@ impl RelayAddressGenerator for Generator {
     }
 }
 
-/// Stands for a relay socket inside the crate. Its one duty is to say, once, that the allocation is over.
-struct RelayConn {
+/// Stands for a socket inside the crate, which never sends or receives by it.
+///
+/// Of a relay socket its one duty is to say, once, that the allocation is over; of the client's side to do nothing when
+/// it is closed, for that must not close the listener.
+struct Stub {
+    addr: SocketAddr,
+    end: Option<End>,
+}
+
+/// What is to be said when an allocation is over.
+struct End {
     id: AllocationId,
-    relayed: SocketAddr,
-    over: AtomicBool,
+    said: AtomicBool,
     ended: mpsc::UnboundedSender<AllocationId>,
 }
 
-impl RelayConn {
-    fn end(&self) {
-        if !self.over.swap(true, Ordering::AcqRel) {
-            let _ = self.ended.send(self.id);
+impl Stub {
+    fn relay(id: AllocationId, addr: SocketAddr, ended: mpsc::UnboundedSender<AllocationId>) -> Self {
+        Self { addr, end: Some(End { id, said: AtomicBool::new(false), ended }) }
+    }
+
+    fn client(addr: SocketAddr) -> Self {
+        Self { addr, end: None }
+    }
+
+    /// Leaves the end unsaid: the allocation never began.
+    fn disarm(&self) {
+        if let Some(end) = &self.end {
+            end.said.store(true, Ordering::Release);
+        }
+    }
+
+    fn say_end(&self) {
+        if let Some(End { id, said, ended }) = &self.end
+            && !said.swap(true, Ordering::AcqRel)
+        {
+            let _ = ended.send(*id);
         }
     }
 }
 
-impl Drop for RelayConn {
+impl Drop for Stub {
     fn drop(&mut self) {
-        self.end();
+        self.say_end();
     }
 }
 
-/// Stands for the client's side inside the crate, which only ever closes it: that must not close the listener.
-struct ClientConn;
-
-type Refusal<T> = Result<T, webrtc_util::Error>;
-
-fn unused<T>() -> Refusal<T> {
+fn unused<T>() -> Result<T, webrtc_util::Error> {
     Err(webrtc_util::Error::Other("the data plane forwards, not this".into()))
 }
 
 #[async_trait]
-impl Conn for RelayConn {
-    async fn connect(&self, _: SocketAddr) -> Refusal<()> {
+impl Conn for Stub {
+    async fn connect(&self, _: SocketAddr) -> Result<(), webrtc_util::Error> {
         unused()
     }
-    async fn recv(&self, _: &mut [u8]) -> Refusal<usize> {
+    async fn recv(&self, _: &mut [u8]) -> Result<usize, webrtc_util::Error> {
         std::future::pending().await
     }
-    async fn recv_from(&self, _: &mut [u8]) -> Refusal<(usize, SocketAddr)> {
+    async fn recv_from(&self, _: &mut [u8]) -> Result<(usize, SocketAddr), webrtc_util::Error> {
         std::future::pending().await
     }
-    async fn send(&self, _: &[u8]) -> Refusal<usize> {
+    async fn send(&self, _: &[u8]) -> Result<usize, webrtc_util::Error> {
         unused()
     }
-    async fn send_to(&self, _: &[u8], _: SocketAddr) -> Refusal<usize> {
+    async fn send_to(&self, _: &[u8], _: SocketAddr) -> Result<usize, webrtc_util::Error> {
         unused()
     }
-    fn local_addr(&self) -> Refusal<SocketAddr> {
-        Ok(self.relayed)
+    fn local_addr(&self) -> Result<SocketAddr, webrtc_util::Error> {
+        Ok(self.addr)
     }
     fn remote_addr(&self) -> Option<SocketAddr> {
         None
     }
-    async fn close(&self) -> Refusal<()> {
-        self.end();
-        Ok(())
-    }
-    fn as_any(&self) -> &(dyn std::any::Any + Send + Sync) {
-        self
-    }
-}
-
-#[async_trait]
-impl Conn for ClientConn {
-    async fn connect(&self, _: SocketAddr) -> Refusal<()> {
-        unused()
-    }
-    async fn recv(&self, _: &mut [u8]) -> Refusal<usize> {
-        unused()
-    }
-    async fn recv_from(&self, _: &mut [u8]) -> Refusal<(usize, SocketAddr)> {
-        unused()
-    }
-    async fn send(&self, _: &[u8]) -> Refusal<usize> {
-        unused()
-    }
-    async fn send_to(&self, _: &[u8], _: SocketAddr) -> Refusal<usize> {
-        unused()
-    }
-    fn local_addr(&self) -> Refusal<SocketAddr> {
-        unused()
-    }
-    fn remote_addr(&self) -> Option<SocketAddr> {
-        None
-    }
-    async fn close(&self) -> Refusal<()> {
+    async fn close(&self) -> Result<(), webrtc_util::Error> {
+        self.say_end();
         Ok(())
     }
     fn as_any(&self) -> &(dyn std::any::Any + Send + Sync) {

@@ -11,14 +11,14 @@ use crate::turn::Processor;
 
 /// Drives `processor` until `shutdown`, or until the data plane is gone: `send` hands it a command, and waits while its
 /// queue is full, so that requests wait (and are dropped at their own queue) instead of commands being lost.
-pub async fn run<S, F>(
+pub async fn run<S, F, E>(
     mut processor: Processor<S>,
     mut requests: mpsc::Receiver<Request>,
     send: impl Fn(Command<S>) -> F,
     clock: Clock,
     shutdown: CancellationToken,
 ) where
-    F: Future<Output = Result<(), Gone>>,
+    F: Future<Output = Result<(), E>>,
 {
     loop {
         let timeout = processor.poll_timeout();
@@ -38,11 +38,6 @@ pub async fn run<S, F>(
         }
     }
 }
-
-/// The data plane takes no more commands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the media thread has stopped")]
-pub struct Gone;
 
 async fn until(timeout: Option<tokio::time::Instant>) {
     match timeout {

@@ -28,7 +28,7 @@ pub(super) struct Allocation {
     pub(super) advertised: SocketAddr,
     /// When it ends.
     pub(super) deadline: Instant,
-    /// The Allocate request's transaction ID, and the answer, for its retransmissions.
+    /// The Allocate request's transaction ID, for its retransmissions.
     pub(super) allocated_by: [u8; 12],
     /// The answer to it.
     pub(super) answer: Vec<u8>,
@@ -217,11 +217,6 @@ impl Ledger {
     /// Whether `ip` is the relay address of a live allocation, as bound or as advertised.
     pub(super) fn is_relay_ip(&self, ip: IpAddr) -> bool {
         self.relay_ips.contains_key(&ip)
-    }
-
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.by_client.len()
     }
 }
 

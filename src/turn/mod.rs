@@ -8,10 +8,13 @@
 //!
 //! - Channel numbers 0x5000 to 0x7FFF are accepted, although RFC 8656, section 12 narrows the range to 0x4FFF: clients
 //!   written to RFC 5766 use them, coturn's own among them.
-//! - REALM of a request is compared with ours, and another is answered 401, not 400-class leniency: a client that
-//!   computed its key with another realm could not prove anyway.
-//! - DONT-FRAGMENT is treated as unknown (420), as RFC 8656, section 7.2 allows a server that cannot set DF.
-//! - SASLprep is left to whoever sets a password: static ones are compared as UTF-8 as they stand.
+//! - A request under 28 bytes, or from a source that has had its share of challenges, gets silence instead of 401
+//!   (RFC 8489, section 9.2.4): nothing that spoofed packets can ask for is worth reflecting.
+//! - The transaction IDs of Data indications are unique, but not cryptographically random (RFC 8489, section 5): nothing
+//!   is ever answered by them.
+//! - ADDITIONAL-ADDRESS-FAMILY is ignored (RFC 8656, section 7.2), and REQUESTED-ADDRESS-FAMILY of IPv6 answered 440:
+//!   relayed addresses are IPv4.
+//! - ICMP errors that relay sockets receive are not passed on to clients (RFC 8656, section 11.5).
 
 mod answer;
 mod auth;
@@ -26,13 +29,13 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-pub use control::Gone;
 pub use control::run;
 pub use ports::Bind;
 pub use processor::Processor;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::address::Prefix;
 use crate::rate::Rate;
@@ -50,6 +53,8 @@ pub struct Settings {
     pub relay_ports: RangeInclusive<u16>,
     /// What clients and peers are told instead of a relay address, behind 1:1 NAT.
     pub external_ip: Vec<ExternalIp>,
+    /// How long an allocation may be kept after its credential's expiry.
+    pub expired_grace: Duration,
     /// What one client may have.
     pub limits: Limits,
 }
@@ -78,19 +83,6 @@ pub struct Limits {
     pub challenges: Rate,
     /// Sources that limits by source don't count.
     pub exempt: Vec<Prefix>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            allocations_per_member: 100,
-            allocations_per_source: 200,
-            permissions: 64,
-            channels: 64,
-            challenges: Rate { per_second: 100.0, burst: 500.0 },
-            exempt: Vec::new(),
-        }
-    }
 }
 
 impl Settings {
@@ -126,10 +118,10 @@ pub struct Rejection {
 impl Rejection {
     const UNAUTHENTICATED: Self = Self::new(401, "no proof of who asks");
     const WRONG_CREDENTIALS: Self = Self::new(441, "the allocation belongs to another user name");
-    const STALE_NONCE: Self = Self::new(438, "stale nonce");
+    const STALE_NONCE: Self = Self::new(438, "the nonce is too old");
+    const FOREIGN_NONCE: Self = Self::new(438, "the nonce was not issued to this client");
     const NO_ALLOCATION: Self = Self::new(437, "no allocation on this 5-tuple");
     const ALLOCATED_ALREADY: Self = Self::new(437, "an allocation exists on this 5-tuple");
-    const FORBIDDEN: Self = Self::new(403, "peer denied, see turn.peers.allow");
     const FAMILY_NOT_SUPPORTED: Self = Self::new(440, "address family not supported");
     const NOT_UDP: Self = Self::new(442, "only UDP is relayed");
     const PEER_FAMILY: Self = Self::new(443, "the peer is of another address family than the relayed address");

@@ -15,6 +15,17 @@ use crate::credentials::random;
 /// How long a nonce is good for.
 pub(super) const LIFETIME: Duration = Duration::from_secs(600);
 
+/// What a nonce is to the client that brings it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    /// Issued to it within [`LIFETIME`].
+    Fresh,
+    /// Issued to it before: it is old, but proves that the client receives at its address.
+    Stale,
+    /// Not issued to it.
+    Foreign,
+}
+
 /// Makes and checks nonces. A stranger's costs no memory, and nobody else's address can use it.
 #[derive(Debug)]
 pub(super) struct Nonces {
@@ -40,16 +51,20 @@ impl Nonces {
         BASE64_URL_SAFE_NO_PAD.encode(nonce)
     }
 
-    /// Whether `nonce` was issued to this client within [`LIFETIME`].
-    pub(super) fn is_fresh(&self, nonce: &[u8], client: FiveTuple, now: Now) -> bool {
+    /// Whether `nonce` was issued to this client, and how long ago.
+    pub(super) fn age(&self, nonce: &[u8], client: FiveTuple, now: Now) -> Age {
         let mut bytes = [0; TIME + MAC];
         if BASE64_URL_SAFE_NO_PAD.decode_slice(nonce, &mut bytes) != Ok(TIME + MAC) {
-            return false;
+            return Age::Foreign;
         }
         let [t0, t1, t2, t3, mac @ ..] = bytes;
         let time = [t0, t1, t2, t3];
         let age = seconds(now).wrapping_sub(u32::from_be_bytes(time));
-        bool::from(self.mac(time, client).ct_eq(&mac)) && u64::from(age) < LIFETIME.as_secs()
+        match bool::from(self.mac(time, client).ct_eq(&mac)) {
+            false => Age::Foreign,
+            true if u64::from(age) < LIFETIME.as_secs() => Age::Fresh,
+            true => Age::Stale,
+        }
     }
 
     fn mac(&self, time: [u8; TIME], client: FiveTuple) -> [u8; MAC] {
@@ -91,8 +106,8 @@ mod tests {
         let nonce = nonces.issue(alice, now);
 
         assert_eq!(nonce.len(), 16);
-        assert!(nonces.is_fresh(nonce.as_bytes(), alice, now.after(LIFETIME - Duration::from_secs(1))));
-        assert!(!nonces.is_fresh(nonce.as_bytes(), alice, now.after(LIFETIME)));
+        assert_eq!(nonces.age(nonce.as_bytes(), alice, now.after(LIFETIME - Duration::from_secs(1))), Age::Fresh);
+        assert_eq!(nonces.age(nonce.as_bytes(), alice, now.after(LIFETIME)), Age::Stale);
     }
 
     #[test]
@@ -106,11 +121,11 @@ mod tests {
             client("192.0.2.2:5000", Transport::Udp),
             client("192.0.2.1:5000", Transport::Tls),
         ] {
-            assert!(!nonces.is_fresh(nonce.as_bytes(), other, now));
+            assert_eq!(nonces.age(nonce.as_bytes(), other, now), Age::Foreign);
         }
-        assert!(!Nonces::new().is_fresh(nonce.as_bytes(), alice, now));
+        assert_eq!(Nonces::new().age(nonce.as_bytes(), alice, now), Age::Foreign);
         for junk in [&b""[..], b"AAAAAAAAAAAAAAAA", b"%s%s%s%s%s%s%s%s", &[0xFF; 16], &[b'A'; 700]] {
-            assert!(!nonces.is_fresh(junk, alice, now));
+            assert_eq!(nonces.age(junk, alice, now), Age::Foreign);
         }
     }
 }

@@ -29,7 +29,7 @@ pub enum Failed {
         server: SocketAddr,
     },
     /// The server or the network refused.
-    #[error("{step}: {reason}")]
+    #[error("{step}: {reason}{}", cure(reason))]
     Refused {
         /// What was being done.
         step: &'static str,
@@ -38,8 +38,8 @@ pub enum Failed {
     },
 }
 
-/// Relays one datagram there and back between two clients of the server at `server`; the time that took, from the
-/// moment when both had allocated.
+/// Relays one datagram there and back between two clients of the server at `server`, each with a credential of its own;
+/// the time that took, from the moment when both had allocated.
 ///
 /// # Errors
 ///
@@ -47,11 +47,11 @@ pub enum Failed {
 pub async fn round_trip(
     server: SocketAddr,
     realm: &str,
-    credential: &IceCredential,
+    [alice, bob]: &[IceCredential; 2],
     clock: Clock,
 ) -> Result<Duration, Failed> {
-    let probe = Probe { server, realm, credential };
-    let (alice, bob) = (probe.client().await?, probe.client().await?);
+    let probe = Probe { server, realm };
+    let (alice, bob) = (probe.client(alice).await?, probe.client(bob).await?);
     let alice_relay = probe.step("allocate", alice.allocate()).await?;
     let bob_relay = probe.step("allocate", bob.allocate()).await?;
     let started = clock.now().monotonic;
@@ -66,21 +66,31 @@ pub async fn round_trip(
     outcome.map(|()| took)
 }
 
+/// What the operator can do about an error response, by its code as webrtc-rs prints it.
+fn cure(reason: &str) -> &'static str {
+    let cures = [
+        ("error 401", "; turn.limits.challenges may be too low"),
+        ("error 440", "; the server has no IPv4 address to relay from: set turn.relay_ip"),
+        ("error 486", "; turn.limits.allocations_per_source may be too low"),
+        ("error 508", "; no relayed port could be bound: check turn.relay_ports, and the limit of open files"),
+    ];
+    cures.iter().find(|(code, _)| reason.contains(code)).map_or("", |(_, cure)| cure)
+}
+
 struct Probe<'a> {
     server: SocketAddr,
     realm: &'a str,
-    credential: &'a IceCredential,
 }
 
 impl Probe<'_> {
-    async fn client(&self) -> Result<Client, Failed> {
+    async fn client(&self, credential: &IceCredential) -> Result<Client, Failed> {
         let any = if self.server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = self.step("bind a socket", UdpSocket::bind(SocketAddr::new(any, 0))).await?;
         let config = ClientConfig {
             stun_serv_addr: self.server.to_string(),
             turn_serv_addr: self.server.to_string(),
-            username: self.credential.username.clone(),
-            password: self.credential.password.clone(),
+            username: credential.username.clone(),
+            password: credential.password.clone(),
             realm: self.realm.to_owned(),
             software: String::new(),
             rto_in_ms: 0,

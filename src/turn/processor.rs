@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stun::message::Setter;
 use tokio::time::Instant;
 use turn::proto::lifetime::Lifetime;
 use turn::proto::relayaddr::RelayedAddress;
@@ -48,6 +47,7 @@ use crate::turn::request::Asked;
 use crate::turn::request::Family;
 use crate::turn::request::Method;
 use crate::wire::Stun;
+use crate::wire::method;
 
 /// An allocation's life unless the client asks for longer, and at least (RFC 8656, section 7.2).
 const SHORTEST: u32 = 600;
@@ -89,9 +89,6 @@ struct Reservation<S> {
     owner: Owner,
 }
 
-/// A success: attributes for the answer.
-type Success = Vec<Box<dyn Setter>>;
-
 impl<S> Processor<S> {
     /// A control plane without allocations. `bind` makes relay sockets.
     pub fn new(
@@ -123,17 +120,16 @@ impl<S> Processor<S> {
         let Ok(stun) = Stun::parse(&request.message) else {
             return self.metrics.dropped(DropReason::Malformed);
         };
-        let Some(method) = Method::of(stun.method()) else {
-            return self.metrics.dropped(DropReason::Unexpected);
+        let (asked, client) = (Asked::new(stun), request.five_tuple);
+        let answer = match Method::of(stun.method()) {
+            Some(method) => self.answer(&asked, method, request, now).await,
+            None if stun.method() == method::BINDING => self.answer_binding(&asked, client, now),
+            None => return self.metrics.dropped(DropReason::Unexpected),
         };
-        let answer = self.answer(&Asked::new(stun), method, request, now).await;
         self.settle_ended();
         if let Some(message) = answer {
-            self.commands.push_back(Command::Answer {
-                five_tuple: request.five_tuple,
-                listener: request.listener,
-                message,
-            });
+            let listener = request.listener;
+            self.commands.push_back(Command::Answer { five_tuple: client, listener, message });
         }
     }
 
@@ -148,12 +144,11 @@ impl<S> Processor<S> {
             }
         }
         while let Some((_, token)) = self.reservation_ends.pop_front_if(|(end, _)| *end <= now.monotonic) {
-            if let Some(Reservation { bound, owner, .. }) = self.reservations.remove(&token) {
+            if let Some(Reservation { bound, owner, .. }) = self.take_reservation(token) {
                 self.ports.release(bound.addr);
                 self.quotas.give_back(&owner, 1);
             }
         }
-        self.count();
     }
 
     /// Waits until the crate has ended an allocation by itself, and settles it.
@@ -181,55 +176,74 @@ impl<S> Processor<S> {
 
     async fn answer(&mut self, asked: &Asked<'_>, method: Method, request: &Request, now: Now) -> Option<Vec<u8>> {
         let client = request.five_tuple;
-        if method == Method::Binding {
-            return self.answer_binding(asked, client, now);
-        }
         let asker = match self.authenticator.check(asked, client, now) {
             Ok(asker) => asker,
             Err(rejection) => return self.answer_stranger(asked, client, &rejection, now),
         };
-        let retransmitted = self.ledger.get(&client).filter(|allocation| {
-            method == Method::Allocate
-                && allocation.allocated_by == asked.stun().transaction_id()
-                && allocation.username == asker.username
-        });
-        if let Some(allocation) = retransmitted {
-            return Some(allocation.answer.clone());
+        if let Some(answer) = self.answer_again(asked, method, client, &asker) {
+            return Some(answer);
         }
-        let result = match self.admit(asked, method, client, &asker) {
-            Err(rejection) => Err(rejection),
-            Ok(()) => match method {
-                Method::Allocate => return self.allocate(asked, request, asker, now).await,
-                Method::Refresh => self.refresh(asked, client, now).await,
-                Method::CreatePermission => self.create_permission(asked, client, now).await,
-                Method::ChannelBind => self.channel_bind(asked, client, now).await,
-                Method::Binding => Ok(Vec::new()),
-            },
-        };
-        match result {
-            Ok(attributes) => self.answer_success(asked, &attributes, &asker),
-            Err(rejection) if rejection == Rejection::UNAUTHENTICATED => {
-                self.answer_stranger(asked, client, &rejection, now)
+        match self.carry_out(asked, method, request, &asker, now).await {
+            Ok(answer) => {
+                self.metrics.turn_successes.increment();
+                let message = answer.finish(Some(&asker.key))?;
+                if let (Method::Allocate, Some(allocation)) = (method, self.ledger.get_mut(&client)) {
+                    allocation.answer.clone_from(&message);
+                }
+                Some(message)
             }
-            Err(rejection) => self.answer_error(asked, &rejection, &asker),
+            Err(Rejection { code: 401, .. }) => self.answer_stranger(asked, client, &Rejection::UNAUTHENTICATED, now),
+            Err(rejection) => {
+                tracing::debug!(code = rejection.code, reason = rejection.reason, "refused");
+                self.metrics.turn_errors.increment();
+                Answer::error(asked.stun(), &rejection).finish(Some(&asker.key))
+            }
         }
     }
 
-    /// What all methods but Binding ask for after the proof: 420, then an expired credential, then 437 and 441.
-    fn admit(&self, asked: &Asked<'_>, method: Method, client: FiveTuple, asker: &Asker) -> Result<(), Rejection> {
+    /// The answer to an Allocate request that comes once more.
+    fn answer_again(&self, asked: &Asked<'_>, method: Method, client: FiveTuple, asker: &Asker) -> Option<Vec<u8>> {
+        let allocation = self.ledger.get(&client).filter(|_| method == Method::Allocate)?;
+        let same = allocation.allocated_by == asked.stun().transaction_id() && allocation.username == asker.username;
+        same.then(|| allocation.answer.clone())
+    }
+
+    /// Does what somebody who has proven a user name asks for: 420 first, then 437 and 441, then the method's own.
+    async fn carry_out(
+        &mut self,
+        asked: &Asked<'_>,
+        method: Method,
+        request: &Request,
+        asker: &Asker,
+        now: Now,
+    ) -> Result<Answer, Rejection> {
         let unknown = asked.unknown();
         if !unknown.is_empty() {
             return Err(Rejection { unknown, ..Rejection::new(420, "unknown attributes") });
         }
-        let allocation = self.ledger.get(&client);
-        match (method == Method::Allocate, allocation) {
-            // An allocation lives on with the credential it began with; a new one needs a good one.
-            (true, None) if asker.expired => Err(Rejection::UNAUTHENTICATED),
-            (true, None) => Ok(()),
-            (true, Some(_)) => Err(Rejection::ALLOCATED_ALREADY),
-            (false, None) => Err(Rejection::NO_ALLOCATION),
-            (false, Some(allocation)) if allocation.username != asker.username => Err(Rejection::WRONG_CREDENTIALS),
-            (false, Some(_)) => Ok(()),
+        let (client, grace) = (request.five_tuple, self.settings.expired_grace);
+        let Some(allocation) = self.ledger.get(&client) else {
+            return match (method, asker.expired) {
+                (Method::Allocate, None) => self.allocate(asked, request, asker, now).await,
+                (Method::Allocate, Some(_)) => Err(Rejection::UNAUTHENTICATED),
+                (Method::Refresh | Method::CreatePermission | Method::ChannelBind, _) => Err(Rejection::NO_ALLOCATION),
+            };
+        };
+        if method == Method::Allocate {
+            return Err(Rejection::ALLOCATED_ALREADY);
+        }
+        if allocation.username != asker.username {
+            return Err(Rejection::WRONG_CREDENTIALS);
+        }
+        // A browser keeps using the credential that a call began with: the allocation outlives it, for a while.
+        if asker.expired.is_some_and(|ago| ago > grace) {
+            return Err(Rejection::UNAUTHENTICATED);
+        }
+        let held = Held { client, id: allocation.id, relay: allocation.relayed.ip() };
+        match method {
+            Method::Allocate | Method::Refresh => self.refresh(asked, held, now).await,
+            Method::CreatePermission => self.create_permission(asked, held, now).await,
+            Method::ChannelBind => self.channel_bind(asked, held, now).await,
         }
     }
 
@@ -247,7 +261,8 @@ impl<S> Processor<S> {
         Answer::error(asked.stun(), &rejection).finish(None)
     }
 
-    /// An unsigned error, for somebody who has proven nothing: rarely, and short.
+    /// An unsigned error, for somebody who has proven nothing: rarely, and short. An old nonce of its own proves at least
+    /// its address, so that it gets a new one always.
     fn answer_stranger(
         &mut self,
         asked: &Asked<'_>,
@@ -255,7 +270,8 @@ impl<S> Processor<S> {
         rejection: &Rejection,
         now: Now,
     ) -> Option<Vec<u8>> {
-        if !self.challenges.take(client.client.ip(), now.monotonic) {
+        let receives_there = *rejection == Rejection::STALE_NONCE;
+        if !receives_there && !self.challenges.take(client.client.ip(), now.monotonic) {
             self.metrics.dropped(DropReason::RateLimited);
             return None;
         }
@@ -268,51 +284,41 @@ impl<S> Processor<S> {
         answer.challenge(realm, &nonce).finish(None)
     }
 
-    fn answer_error(&self, asked: &Asked<'_>, rejection: &Rejection, asker: &Asker) -> Option<Vec<u8>> {
-        tracing::debug!(code = rejection.code, reason = rejection.reason, "refused");
-        self.metrics.turn_errors.increment();
-        Answer::error(asked.stun(), rejection).finish(Some(&asker.key))
-    }
-
-    fn answer_success(&self, asked: &Asked<'_>, attributes: &Success, asker: &Asker) -> Option<Vec<u8>> {
-        self.metrics.turn_successes.increment();
-        let answer = attributes.iter().fold(Answer::success(asked.stun()), |answer, one| answer.with(one.as_ref()));
-        answer.finish(Some(&asker.key))
-    }
-
     /// Allocate (RFC 8656, section 7.2).
-    async fn allocate(&mut self, asked: &Asked<'_>, request: &Request, asker: Asker, now: Now) -> Option<Vec<u8>> {
-        let granted = match self.grant(asked, request.five_tuple, &asker, now) {
-            Ok(granted) => granted,
-            Err(rejection) => return self.answer_error(asked, &rejection, &asker),
-        };
-        let Grant { bound, owner, token, lifetime } = granted;
+    async fn allocate(
+        &mut self,
+        asked: &Asked<'_>,
+        request: &Request,
+        asker: &Asker,
+        now: Now,
+    ) -> Result<Answer, Rejection> {
+        let Grant { bound, owner, token, lifetime } = self.grant(asked, request.five_tuple, asker, now)?;
         self.next_id += 1;
         let (id, client, relayed) = (AllocationId(self.next_id), request.five_tuple, bound.addr);
         if let Err(error) = self.backstop.create(client, id, relayed, &asker.username, lifetime).await {
             tracing::warn!(%error, "an allocation could not be entered");
             self.ports.release(relayed);
             self.quotas.give_back(&owner, 1);
-            return self.answer_error(asked, &Rejection::CAPACITY, &asker);
+            return Err(Rejection::CAPACITY);
         }
         let advertised = SocketAddr::new(self.settings.advertised(relayed.ip()), relayed.port());
-        let message = self.answer_success(asked, &allocated(advertised, lifetime, token, client), &asker)?;
         let deadline = now.monotonic + lifetime;
         let allocation = Allocation {
             id,
-            username: asker.username,
+            username: asker.username.clone(),
             owner,
             relayed,
             advertised,
             deadline,
             allocated_by: asked.stun().transaction_id(),
-            answer: message.clone(),
+            answer: Vec::new(),
             permissions: Deadlines::default(),
             channels: Channels::default(),
         };
         self.ledger.insert(client, allocation);
-        self.count();
-        let (listener, relayed, socket) = (request.listener, RelayedAddr(relayed), bound.socket);
+        self.metrics.allocations.increment();
+        let (listener, socket) = (request.listener, bound.socket);
+        let relayed = RelayedAddr(relayed);
         self.commands.push_back(Command::Open {
             id,
             five_tuple: client,
@@ -322,7 +328,14 @@ impl<S> Processor<S> {
             socket,
             deadline,
         });
-        Some(message)
+        let answer = Answer::success(asked.stun())
+            .with(&RelayedAddress { ip: advertised.ip(), port: advertised.port() })
+            .mapped(client.client)
+            .with(&Lifetime(lifetime));
+        Ok(match token {
+            Some(token) => answer.with(&ReservationToken(token.to_vec())),
+            None => answer,
+        })
     }
 
     /// What an Allocate request gets: everything that can be refused is settled here, and nothing taken if it is.
@@ -373,6 +386,7 @@ impl<S> Processor<S> {
     fn reserve(&mut self, bound: Bound<S>, username: String, owner: Owner, now: Now) -> [u8; 8] {
         let token = random::<8>();
         self.reservations.insert(token, Reservation { bound, username, owner });
+        self.metrics.reservations.increment();
         self.reservation_ends.push_back((now.monotonic + RESERVATION_LIFETIME, token));
         token
     }
@@ -383,84 +397,86 @@ impl<S> Processor<S> {
             return Err(Rejection::CAPACITY);
         }
         self.reservation_ends.retain(|(_, other)| *other != token);
-        self.reservations.remove(&token).ok_or(Rejection::CAPACITY)
+        self.take_reservation(token).ok_or(Rejection::CAPACITY)
+    }
+
+    fn take_reservation(&mut self, token: [u8; 8]) -> Option<Reservation<S>> {
+        let reservation = self.reservations.remove(&token)?;
+        self.metrics.reservations.decrement();
+        Some(reservation)
     }
 
     /// Refresh (RFC 8656, section 7.3).
-    async fn refresh(&mut self, asked: &Asked<'_>, client: FiveTuple, now: Now) -> Result<Success, Rejection> {
-        let allocation = self.ledger.get(&client).ok_or(Rejection::NO_ALLOCATION)?;
+    async fn refresh(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
         let (family, lifetime) = (asked.requested_family()?, asked.lifetime()?);
-        if family.is_some_and(|family| family != Family::of(allocation.relayed.ip())) {
+        if family.is_some_and(|family| family != Family::of(held.relay)) {
             return Err(Rejection::PEER_FAMILY);
         }
+        let answer = Answer::success(asked.stun());
         if lifetime == Some(0) {
-            self.backstop.delete(client).await;
-            return Ok(vec![Box::new(Lifetime(Duration::ZERO))]);
+            self.backstop.delete(held.client).await;
+            return Ok(answer.with(&Lifetime(Duration::ZERO)));
         }
-        let (id, lifetime) = (allocation.id, granted_lifetime(lifetime));
+        let lifetime = granted_lifetime(lifetime);
         let deadline = now.monotonic + lifetime;
-        self.backstop.refresh(client, lifetime).await;
-        self.ledger.extend(client, deadline);
-        self.commands.push_back(Command::Extend { id, deadline });
-        Ok(vec![Box::new(Lifetime(lifetime))])
+        self.backstop.refresh(held.client, lifetime).await;
+        self.ledger.extend(held.client, deadline);
+        self.commands.push_back(Command::Extend { id: held.id, deadline });
+        Ok(answer.with(&Lifetime(lifetime)))
     }
 
     /// CreatePermission (RFC 8656, section 10.2): all peers or none.
-    async fn create_permission(
-        &mut self,
-        asked: &Asked<'_>,
-        client: FiveTuple,
-        now: Now,
-    ) -> Result<Success, Rejection> {
-        let allocation = self.ledger.get(&client).ok_or(Rejection::NO_ALLOCATION)?;
-        let (id, relayed) = (allocation.id, allocation.relayed);
-        let peers: Vec<PeerAddr> = asked.peers()?.into_iter().map(any_port).collect();
-        for peer in &peers {
-            self.may_reach(*peer, relayed.ip())?;
-        }
+    ///
+    /// A peer named a thousand times is one, and more than may be permitted are refused before any of them costs work.
+    async fn create_permission(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
+        let peers = asked.peer_ips()?;
         let (cap, deadline) = (self.settings.limits.permissions, now.monotonic + PERMISSION_LIFETIME);
-        let allocation = self.ledger.get_mut(&client).ok_or(Rejection::NO_ALLOCATION)?;
-        if !allocation.permissions.have_room_for(peers.iter().map(|peer| peer.ip()), cap, now.monotonic) {
+        let allocation = self.ledger.get_mut(&held.client).ok_or(Rejection::NO_ALLOCATION)?;
+        if !allocation.permissions.have_room_for(peers.iter().copied(), cap, now.monotonic) {
             return Err(Rejection::CAPACITY);
         }
-        for peer in peers {
-            allocation.permissions.set(peer.ip(), deadline);
-            self.backstop.permit(client, peer).await;
-            self.commands.push_back(Command::Permit { id, peer: peer.ip(), deadline });
+        for peer in &peers {
+            self.may_reach(any_port(*peer), held.relay)?;
         }
-        Ok(Vec::new())
+        for peer in peers {
+            self.backstop.permit(held.client, any_port(peer)).await;
+            self.permit(held, peer, deadline);
+        }
+        Ok(Answer::success(asked.stun()))
     }
 
     /// ChannelBind (RFC 8656, section 12.2), which gives or refreshes the peer's permission too.
-    async fn channel_bind(&mut self, asked: &Asked<'_>, client: FiveTuple, now: Now) -> Result<Success, Rejection> {
-        let allocation = self.ledger.get(&client).ok_or(Rejection::NO_ALLOCATION)?;
-        let (id, relayed) = (allocation.id, allocation.relayed);
-        let (channel, peers) = (asked.channel_number()?, asked.peers()?);
-        let [peer] = peers.as_slice() else {
-            return Err(Rejection::bad_request("ChannelBind takes one XOR-PEER-ADDRESS"));
-        };
-        let (peer, limits) = (*peer, &self.settings.limits);
+    async fn channel_bind(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
+        let (channel, peer) = (asked.channel_number()?, asked.peer()?);
+        let allocation = self.ledger.get_mut(&held.client).ok_or(Rejection::NO_ALLOCATION)?;
         if !allocation.channels.may_bind(channel, peer, now.monotonic) {
             return Err(Rejection::bad_request("the channel or the peer is bound otherwise"));
         }
-        self.may_reach(peer, relayed.ip())?;
-        let allocation = self.ledger.get_mut(&client).ok_or(Rejection::NO_ALLOCATION)?;
-        if !allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic)
-            || !allocation.channels.have_room_for(channel, limits.channels, now.monotonic)
-        {
+        let limits = &self.settings.limits;
+        let room = allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic)
+            && allocation.channels.have_room_for(channel, limits.channels, now.monotonic);
+        self.may_reach(peer, held.relay)?;
+        if !room {
             return Err(Rejection::CAPACITY);
         }
-        if let Err(error) = self.backstop.bind(client, channel, peer).await {
+        if let Err(error) = self.backstop.bind(held.client, channel, peer, CHANNEL_LIFETIME).await {
             tracing::warn!(%error, "a channel could not be entered");
             return Err(Rejection::CAPACITY);
         }
-        let deadline = now.monotonic + PERMISSION_LIFETIME;
-        allocation.permissions.set(peer.ip(), deadline);
-        self.commands.push_back(Command::Permit { id, peer: peer.ip(), deadline });
+        self.permit(held, peer.ip(), now.monotonic + PERMISSION_LIFETIME);
         let deadline = now.monotonic + CHANNEL_LIFETIME;
-        allocation.channels.bind(channel, peer, deadline);
-        self.commands.push_back(Command::Bind { id, channel, peer, deadline });
-        Ok(Vec::new())
+        if let Some(allocation) = self.ledger.get_mut(&held.client) {
+            allocation.channels.bind(channel, peer, deadline);
+        }
+        self.commands.push_back(Command::Bind { id: held.id, channel, peer, deadline });
+        Ok(Answer::success(asked.stun()))
+    }
+
+    fn permit(&mut self, held: Held, peer: IpAddr, deadline: Instant) {
+        if let Some(allocation) = self.ledger.get_mut(&held.client) {
+            allocation.permissions.set(peer, deadline);
+        }
+        self.commands.push_back(Command::Permit { id: held.id, peer, deadline });
     }
 
     /// Family and policy. Where our relayed addresses are is always granted: the data plane delivers what is sent there
@@ -472,10 +488,7 @@ impl<S> Processor<S> {
         match self.policy.reach(peer) {
             Reach::Kernel => Ok(()),
             Reach::Denied(_) if self.may_be_ours(peer) => Ok(()),
-            Reach::Denied(why) => {
-                tracing::debug!(why, "peer denied, see turn.peers.allow");
-                Err(Rejection::FORBIDDEN)
-            }
+            Reach::Denied(why) => Err(Rejection::new(403, why)),
         }
     }
 
@@ -496,14 +509,17 @@ impl<S> Processor<S> {
             self.ports.release(allocation.relayed);
             self.quotas.give_back(&allocation.owner, 1);
             self.commands.push_back(Command::Close { id });
-            self.count();
+            self.metrics.allocations.decrement();
         }
     }
+}
 
-    fn count(&self) {
-        self.metrics.allocations.set(self.ledger.len() as u64);
-        self.metrics.reservations.set(self.reservations.len() as u64);
-    }
+/// An allocation that its owner asks something of.
+#[derive(Clone, Copy)]
+struct Held {
+    client: FiveTuple,
+    id: AllocationId,
+    relay: IpAddr,
 }
 
 /// What an Allocate request was granted.
@@ -514,24 +530,12 @@ struct Grant<S> {
     lifetime: Duration,
 }
 
-fn allocated(advertised: SocketAddr, lifetime: Duration, token: Option<[u8; 8]>, client: FiveTuple) -> Success {
-    let mut attributes: Success = vec![
-        Box::new(RelayedAddress { ip: advertised.ip(), port: advertised.port() }),
-        Box::new(stun::xoraddr::XorMappedAddress { ip: client.client.ip(), port: client.client.port() }),
-        Box::new(Lifetime(lifetime)),
-    ];
-    if let Some(token) = token {
-        attributes.push(Box::new(ReservationToken(token.to_vec())));
-    }
-    attributes
-}
-
 fn granted_lifetime(requested: Option<u32>) -> Duration {
     Duration::from_secs(requested.unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST).into())
 }
 
-fn any_port(peer: PeerAddr) -> PeerAddr {
-    PeerAddr::new(SocketAddr::new(peer.ip(), 0))
+fn any_port(ip: IpAddr) -> PeerAddr {
+    PeerAddr::new(SocketAddr::new(ip, 0))
 }
 
 fn no_port(error: &NoPort) -> Rejection {

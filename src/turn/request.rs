@@ -1,5 +1,6 @@
 //! What a STUN request says, read strictly: only what counts, and each attribute in its own type.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::address::PeerAddr;
@@ -9,11 +10,9 @@ use crate::wire::CHANNELS;
 use crate::wire::Stun;
 use crate::wire::xor_address;
 
-/// The methods that this server answers (RFC 8489, section 18.2; RFC 8656, section 17).
+/// The methods that need a proof of who asks (RFC 8656, section 17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
-    /// Binding.
-    Binding,
     /// Allocate.
     Allocate,
     /// Refresh.
@@ -28,7 +27,6 @@ impl Method {
     /// The method of this number, if this server has it.
     pub(super) fn of(number: u16) -> Option<Self> {
         Some(match number {
-            0x001 => Self::Binding,
             0x003 => Self::Allocate,
             0x004 => Self::Refresh,
             0x008 => Self::CreatePermission,
@@ -199,12 +197,28 @@ impl<'a> Asked<'a> {
         .ok_or(Rejection::bad_request("CHANNEL-NUMBER"))
     }
 
-    /// Every XOR-PEER-ADDRESS, canonical, at least one.
+    /// The one XOR-PEER-ADDRESS, canonical.
+    ///
+    /// # Errors
+    ///
+    /// 400 when it is missing, misshapen or not alone.
+    pub(super) fn peer(&self) -> Result<PeerAddr, Rejection> {
+        match self.peers()?.as_slice() {
+            [peer] => Ok(*peer),
+            _ => Err(Rejection::bad_request("one XOR-PEER-ADDRESS is wanted")),
+        }
+    }
+
+    /// The IP address of every XOR-PEER-ADDRESS, canonical, each once, at least one.
     ///
     /// # Errors
     ///
     /// 400 when none is there or one is misshapen.
-    pub(super) fn peers(&self) -> Result<Vec<PeerAddr>, Rejection> {
+    pub(super) fn peer_ips(&self) -> Result<BTreeSet<IpAddr>, Rejection> {
+        Ok(self.peers()?.into_iter().map(PeerAddr::ip).collect())
+    }
+
+    fn peers(&self) -> Result<Vec<PeerAddr>, Rejection> {
         let misshapen = Rejection::bad_request("XOR-PEER-ADDRESS");
         let id = self.stun.transaction_id();
         let peers: Result<Vec<_>, _> = self
@@ -234,41 +248,44 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Attribute types of requests (RFC 8489, section 18.3; RFC 8656, section 18).
+/// Attribute types of requests, by their numbers.
 mod kind {
-    pub(super) const USERNAME: u16 = 0x0006;
-    pub(super) const MESSAGE_INTEGRITY: u16 = 0x0008;
-    pub(super) const CHANNEL_NUMBER: u16 = 0x000C;
-    pub(super) const LIFETIME: u16 = 0x000D;
-    pub(super) const XOR_PEER_ADDRESS: u16 = crate::wire::attr::XOR_PEER_ADDRESS;
-    pub(super) const REALM: u16 = 0x0014;
-    pub(super) const NONCE: u16 = 0x0015;
-    pub(super) const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
-    pub(super) const EVEN_PORT: u16 = 0x0018;
-    pub(super) const REQUESTED_TRANSPORT: u16 = 0x0019;
-    pub(super) const RESERVATION_TOKEN: u16 = 0x0022;
+    use stun::attributes::*;
 
-    /// Comprehension-required types that are understood, if only to ignore them where they mean nothing:
-    /// MAPPED-ADDRESS, ERROR-CODE, UNKNOWN-ATTRIBUTES, DATA, XOR-RELAYED-ADDRESS, MESSAGE-INTEGRITY-SHA256 and
-    /// XOR-MAPPED-ADDRESS besides those above. DONT-FRAGMENT is not among them (see `turn/mod.rs`).
+    pub(super) const USERNAME: u16 = ATTR_USERNAME.0;
+    pub(super) const MESSAGE_INTEGRITY: u16 = ATTR_MESSAGE_INTEGRITY.0;
+    pub(super) const CHANNEL_NUMBER: u16 = ATTR_CHANNEL_NUMBER.0;
+    pub(super) const LIFETIME: u16 = ATTR_LIFETIME.0;
+    pub(super) const XOR_PEER_ADDRESS: u16 = ATTR_XOR_PEER_ADDRESS.0;
+    pub(super) const REALM: u16 = ATTR_REALM.0;
+    pub(super) const NONCE: u16 = ATTR_NONCE.0;
+    pub(super) const REQUESTED_ADDRESS_FAMILY: u16 = ATTR_REQUESTED_ADDRESS_FAMILY.0;
+    pub(super) const EVEN_PORT: u16 = ATTR_EVEN_PORT.0;
+    pub(super) const REQUESTED_TRANSPORT: u16 = ATTR_REQUESTED_TRANSPORT.0;
+    pub(super) const RESERVATION_TOKEN: u16 = ATTR_RESERVATION_TOKEN.0;
+
+    /// Comprehension-required types that are understood, if only to ignore them where they mean nothing.
+    ///
+    /// DONT-FRAGMENT is not among them: this server can't set DF, and then it is an unknown attribute (RFC 8656,
+    /// section 7.2).
     pub(super) const KNOWN: &[u16] = &[
-        0x0001,
         USERNAME,
         MESSAGE_INTEGRITY,
-        0x0009,
-        0x000A,
         CHANNEL_NUMBER,
         LIFETIME,
         XOR_PEER_ADDRESS,
-        0x0013,
         REALM,
         NONCE,
-        0x0016,
         REQUESTED_ADDRESS_FAMILY,
         EVEN_PORT,
         REQUESTED_TRANSPORT,
-        0x001C,
-        0x0020,
         RESERVATION_TOKEN,
+        ATTR_MAPPED_ADDRESS.0,
+        ATTR_ERROR_CODE.0,
+        ATTR_UNKNOWN_ATTRIBUTES.0,
+        ATTR_DATA.0,
+        ATTR_XOR_RELAYED_ADDRESS.0,
+        ATTR_MESSAGE_INTEGRITY_SHA256.0,
+        ATTR_XORMAPPED_ADDRESS.0,
     ];
 }

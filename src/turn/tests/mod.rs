@@ -176,6 +176,15 @@ async fn a_credential_opens_nothing_after_its_expiry_but_keeps_what_it_opened() 
     world.client = from("198.51.100.1:4001");
     world.challenged().await;
     assert_eq!(world.code_of(ALLOCATE, transport()).await, 401);
+
+    world.client = from("198.51.100.1:4000");
+    for _ in 0..13 {
+        world.challenged().await;
+        world.code_of(REFRESH, lifetime(3600)).await;
+        world.pass(Duration::from_secs(3599)).await;
+    }
+    world.challenged().await;
+    assert_eq!(world.code_of(REFRESH, lifetime(3600)).await, 401, "but not for ever");
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,10 +208,24 @@ async fn permissions_are_granted_to_all_peers_or_to_none() {
         .iter()
         .filter_map(|command| if let Command::Permit { peer, .. } = command { Some(*peer) } else { None })
         .collect();
-    assert_eq!(permitted, ["8.8.8.8", "1.1.1.1", "192.0.2.9"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+    assert_eq!(permitted, ["1.1.1.1", "8.8.8.8", "192.0.2.9"].map(|ip| ip.parse::<IpAddr>().unwrap()));
     assert_eq!(world.code_of(CREATE_PERMISSION, peer("8.8.8.9:1")).await, 508);
     world.pass(Duration::from_secs(300)).await;
     assert_eq!(world.code_of(CREATE_PERMISSION, peer("8.8.8.9:1")).await, 0, "expired ones make room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_named_five_thousand_times_costs_as_much_as_one() {
+    let mut world = World::new(|_| ());
+    world.ask(ALLOCATE, transport()).await;
+    world.commands.clear();
+    let once = (0..5_000).flat_map(|_| peer("8.8.8.8:1")).collect();
+    let distinct = (0..5_000).flat_map(|n| peer(&format!("8.8.{}.{}:1", n / 250, n % 250))).collect();
+
+    assert_eq!(world.code_of(CREATE_PERMISSION, once).await, 0);
+    assert_eq!(world.commands.len(), 1);
+    assert_eq!(world.code_of(CREATE_PERMISSION, distinct).await, 508);
+    assert_eq!(world.commands.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,9 +340,26 @@ async fn strangers_get_so_many_answers_a_second_and_then_silence() {
     assert_eq!(answered, 500);
     assert_eq!(world.metrics.drops(DropReason::RateLimited), 1_500);
     assert_eq!(world.metrics.allocations.get(), 0);
-    tokio::time::advance(Duration::from_secs(1)).await;
     world.client = from("198.51.100.77:1");
     assert!(world.send(&forged.raw).await.is_some(), "another source has its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_nonce_has_aged_gets_a_new_one_however_busy_its_source_is() {
+    let mut world = World::new(|settings| settings.limits.challenges = Rate { per_second: 0.001, burst: 3.0 });
+    world.ask(ALLOCATE, and(transport(), lifetime(3600))).await;
+    let bare = world.message(ALLOCATE, &transport());
+    while world.send(&bare.raw).await.is_some() {}
+    tokio::time::advance(Duration::from_secs(600)).await;
+
+    let stale = world.ask(REFRESH, vec![]).await;
+
+    assert_eq!(code(&stale), 438);
+    world.nonce = stale.get(ATTR_NONCE).unwrap();
+    assert_eq!(world.code_of(REFRESH, vec![]).await, 0);
+    world.nonce = b"AAAAAAAAAAAAAAAA".to_vec();
+    let message = world.signed(REFRESH, &vec![]);
+    assert!(world.send(&message.raw).await.is_none(), "a nonce of nobody's proves nothing");
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,7 +55,15 @@ impl World {
             routed: None,
             relay_ports: 50_000..=50_999,
             external_ip: Vec::new(),
-            limits: Limits::default(),
+            expired_grace: Duration::from_secs(12 * 3600),
+            limits: Limits {
+                allocations_per_member: 100,
+                allocations_per_source: 200,
+                permissions: 64,
+                channels: 64,
+                challenges: Rate { per_second: 100.0, burst: 500.0 },
+                exempt: Vec::new(),
+            },
         };
         change(&mut settings);
         let users =
