@@ -1,6 +1,6 @@
 //! TURN over UDP, as clients meet it: webrtc-rs `turn::client`, coturn's clients, and one that asks with every flaw.
 
-mod asker;
+pub(crate) mod asker;
 
 use std::net::SocketAddr;
 use std::process::Stdio;

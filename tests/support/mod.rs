@@ -18,6 +18,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 pub(crate) mod client;
+pub(crate) mod footprint;
 
 /// A running server. It ends when this is dropped.
 pub(crate) struct Server {

@@ -9,6 +9,7 @@ use stun::message::*;
 use throughway::wire::put_xor_address;
 use tokio::net::UdpSocket;
 
+pub(crate) const BINDING: u16 = 0x001;
 pub(crate) const ALLOCATE: u16 = 0x003;
 pub(crate) const REFRESH: u16 = 0x004;
 pub(crate) const SEND: u16 = 0x0016;
