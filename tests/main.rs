@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod ground;
 #[cfg(test)]
 mod layering;

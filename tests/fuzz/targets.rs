@@ -1,0 +1,325 @@
+//! What is fuzzed: one function a target, by the public API alone. cargo-fuzz and the stable tests both call these.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use futures_util::StreamExt;
+use stun::attributes::*;
+use stun::integrity::MessageIntegrity;
+use stun::message::Message;
+use stun::message::Setter;
+use throughway::address::FiveTuple;
+use throughway::address::Transport;
+use throughway::clock::Clock;
+use throughway::credentials;
+use throughway::credentials::Credentials;
+use throughway::gateway;
+use throughway::gateway::json;
+use throughway::gateway::json::Dialect;
+use throughway::metrics::Metrics;
+use throughway::net::demux;
+use throughway::net::demux::Protocol;
+use throughway::policy;
+use throughway::policy::Policy;
+use throughway::rate::Rate;
+use throughway::relay::command::Command;
+use throughway::relay::command::ListenerId;
+use throughway::relay::command::Request;
+use throughway::signaling::hub::Hub;
+use throughway::signaling::ice::Served;
+use throughway::signaling::session::Sessions;
+use throughway::signaling::session::Visitor;
+use throughway::turn::Limits;
+use throughway::turn::Processor;
+use throughway::turn::Settings;
+use throughway::wire;
+use throughway::wire::ChannelData;
+use throughway::wire::Class;
+use throughway::wire::Stun;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+#[path = "media.rs"]
+mod media;
+
+/// The largest input that is worth a try.
+const MOST: usize = 16 * 1024;
+
+/// Any bytes as STUN, as ChannelData and as an address: what is taken tiles the input and reads back.
+pub fn decoders(bytes: &[u8]) {
+    let _ = wire::xor_address(bytes, *b"transaction!");
+    if let Ok(channel) = ChannelData::parse(bytes) {
+        assert!(wire::CHANNELS.contains(&channel.number));
+        assert!(channel.data.len() + 4 <= bytes.len() && bytes.len() <= channel.data.len() + 7);
+    }
+    if let Ok(stun) = Stun::parse(bytes) {
+        let tiled: usize = stun.attributes().map(|one| 4 + one.value.len().next_multiple_of(4)).sum();
+        assert_eq!(tiled + wire::STUN_HEADER, bytes.len());
+        for attribute in stun.attributes() {
+            let value = stun.first(attribute.kind).unwrap();
+            if let Some(addr) = wire::xor_address(value, stun.transaction_id()) {
+                let mut written = [0; 24];
+                let length = wire::put_xor_address(&mut written, attribute.kind, addr, stun.transaction_id()).unwrap();
+                assert_eq!(&written[5..length], &value[1..], "an address reads back as it was written");
+            }
+        }
+    }
+}
+
+/// One datagram of a stranger, as it is and with a right header: never more than a short answer.
+pub fn stranger(bytes: &[u8]) {
+    run(async {
+        for message in [bytes.to_vec(), with_header(bytes)] {
+            let mut control = Control::new();
+            let answer = control.send(message.clone()).await;
+
+            assert_eq!(control.metrics.allocations.get() + control.metrics.reservations.get(), 0);
+            if let Some(answer) = answer {
+                assert_ne!(Stun::parse(&answer).unwrap().class(), Class::Request);
+                // What is shorter doesn't get here: the media thread keeps that part of the budget.
+                let length = message.len().max(28);
+                assert!(answer.len() * 10 <= length * 23, "{} bytes for {length}", answer.len());
+            }
+        }
+    });
+}
+
+/// Several requests, each signed by somebody with a good credential: one answer at most, and all can be given back.
+pub fn member(bytes: &[u8]) {
+    run(async {
+        let mut control = Control::new();
+        let nonce = control.nonce().await;
+        for unsigned in requests(bytes) {
+            let signed = control.signed(unsigned, &nonce);
+            let Some(raw) = control.send(signed).await else { continue };
+            let mut answer = Message { raw, ..Message::default() };
+            answer.decode().unwrap();
+            let code = answer.get(ATTR_ERROR_CODE).map_or(0, |code| u16::from(code[2]) * 100 + u16::from(code[3]));
+            if answer.typ.method != stun::message::METHOD_BINDING && ![400, 401, 438].contains(&code) {
+                key().check(&mut answer).expect("what is answered to a member is signed");
+            }
+        }
+        assert!(control.metrics.allocations.get() <= 1, "one 5-tuple has one allocation");
+
+        let end = [&0x0004_u16.to_be_bytes()[..], &[0; 18], &[0, 0x0D, 0, 4, 0, 0, 0, 0]].concat();
+        let end = control.signed(&end, &nonce);
+        control.send(end).await.unwrap();
+        assert_eq!(control.metrics.allocations.get(), 0);
+    });
+}
+
+/// The first bytes of a connection: told as the table in design.md has them, and all to be read again.
+pub fn first_bytes(bytes: &[u8]) {
+    let bytes = &bytes[..bytes.len().min(4096)];
+    run(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
+
+        let cookie = [0x21, 0x12, 0xA4, 0x42];
+        let expected = match bytes {
+            [] => None,
+            [0x16, ..] => Some(Protocol::Tls),
+            [b'A'..=b'Z', ..] => Some(Protocol::Http),
+            [0 | 1, rest @ ..] => match rest.get(3..7) {
+                Some(found) if found == cookie => Some(Protocol::Turn),
+                None if rest.get(3..).is_none_or(|begun| cookie.starts_with(begun)) => None,
+                Some(_) | None => Some(Protocol::Unknown),
+            },
+            [..] => Some(Protocol::Unknown),
+        };
+        let opened = demux::open(accepted, None).await;
+        assert_eq!(opened.as_ref().ok().map(|opened| opened.protocol), expected, "{bytes:x?}");
+        if let Ok(mut opened) = opened {
+            let mut read = Vec::new();
+            opened.stream.read_to_end(&mut read).await.unwrap();
+            assert_eq!(read, bytes);
+        }
+        // Closed with a reset, it doesn't keep its port: there are many inputs.
+        socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    });
+}
+
+/// Lines as frames of our JSON protocol, in both dialects: every reply is JSON.
+pub fn frames(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    for dialect in [Dialect::Objects, Dialect::Strings] {
+        run(async {
+            let (server, client) = tokio::io::duplex(1 << 20);
+            let talk = async {
+                let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+                let login = r#"{"type":"login","name":"fuzz"}"#;
+                for frame in std::iter::once(login).chain(text.lines()) {
+                    let _ = client.feed(tungstenite::Message::text(frame)).await;
+                }
+                let _ = client.close(None).await;
+                while let Some(Ok(message)) = client.next().await {
+                    if let tungstenite::Message::Text(reply) = message {
+                        serde_json::from_str::<serde_json::Value>(&reply).expect("a reply is JSON");
+                    }
+                }
+            };
+            tokio::join!(json::serve(context(), visitor(), dialect, server), talk);
+        });
+    }
+}
+
+/// Any bytes where the WebSocket protocol is expected: the connection ends when they do.
+pub fn websocket(bytes: &[u8]) {
+    run(async {
+        let (server, mut client) = tokio::io::duplex(1 << 20);
+        client.write_all(&bytes[..bytes.len().min(MOST)]).await.unwrap();
+        client.shutdown().await.unwrap();
+        json::serve(context(), visitor(), Dialect::Objects, server).await;
+    });
+}
+
+/// Any bytes to a running media thread: as they are, as a Send indication, as ChannelData; it answers Binding after.
+pub fn media(bytes: &[u8]) {
+    static RIG: OnceLock<Mutex<media::Rig>> = OnceLock::new();
+    let rig = RIG.get_or_init(|| Mutex::new(media::Rig::start())).lock().unwrap();
+    let bytes = &bytes[..bytes.len().min(MOST)];
+    rig.throw(bytes);
+    let mut indication = with_header(bytes);
+    indication[..2].copy_from_slice(&0x0016_u16.to_be_bytes());
+    rig.throw(&indication);
+    let length = u16::try_from(bytes.len()).unwrap();
+    rig.throw(&[&0x4000_u16.to_be_bytes()[..], &length.to_be_bytes(), bytes].concat());
+}
+
+/// A control plane without sockets.
+struct Control {
+    processor: Processor<()>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    client: FiveTuple,
+}
+
+impl Control {
+    fn new() -> Self {
+        let settings = Settings {
+            realm: "throughway".into(),
+            relay_ip: Vec::new(),
+            routed: None,
+            relay_ports: 50_000..=50_007,
+            external_ip: Vec::new(),
+            expired_grace: Duration::from_secs(3600),
+            limits: Limits {
+                allocations_per_member: 4,
+                allocations_per_source: 4,
+                permissions: 4,
+                channels: 4,
+                challenges: Rate { per_second: 100.0, burst: 500.0 },
+                exempt: Vec::new(),
+            },
+        };
+        let users = HashMap::from([("alice".into(), "wonderland".into())]);
+        let credentials = Credentials::new(credentials::Settings { secrets: vec!["north".into()], users });
+        let metrics = Arc::new(Metrics::default());
+        let policy = Arc::new(Policy::new(policy::Settings::default()));
+        let bind = Box::new(|_: SocketAddr| Ok(()));
+        let processor = Processor::new(settings, Arc::new(credentials), policy, Arc::clone(&metrics), bind);
+        let (client, server) = ("198.51.100.1:4000".parse().unwrap(), "192.0.2.9:3478".parse().unwrap());
+        Self { processor, metrics, clock: Clock::system(), client: FiveTuple::new(Transport::Udp, client, server) }
+    }
+
+    /// The answer, to whoever asked and with the transaction ID of the question.
+    async fn send(&mut self, message: Vec<u8>) -> Option<Vec<u8>> {
+        let request = Request { five_tuple: self.client, listener: ListenerId(0), message };
+        self.processor.handle_request(&request, self.clock.now()).await;
+        let mut answers = Vec::new();
+        while let Some(command) = self.processor.poll_command() {
+            if let Command::Answer { five_tuple, message, .. } = command {
+                assert_eq!(five_tuple, self.client);
+                let answer = Stun::parse(&message).expect("an answer is well-formed");
+                assert_eq!(answer.transaction_id(), request.message[8..20]);
+                answers.push(message);
+            }
+        }
+        assert!(answers.len() <= 1, "one question, one answer at most");
+        answers.pop()
+    }
+
+    async fn nonce(&mut self) -> Vec<u8> {
+        let bare = [&0x0003_u16.to_be_bytes()[..], &[0; 18], &[0, 0x19, 0, 4, 17, 0, 0, 0]].concat();
+        let raw = self.send(with_header(&bare)).await.unwrap();
+        let mut challenge = Message { raw, ..Message::default() };
+        challenge.decode().unwrap();
+        challenge.get(ATTR_NONCE).unwrap()
+    }
+
+    /// The same request with a right header and a proof of who asks.
+    fn signed(&self, unsigned: &[u8], nonce: &[u8]) -> Vec<u8> {
+        let raw = with_header(unsigned);
+        let length = u32::try_from(raw.len() - wire::STUN_HEADER).unwrap();
+        let mut message = Message { raw, length, ..Message::default() };
+        message.add(ATTR_USERNAME, b"alice");
+        message.add(ATTR_REALM, b"throughway");
+        message.add(ATTR_NONCE, nonce);
+        key().add_to(&mut message).unwrap();
+        message.raw
+    }
+}
+
+fn key() -> MessageIntegrity {
+    MessageIntegrity::new_long_term_integrity("alice".into(), "throughway".into(), "wonderland".into())
+}
+
+/// The input with the magic cookie and a right length, padded to whole words.
+fn with_header(bytes: &[u8]) -> Vec<u8> {
+    let mut message = bytes[..bytes.len().min(MOST)].to_vec();
+    message.resize(message.len().next_multiple_of(4).max(wire::STUN_HEADER), 0);
+    let length = u16::try_from(message.len() - wire::STUN_HEADER).unwrap();
+    message[0] &= 0x3F;
+    message[2..4].copy_from_slice(&length.to_be_bytes());
+    message[4..8].copy_from_slice(&wire::MAGIC_COOKIE.to_be_bytes());
+    message
+}
+
+/// The input as several messages in a row, each as long as its header says.
+fn requests(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]));
+        let (request, rest) = bytes.split_at(bytes.len().min(wire::STUN_HEADER + length));
+        bytes = rest;
+        Some(request)
+    })
+    .take(32)
+}
+
+fn context() -> Arc<gateway::Context> {
+    let metrics = Arc::new(Metrics::default());
+    let hub = Hub::new(Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new(), Arc::clone(&metrics));
+    let credentials = Arc::new(Credentials::new(credentials::Settings::default()));
+    Arc::new(gateway::Context {
+        sessions: Arc::new(Sessions::new(hub, credentials, Served::default())),
+        limits: gateway::Limits::default(),
+        metrics,
+        clock: Clock::system(),
+        shutdown: tokio_util::sync::CancellationToken::new(),
+    })
+}
+
+fn visitor() -> Visitor {
+    Visitor { host: "localhost".into(), source: "127.0.0.1".parse().unwrap() }
+}
+
+/// Everything ends at once, or it hangs and that is a finding.
+fn run(target: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(Duration::from_secs(10), target).await.expect("it ends");
+    });
+}
