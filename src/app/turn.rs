@@ -11,7 +11,10 @@ use tokio::sync::mpsc;
 
 use super::Front;
 use super::Listening;
+use super::Serves;
+use super::count;
 use super::exempt;
+use super::own_addresses;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::value::Listen;
@@ -34,8 +37,6 @@ use crate::turn::probe;
 const REQUESTS_QUEUED: usize = 1024;
 /// Who the start-up test signs in as.
 const SELF_TEST: &str = "self-test";
-/// What its sockets serve.
-const SERVES: &str = "stun, turn";
 
 /// Bound listeners of STUN and TURN over UDP, not served yet.
 pub(super) struct Bound(Vec<Socket>);
@@ -65,7 +66,7 @@ impl Bound {
 
     /// Every one of them, for people to read.
     pub(super) fn listening(&self) -> impl Iterator<Item = Listening> {
-        self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: SERVES })
+        self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: Serves::Turn })
     }
 
     /// Serves them until the end, and returns once it has relayed, or found that it can't. `tcp_ports` are those that this process listens on besides.
@@ -92,7 +93,7 @@ impl Bound {
             policy: Arc::clone(&policy),
             metrics: Arc::clone(&metrics),
             clock,
-            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, exempt(config)),
+            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings.max(1.0) }, exempt(config)),
         };
         let shard = shard::spawn(settings, requests)?;
         let commands = shard.commands();
@@ -127,18 +128,16 @@ async fn self_test(listener: SocketAddr, realm: &str, credentials: &Credentials,
 }
 
 fn policy_settings(config: &Config, listening_ports: HashSet<u16>) -> policy::Settings {
-    let external = config.turn.external_ip.iter().map(|external| external.external);
     policy::Settings {
         allow: config.turn.peers.allow.iter().map(|network| network.0).collect(),
         deny: config.turn.peers.deny.iter().map(|network| network.0).collect(),
-        host: host::addresses().into_iter().chain(external).collect(),
+        host: own_addresses(config).collect(),
         listening_ports,
     }
 }
 
 fn turn_settings(config: &Config) -> turn::Settings {
     let limits = &config.turn.limits;
-    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     turn::Settings {
         realm: config.turn.realm.clone(),
         relay_ip: config.turn.relay_ip.iter().map(|ip| ip.0).collect(),
