@@ -48,25 +48,28 @@ impl Policy {
 
     /// Whether data may leave for `peer`.
     ///
-    /// The order is: our own listeners never; `allow`; the denials, on the address itself and on every IPv4 address
-    /// that it embeds; else yes. Port 0 stands for any port, as in a permission.
+    /// The order is: the unspecified address and our own listeners never; `allow`; the denials, on the address itself
+    /// and on every IPv4 address that it embeds; else yes. Port 0 stands for any port, as in a permission.
     pub fn reach(&self, peer: PeerAddr) -> Reach {
         let ip = peer.ip();
-        let of_host = self.is_of_host(ip);
-        if of_host && self.settings.listening_ports.contains(&peer.get().port()) {
+        if ip.is_unspecified() {
+            // Linux takes it for loopback.
+            return Reach::Denied("the unspecified address");
+        }
+        let judged = || std::iter::once(ip).chain(embedded_in(ip));
+        if self.settings.listening_ports.contains(&peer.get().port()) && judged().any(|ip| self.may_be_this_host(ip)) {
             return Reach::Denied("a listener of this server");
         }
         if self.settings.allow.iter().any(|prefix| prefix.contains(ip)) {
             return Reach::Kernel;
         }
-        if of_host {
-            return Reach::Denied("an address of this host");
-        }
-        std::iter::once(ip).chain(embedded_in(ip)).find_map(|ip| self.denial(ip)).map_or(Reach::Kernel, Reach::Denied)
+        judged().find_map(|ip| self.denial(ip)).map_or(Reach::Kernel, Reach::Denied)
     }
 
-    fn is_of_host(&self, ip: IpAddr) -> bool {
-        ip.is_loopback() || self.settings.host.contains(&ip)
+    /// Whether what is sent to `ip` may reach a socket of this host, alone or with others.
+    fn may_be_this_host(&self, ip: IpAddr) -> bool {
+        let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+        ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || broadcast || self.settings.host.contains(&ip)
     }
 
     fn denial(&self, ip: IpAddr) -> Option<&'static str> {
