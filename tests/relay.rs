@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::net::SocketAddrV6;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -37,6 +38,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 const ID: [u8; 12] = *b"transaction!";
+const PATIENCE: Duration = Duration::from_secs(10);
 const LIFE: Duration = Duration::from_secs(600);
 
 /// A running shard, its two listeners and both ends of its queues.
@@ -146,7 +148,7 @@ impl Client {
 
     async fn receive_from(&self) -> (Vec<u8>, SocketAddr) {
         let mut packet = vec![0; 65_535];
-        let received = timeout(Duration::from_secs(10), self.socket.recv_from(&mut packet)).await;
+        let received = timeout(PATIENCE, self.socket.recv_from(&mut packet)).await;
         let (length, from) = received.expect("something should have arrived").unwrap();
         packet.truncate(length);
         (packet, from)
@@ -157,6 +159,16 @@ impl Client {
         self.send(&binding(&[])).await;
         assert_eq!(Stun::parse(&self.receive().await).unwrap().class(), Class::Success);
     }
+}
+
+/// Waits for what the media thread counts.
+async fn until(condition: impl Fn() -> bool) {
+    let counted = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, counted).await.expect("should have been counted");
 }
 
 fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
@@ -271,9 +283,7 @@ async fn a_bound_channel_is_silent_both_ways_without_a_live_permission() {
     assert_eq!(rig.drops(DropReason::NoPermission), 1);
 
     peer.send_to(b"in", relayed).await;
-    while rig.drops(DropReason::NoPermission) < 2 {
-        tokio::task::yield_now().await;
-    }
+    until(|| rig.drops(DropReason::NoPermission) == 2).await;
     rig.permit(1, peer.addr(), LIFE).await;
     rig.settle(&client).await;
     other.send_to(b"from a permitted IP", relayed).await;
@@ -360,6 +370,28 @@ async fn binding_is_answered_in_32_bytes_from_the_address_that_was_asked() {
     assert_eq!(rig.metrics.bindings.get(), 4);
 }
 
+/// On every address that this machine has on a link: none where the kernel has no IPv6.
+#[tokio::test]
+async fn a_link_local_client_is_answered_in_its_scope() {
+    let rig = Rig::with("::", policy::Settings::default());
+
+    for local in link_local() {
+        let client = UdpSocket::bind(local).await.unwrap();
+        let asked = SocketAddrV6::new(*local.ip(), rig.listeners[0].port(), 0, local.scope_id());
+        client.send_to(&binding(&[]), asked).await.unwrap();
+
+        let mut answer = [0; 100];
+        let (length, _) = timeout(PATIENCE, client.recv_from(&mut answer)).await.expect("an answer").unwrap();
+        assert_eq!(length, 44);
+    }
+}
+
+fn link_local() -> Vec<SocketAddrV6> {
+    let all = nix::ifaddrs::getifaddrs().unwrap();
+    let addresses = all.filter_map(|it| it.address?.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6)));
+    addresses.filter(|it| it.ip().is_unicast_link_local()).collect()
+}
+
 #[tokio::test]
 async fn binding_is_limited_by_source_and_others_are_not_touched() {
     let rig = Rig::start();
@@ -441,9 +473,7 @@ async fn ecn_bits_are_carried_both_ways() {
     batch.receive(&peer).unwrap();
     let out = batch.datagrams().next().unwrap().ecn;
     peer.send(b"x", relayed, None, Some(udp::Ecn::Ce)).unwrap();
-    while rig.metrics.to_clients.get() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| rig.metrics.to_clients.get() > 0).await;
     batch.receive(&client).unwrap();
     let back = batch.datagrams().next().unwrap().ecn;
 
