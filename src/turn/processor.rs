@@ -156,6 +156,14 @@ impl<S> Processor<S> {
         self.count();
     }
 
+    /// Ends an allocation that the data plane refused.
+    pub async fn end(&mut self, id: AllocationId) {
+        if let Some(client) = self.ledger.client_of(id) {
+            self.backstop.delete(client).await;
+            self.settle(id);
+        }
+    }
+
     /// Waits until the crate has ended an allocation by itself, and settles it.
     pub async fn ended(&mut self) {
         let id = self.backstop.ended().await;
