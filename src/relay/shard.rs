@@ -235,8 +235,8 @@ impl Media {
     }
 
     fn carry_out_commands(&mut self) {
-        // Before looking: whatever comes later rings again.
-        self.bell.rung.store(false, Ordering::Release);
+        // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
+        self.bell.rung.swap(false, Ordering::AcqRel);
         for _ in 0..COMMANDS_PER_ROUND {
             let Ok(command) = self.commands.try_recv() else { return };
             self.carry_out(command);
