@@ -15,6 +15,8 @@ mod relay;
 #[cfg(test)]
 mod signaling;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod turn;

@@ -18,7 +18,7 @@ use crate::support::PATIENCE;
 use crate::support::Server;
 
 /// Peers on loopback are allowed here, which lets tests play the peer.
-const PEERS_ON_LOOPBACK: &str = r#"
+pub(crate) const PEERS_ON_LOOPBACK: &str = r#"
 [http]
 listen = ["127.0.0.1:0"]
 plain_listen = ["127.0.0.1:0"]

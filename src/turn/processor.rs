@@ -15,7 +15,7 @@ use turn::proto::rsrvtoken::ReservationToken;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::address::RelayedAddr;
-use crate::address::source_of;
+use crate::address::Sources;
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::random;
@@ -72,6 +72,7 @@ pub struct Processor<S> {
     metrics: Arc<Metrics>,
     ports: Ports<S>,
     challenges: PerSource,
+    sources: Sources,
     backstop: Backstop,
     ledger: Ledger,
     quotas: Quotas,
@@ -104,6 +105,7 @@ impl<S> Processor<S> {
             metrics,
             ports: Ports::new(settings.relay_ports.clone(), bind),
             challenges: PerSource::new(settings.limits.challenges, settings.limits.exempt.clone()),
+            sources: Sources::new(settings.limits.exempt.clone()),
             backstop: Backstop::default(),
             ledger: Ledger::default(),
             quotas: Quotas::default(),
@@ -145,9 +147,17 @@ impl<S> Processor<S> {
         }
         while let Some((_, token)) = self.reservation_ends.pop_front_if(|(end, _)| *end <= now.monotonic) {
             if let Some(Reservation { bound, owner, .. }) = self.take_reservation(token) {
-                self.ports.release(bound.addr);
+                self.ports.release(bound.advertised);
                 self.quotas.give_back(&owner, 1);
             }
+        }
+    }
+
+    /// Ends an allocation that the data plane refused.
+    pub async fn end(&mut self, id: AllocationId) {
+        if let Some(client) = self.ledger.client_of(id) {
+            self.backstop.delete(client).await;
+            self.settle(id);
         }
     }
 
@@ -297,11 +307,11 @@ impl<S> Processor<S> {
         let (id, client, relayed) = (AllocationId(self.next_id), request.five_tuple, bound.addr);
         if let Err(error) = self.backstop.create(client, id, relayed, &asker.username, lifetime).await {
             tracing::warn!(%error, "an allocation could not be entered");
-            self.ports.release(relayed);
+            self.ports.release(bound.advertised);
             self.quotas.give_back(&owner, 1);
             return Err(Rejection::CAPACITY);
         }
-        let advertised = SocketAddr::new(self.settings.advertised(relayed.ip()), relayed.port());
+        let advertised = bound.advertised;
         let deadline = now.monotonic + lifetime;
         let allocation = Allocation {
             id,
@@ -358,6 +368,7 @@ impl<S> Processor<S> {
             return Err(Rejection::FAMILY_NOT_SUPPORTED);
         }
         let ip = self.settings.relay_address(client.server.ip()).ok_or(Rejection::FAMILY_NOT_SUPPORTED)?;
+        let advertised = self.settings.advertised(ip);
         let owner = self.owner(client, asker);
         let count = if even == Some(true) { 2 } else { 1 };
         let limits = &self.settings.limits;
@@ -365,9 +376,9 @@ impl<S> Processor<S> {
             return Err(Rejection::QUOTA);
         }
         let bound = match even {
-            None => self.ports.any(ip).map(|bound| (bound, None)),
-            Some(false) => self.ports.even(ip).map(|bound| (bound, None)),
-            Some(true) => self.ports.pair(ip).map(|(bound, next)| (bound, Some(next))),
+            None => self.ports.any(ip, advertised).map(|bound| (bound, None)),
+            Some(false) => self.ports.even(ip, advertised).map(|bound| (bound, None)),
+            Some(true) => self.ports.pair(ip, advertised).map(|(bound, next)| (bound, Some(next))),
         };
         let (bound, reserved) = bound.map_err(|error| {
             self.quotas.give_back(&owner, count);
@@ -378,9 +389,7 @@ impl<S> Processor<S> {
     }
 
     fn owner(&self, client: FiveTuple, asker: &Asker) -> Owner {
-        let ip = client.client.ip();
-        let exempt = self.settings.limits.exempt.iter().any(|prefix| prefix.contains(ip));
-        Owner { identity: asker.identity.clone(), source: (!exempt).then(|| source_of(ip)) }
+        Owner { identity: asker.identity.clone(), source: self.sources.of(client.client.ip()) }
     }
 
     fn reserve(&mut self, bound: Bound<S>, username: String, owner: Owner, now: Now) -> [u8; 8] {
@@ -506,7 +515,7 @@ impl<S> Processor<S> {
     /// Clears up behind an allocation that is over, once.
     fn settle(&mut self, id: AllocationId) {
         if let Some(allocation) = self.ledger.remove(id) {
-            self.ports.release(allocation.relayed);
+            self.ports.release(allocation.advertised);
             self.quotas.give_back(&allocation.owner, 1);
             self.commands.push_back(Command::Close { id });
             self.metrics.allocations.decrement();

@@ -9,6 +9,7 @@ use throughway::address::RelayedAddr;
 use throughway::net::udp;
 use throughway::rate::PerSource;
 use throughway::relay::command::AllocationId;
+use throughway::relay::command::Event;
 use throughway::relay::shard;
 use throughway::relay::shard::Shard;
 use tokio::sync::mpsc;
@@ -21,7 +22,7 @@ pub struct Rig {
     peer: UdpSocket,
     listener: SocketAddr,
     _shard: Shard,
-    _requests: mpsc::Receiver<Request>,
+    _events: mpsc::Receiver<Event>,
 }
 
 impl Rig {
@@ -34,7 +35,7 @@ impl Rig {
         peer.set_nonblocking(true).unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let (sender, requests) = mpsc::channel(1);
+        let (sender, events) = mpsc::channel(1);
         let (allow, deny) = (vec!["127.9.9.9".parse().unwrap()], vec!["0.0.0.0/0".parse().unwrap()]);
         let shard = shard::spawn(
             shard::Settings {
@@ -68,7 +69,7 @@ impl Rig {
                 shard.commands().send(command).await.unwrap();
             }
         });
-        Self { client, peer, listener, _shard: shard, _requests: requests }
+        Self { client, peer, listener, _shard: shard, _events: events }
     }
 
     /// Sends one datagram, and waits until the thread has answered what comes behind it.

@@ -34,6 +34,7 @@ use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
 use throughway::signaling::hub::Hub;
 use throughway::signaling::ice::Served;
+use throughway::signaling::mailbox::Capacity;
 use throughway::signaling::session::Sessions;
 use throughway::signaling::session::Visitor;
 use throughway::turn::Limits;
@@ -305,7 +306,15 @@ fn context() -> Arc<gateway::Context> {
     let credentials = Arc::new(Credentials::new(credentials::Settings::default()));
     Arc::new(gateway::Context {
         sessions: Arc::new(Sessions::new(hub, credentials, Served::default())),
-        limits: gateway::Limits::default(),
+        limits: gateway::Limits {
+            message_bytes: 64 * 1024,
+            messages: Rate { per_second: 50.0, burst: 200.0 },
+            bad_frames: 3,
+            queue: Capacity { messages: 256, bytes: 256 * 1024 },
+            sign_in_within: Duration::from_secs(5),
+            ping_every: Duration::from_secs(5),
+            gone_after: Duration::from_secs(5),
+        },
         metrics,
         clock: Clock::system(),
         shutdown: tokio_util::sync::CancellationToken::new(),
