@@ -22,7 +22,19 @@ pub const MAX_PERMISSIONS: usize = 1024;
 /// Channels an allocation holds at once at most, however `turn.limits` is set; expired ones make room.
 pub const MAX_CHANNELS: usize = 1024;
 
-/// A STUN request that the shard does not answer itself. Queued bounded: when full, dropped and counted.
+/// What a shard tells the control plane. Queued bounded: when full, dropped and counted.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client asks.
+    Request(Request),
+    /// What [`Command::Open`] began is over before it lived: its names were taken, or its socket couldn't be watched.
+    Refused {
+        /// Which.
+        id: AllocationId,
+    },
+}
+
+/// A STUN request that the shard does not answer itself.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Who asks, and where.

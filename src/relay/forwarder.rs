@@ -8,6 +8,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::command::AllocationId;
+use super::command::Event;
 use super::command::ListenerId;
 use super::command::Request;
 use super::framing;
@@ -59,7 +61,7 @@ pub(super) struct Forwarder {
     pub(super) listeners: Vec<Watched>,
     pub(super) table: Table<Watched>,
     pub(super) metrics: Arc<Metrics>,
-    requests: mpsc::Sender<Request>,
+    events: mpsc::Sender<Event>,
     bindings: PerSource,
     ids: TransactionIds,
     /// Where what goes to clients is framed.
@@ -71,11 +73,11 @@ impl Forwarder {
         listeners: Vec<Watched>,
         table: Table<Watched>,
         metrics: Arc<Metrics>,
-        requests: mpsc::Sender<Request>,
+        events: mpsc::Sender<Event>,
         bindings: PerSource,
     ) -> Self {
         let (ids, frame) = (TransactionIds::new(), vec![0; MAX_PAYLOAD]);
-        Self { listeners, table, metrics, requests, bindings, ids, frame }
+        Self { listeners, table, metrics, events, bindings, ids, frame }
     }
 
     /// Takes a packet that came in by a listener.
@@ -96,6 +98,13 @@ impl Forwarder {
     pub(super) fn answer(&self, five_tuple: &FiveTuple, listener: ListenerId, message: &[u8]) {
         if let Err(reason) = send_to_client(&self.listeners, five_tuple, listener, message, None) {
             self.metrics.dropped(reason);
+        }
+    }
+
+    /// Tells the control plane that an allocation did not begin. Never for want of anything but a bug or memory.
+    pub(super) fn refuse(&self, id: AllocationId) {
+        if self.events.try_send(Event::Refused { id }).is_err() {
+            self.metrics.dropped(DropReason::QueueFull);
         }
     }
 
@@ -136,8 +145,9 @@ impl Forwarder {
                 Err(DropReason::TooShort)
             }
             (Class::Request, _) => {
-                let place = self.requests.try_reserve().map_err(|_| DropReason::QueueFull)?;
-                place.send(Request { five_tuple: *five_tuple, listener, message: message.raw().to_vec() });
+                let place = self.events.try_reserve().map_err(|_| DropReason::QueueFull)?;
+                let message = message.raw().to_vec();
+                place.send(Event::Request(Request { five_tuple: *five_tuple, listener, message }));
                 Ok(())
             }
             (Class::Indication | Class::Success | Class::Error, _) => Err(DropReason::Unexpected),
@@ -169,7 +179,7 @@ impl Forwarder {
         ecn: Option<Ecn>,
         now: Instant,
     ) -> Result<(), DropReason> {
-        match self.table.handle_client_data(five_tuple, target, data.len(), now)? {
+        match self.table.handle_client_data(five_tuple, target, now)? {
             Forward::ToPeer { from, to } => {
                 let relay = self.table.socket_mut(from).ok_or(DropReason::Bug)?;
                 send(&relay.socket, data, to.get(), None, ecn)?;
@@ -186,7 +196,7 @@ impl Forwarder {
 
     fn judge_peer_packet(&mut self, slot: Slot, packet: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {
         let peer = PeerAddr::new(packet.source);
-        let delivery = self.table.handle_peer_data(slot, peer, packet.data.len(), now)?;
+        let delivery = self.table.handle_peer_data(slot, peer, now)?;
         self.deliver(&delivery, packet.data, packet.ecn)?;
         self.metrics.to_clients.increment();
         self.metrics.relayed_bytes.add(packet.data.len() as u64);

@@ -4,4 +4,4 @@ pub mod command;
 mod forwarder;
 mod framing;
 pub mod shard;
-pub mod table;
+mod table;

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 
 use super::command;
 use super::command::AllocationId;
+use super::command::Event;
 use super::command::ListenerId;
-use super::command::Request;
 use super::forwarder::Forwarder;
 use super::forwarder::Watched;
 use super::table::Client;
@@ -57,14 +57,14 @@ pub struct Settings {
     pub bindings: PerSource,
 }
 
-/// Starts a shard on a thread of its own. What it doesn't answer itself goes to `requests`: when that is full, dropped.
+/// Starts a shard on a thread of its own. What it doesn't answer itself goes to `events`: when that is full, dropped.
 ///
-/// `requests` closes when the shard is over, by [`Shard::stop`] or because its poll failed.
+/// `events` closes when the shard is over, by [`Shard::stop`] or because its poll failed.
 ///
 /// # Errors
 ///
 /// The system's, for lack of threads or descriptors.
-pub fn spawn(settings: Settings, requests: mpsc::Sender<Request>) -> io::Result<Shard> {
+pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shard> {
     let poll = Poll::new()?;
     let mut listeners: Vec<_> = settings.listeners.into_iter().map(Watched::new).collect();
     for (number, listener) in listeners.iter_mut().enumerate() {
@@ -79,11 +79,10 @@ pub fn spawn(settings: Settings, requests: mpsc::Sender<Request>) -> io::Result<
     let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
     let table = Table::new(settings.policy);
     let media = Media {
-        forwarder: Forwarder::new(listeners, table, settings.metrics, requests, settings.bindings),
+        forwarder: Forwarder::new(listeners, table, settings.metrics, events, settings.bindings),
         poll,
         ready: VecDeque::new(),
         commands,
-        commands_left: false,
         bell: bell.clone(),
         clock: settings.clock,
     };
@@ -171,7 +170,6 @@ struct Media {
     /// Sockets that may have something to give, each at most once: listeners by number, then relay sockets by slot.
     ready: VecDeque<Token>,
     commands: mpsc::Receiver<Command>,
-    commands_left: bool,
     bell: Arc<Bell>,
     clock: Clock,
 }
@@ -181,7 +179,7 @@ impl Media {
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(EVENTS);
         while !self.bell.stopped.load(Ordering::Acquire) {
-            let rest = self.commands_left || !self.ready.is_empty();
+            let rest = !self.commands.is_empty() || !self.ready.is_empty();
             match self.poll.poll(&mut events, rest.then_some(Duration::ZERO)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -237,15 +235,10 @@ impl Media {
     }
 
     fn carry_out_commands(&mut self) {
-        if !self.bell.rung.swap(false, Ordering::AcqRel) && !self.commands_left {
-            return;
-        }
-        self.commands_left = true;
+        // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
+        self.bell.rung.swap(false, Ordering::AcqRel);
         for _ in 0..COMMANDS_PER_ROUND {
-            let Ok(command) = self.commands.try_recv() else {
-                self.commands_left = false;
-                return;
-            };
+            let Ok(command) = self.commands.try_recv() else { return };
             self.carry_out(command);
         }
     }
@@ -262,9 +255,12 @@ impl Media {
             Command::Open { id, five_tuple, listener, relayed, advertised, socket, deadline } => {
                 let client = Client { five_tuple, listener };
                 let (advertised, socket) = (PeerAddr::new(advertised), Watched::new(socket));
-                table
-                    .open(Opening { id, client, relayed, advertised, socket, deadline })
-                    .map(|slot| self.watch(id, slot))
+                let opened = table.open(Opening { id, client, relayed, advertised, socket, deadline });
+                match opened {
+                    Ok(slot) => self.watch(id, slot),
+                    Err(_) => self.forwarder.refuse(id),
+                }
+                opened.map(drop)
             }
             Command::Extend { id, deadline } => {
                 table.extend(id, deadline);
@@ -288,11 +284,12 @@ impl Media {
         if self.poll.registry().register(&mut relay.socket, token, Interest::READABLE).is_err() {
             self.forwarder.metrics.dropped(DropReason::SocketError);
             self.close(id);
+            self.forwarder.refuse(id);
         }
     }
 
     fn close(&mut self, id: AllocationId) {
-        if let Some((mut relay, _)) = self.forwarder.table.close(id) {
+        if let Some(mut relay) = self.forwarder.table.close(id) {
             // Closing it would do as well; what is on the ready list falls away by itself.
             let _ = self.poll.registry().deregister(&mut relay.socket);
         }

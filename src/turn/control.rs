@@ -6,14 +6,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::relay::command::Command;
-use crate::relay::command::Request;
+use crate::relay::command::Event;
 use crate::turn::Processor;
 
 /// Drives `processor` until `shutdown`, or until the data plane is gone: `send` hands it a command, and waits while its
 /// queue is full, so that requests wait (and are dropped at their own queue) instead of commands being lost.
 pub async fn run<S, F, E>(
     mut processor: Processor<S>,
-    mut requests: mpsc::Receiver<Request>,
+    mut events: mpsc::Receiver<Event>,
     send: impl Fn(Command<S>) -> F,
     clock: Clock,
     shutdown: CancellationToken,
@@ -24,8 +24,9 @@ pub async fn run<S, F, E>(
         let timeout = processor.poll_timeout();
         tokio::select! {
             () = shutdown.cancelled() => return,
-            request = requests.recv() => match request {
-                Some(request) => processor.handle_request(&request, clock.now()).await,
+            event = events.recv() => match event {
+                Some(Event::Request(request)) => processor.handle_request(&request, clock.now()).await,
+                Some(Event::Refused { id }) => processor.end(id).await,
                 None => return,
             },
             () = until(timeout) => processor.handle_timeout(clock.now()).await,
