@@ -11,7 +11,10 @@ use tokio::sync::mpsc;
 
 use super::Front;
 use super::Listening;
+use super::Serves;
+use super::count;
 use super::exempt;
+use super::own_addresses;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::value::Listen;
@@ -34,8 +37,6 @@ use crate::turn::probe;
 const REQUESTS_QUEUED: usize = 1024;
 /// Whom the start-up test counts for.
 const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
-/// What its sockets serve.
-const SERVES: &str = "stun, turn";
 
 /// Bound listeners of STUN and TURN over UDP, not served yet.
 pub(super) struct Bound(Vec<Socket>);
@@ -65,7 +66,7 @@ impl Bound {
 
     /// Every one of them, for people to read.
     pub(super) fn listening(&self) -> impl Iterator<Item = Listening> {
-        self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: SERVES })
+        self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: Serves::Turn })
     }
 
     /// Serves them until the end. `tcp_ports` are those that this process listens on besides.
@@ -129,18 +130,16 @@ pub(super) async fn self_test(listener: SocketAddr, realm: &str, credentials: &C
 }
 
 fn policy_settings(config: &Config, listening_ports: HashSet<u16>) -> policy::Settings {
-    let external = config.turn.external_ip.iter().map(|external| external.external);
     policy::Settings {
         allow: config.turn.peers.allow.iter().map(|network| network.0).collect(),
         deny: config.turn.peers.deny.iter().map(|network| network.0).collect(),
-        host: host::addresses().into_iter().chain(external).collect(),
+        host: own_addresses(config).collect(),
         listening_ports,
     }
 }
 
 fn turn_settings(config: &Config) -> turn::Settings {
     let limits = &config.turn.limits;
-    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     turn::Settings {
         realm: config.turn.realm.clone(),
         relay_ip: config.turn.relay_ip.iter().map(|ip| ip.0).collect(),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use serde_json::json;
 
+use crate::address::host_in_url;
 use crate::credentials::IceCredential;
 
 /// What this process serves, as far as ICE cares.
@@ -26,8 +27,7 @@ impl Served {
         }
         let Some(port) = self.udp_port else { return json!([]) };
         let host = if self.public_host.is_empty() { request_host } else { &self.public_host };
-        // A URI has IPv6 addresses in brackets (RFC 7064 and RFC 7065, section 3.1).
-        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+        let host = host_in_url(host);
         json!([
             { "urls": [format!("stun:{host}:{port}")] },
             {
