@@ -135,7 +135,7 @@ async fn floods_cost_nothing(networks: u8) {
             })
             .await;
 
-        Footprint::of(server.pid()).is_flat_since(before, MARGIN);
+        Footprint::stays(server.pid(), before, MARGIN).await;
         assert_eq!(server.metric("throughway_allocations").await, 1, "{kind}: only the witness's");
         assert!(answers.bytes * 10 <= FLOOD * datagram.len() * 23, "{kind}: {answers:?}");
         if networks == 1 && datagram.len() >= 28 {

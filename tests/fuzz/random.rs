@@ -42,7 +42,7 @@ impl Random {
                 input.splice(at..till, other[from..].iter().copied());
             }
             6 if at < input.len() => input[at] = *self.one_of(&TELLING),
-            7 if at < input.len() => input[at] = self.below(256) as u8,
+            7 if at < input.len() => input[at] = self.below(256).to_le_bytes()[0],
             _ if at < input.len() => input[at] ^= 1 << self.below(8),
             _ => input.extend_from_slice(&[0; 4]),
         }

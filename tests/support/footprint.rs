@@ -1,6 +1,10 @@
 //! What a process holds, as the kernel counts it.
 
+use std::time::Duration;
+
 use nix::unistd::Pid;
+
+use super::PATIENCE;
 
 /// Memory and files of a process at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +26,16 @@ impl Footprint {
     }
 
     /// Asserts that no more files are open than `before`, and that memory rose by `margin` KiB at most.
-    pub(crate) fn is_flat_since(self, before: Self, margin: u64) {
-        // Fewer there may be: a scrape of the test's own was still being closed then.
-        assert!(self.files <= before.files, "open files rose from {} to {}", before.files, self.files);
-        assert!(self.rss <= before.rss + margin, "memory rose from {} to {} KiB", before.rss, self.rss);
+    pub(crate) async fn stays(process: Pid, before: Self, margin: u64) {
+        // A scrape of the test's own may still be being closed.
+        let closed = async {
+            while Self::of(process).files > before.files {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, closed).await;
+        let after = Self::of(process);
+        assert!(after.files <= before.files, "open files rose from {} to {}", before.files, after.files);
+        assert!(after.rss <= before.rss + margin, "memory rose from {} to {} KiB", before.rss, after.rss);
     }
 }
