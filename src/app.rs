@@ -33,6 +33,7 @@ use crate::net::listen::ListenError;
 use crate::net::tls;
 use crate::net::tls::TlsError;
 use crate::rate::Rate;
+use crate::relay::stream::Streams;
 use crate::signaling::connections;
 use crate::signaling::connections::Connections;
 use crate::signaling::hub::Hub;
@@ -88,9 +89,17 @@ struct Front {
 /// What one listener of streams does with what it finds.
 #[derive(Clone)]
 struct Role {
+    /// None: TLS is not spoken.
     tls: Option<Arc<ServerConfig>>,
-    inside_tls: Option<Service>,
-    clear: Service,
+    inside_tls: Speaks,
+    clear: Speaks,
+}
+
+/// What is spoken, in clear or inside TLS; what isn't, is closed.
+#[derive(Clone, Default)]
+struct Speaks {
+    http: Option<Service>,
+    turn: Option<Arc<Streams>>,
 }
 
 /// How long the parts may take to end.
@@ -99,9 +108,13 @@ const END_WITHIN: Duration = Duration::from_millis(1500);
 /// How many seconds' worth of sign-ins a source may have at once: behind one address, an office reconnects together.
 const SIGN_IN_BURST: f64 = 4.0;
 /// What the web side is served on.
-const HTTPS: &str = "https, wss";
+const HTTPS: &str = "https, wss, turns, turn";
 /// The same without TLS.
-const HTTP: &str = "http, ws";
+const HTTP: &str = "http, ws, turn";
+/// What `turn.listen_tcp` is for.
+const TURN: &str = "turn, turns";
+/// What `turn.listen_tls` is for.
+const TURNS: &str = "turns";
 
 impl App {
     /// Starts everything that `config` asks for; certificates are kept under `state`.
@@ -118,6 +131,8 @@ impl App {
         let https = bind_tcp(&config.http.listen, "http.listen")?;
         let http = bind_tcp(&config.http.plain_listen, "http.plain_listen")?;
         let scraped = bind_tcp(&config.metrics.listen, "metrics.listen")?;
+        let turn_tcp = bind_tcp(&config.turn.listen_tcp, "turn.listen_tcp")?;
+        let turn_tls = bind_tcp(&config.turn.listen_tls, "turn.listen_tls")?;
         let udp = turn::bind(config)?;
 
         let metrics = Arc::new(Metrics::default());
@@ -130,23 +145,39 @@ impl App {
         let served = ice::Served {
             public_host: config.public_host.as_str().to_owned(),
             udp_port: udp.first().map(|addr| addr.port()),
+            tcp_port: first_port([&turn_tcp, &https]),
+            // Browsers take no `turns` with a certificate that they can't verify.
+            tls_port: first_port([&https, &turn_tls, &turn_tcp]).filter(|_| config.tls.mode == TlsMode::Files),
             replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
         };
-        let tcp_ports = [&https, &http, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
+        let tcp_ports =
+            [&https, &http, &turn_tcp, &turn_tls, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
         let first = udp.first();
-        udp.serve(config, Arc::clone(&credentials), Arc::clone(&metrics), tcp_ports, &front, clock)
+        let streams = udp
+            .serve(config, Arc::clone(&credentials), Arc::clone(&metrics), tcp_ports, &front, clock)
             .map_err(StartError::Relay)?;
 
         let routes = web::router(sockets(config, served, Arc::clone(&credentials), &metrics, &front, clock));
 
+        let speaks = |http, turn| Speaks { http, turn };
+        let (tls, turn) = (Some(certificate), Some(streams));
         let secure = Role {
-            tls: Some(certificate),
-            inside_tls: Some(Service::Routes(routes.clone())),
-            clear: Service::Redirect,
+            tls: tls.clone(),
+            inside_tls: speaks(Some(Service::Routes(routes.clone())), turn.clone()),
+            clear: speaks(Some(Service::Redirect), turn.clone()),
         };
-        let plain = Role { tls: None, inside_tls: None, clear: Service::Routes(routes) };
-        let scrape = Role { tls: None, inside_tls: None, clear: Service::Routes(web::metrics_router(metrics)) };
-        for (listeners, role, serves) in [(https, secure, HTTPS), (http, plain, HTTP), (scraped, scrape, "metrics")] {
+        let plain = Role::clear(speaks(Some(Service::Routes(routes)), turn.clone()));
+        let turns = Role { tls: tls.clone(), inside_tls: speaks(None, turn.clone()), clear: Speaks::default() };
+        let both = Role { clear: speaks(Some(Service::Refuse), turn), ..turns.clone() };
+        let scrape = Role::clear(speaks(Some(Service::Routes(web::metrics_router(metrics))), None));
+        let served = [
+            (https, secure, HTTPS),
+            (http, plain, HTTP),
+            (turn_tcp, both, TURN),
+            (turn_tls, turns, TURNS),
+            (scraped, scrape, "metrics"),
+        ];
+        for (listeners, role, serves) in served {
             for (listener, addr) in listeners {
                 app.listening.push(Listening { transport: "tcp", addr, serves });
                 front.clone().serve(listener, role.clone());
@@ -196,18 +227,31 @@ impl Front {
 }
 
 impl Role {
+    /// Without TLS.
+    fn clear(clear: Speaks) -> Self {
+        Self { tls: None, inside_tls: Speaks::default(), clear }
+    }
+
     async fn take(self, opened: std::io::Result<demux::Opened>, permit: Permit, stop: &CancellationToken) {
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => return tracing::debug!(%error, "a connection ended before it said what it speaks"),
         };
-        let service = if opened.tls { self.inside_tls } else { Some(self.clear) };
-        match (opened.protocol, service) {
-            (Protocol::Http, Some(service)) => web::serve::serve(opened, service, permit, stop.clone()).await,
-            // TURN over TCP and TLS is to be taken here.
+        let (remote, protocol, tls) = (Redacted(opened.remote), opened.protocol, opened.tls);
+        let speaks = if tls { self.inside_tls } else { self.clear };
+        match (protocol, speaks) {
+            (Protocol::Http, Speaks { http: Some(service), .. }) => {
+                web::serve::serve(opened, service, permit, stop.clone()).await;
+            }
+            (Protocol::Turn, Speaks { turn: Some(streams), .. }) => match streams.enter(opened.remote.ip()) {
+                Some(place) => {
+                    drop(permit);
+                    stop.run_until_cancelled(streams.serve(opened, place)).await;
+                }
+                None => tracing::debug!(%remote, "closed a TURN stream: too many, see turn.limits"),
+            },
             (Protocol::Http | Protocol::Tls | Protocol::Turn | Protocol::Unknown, _) => {
-                let (remote, protocol) = (Redacted(opened.remote), opened.protocol);
-                tracing::debug!(%remote, ?protocol, tls = opened.tls, "closed a connection: not spoken here");
+                tracing::debug!(%remote, ?protocol, tls, "closed a connection: not spoken here");
             }
         }
     }
@@ -301,6 +345,11 @@ fn bind_tcp(addresses: &[Listen], key: &'static str) -> Result<Vec<(TcpListener,
         }
     }
     Ok(bound)
+}
+
+/// The port of the first listener there is.
+fn first_port<const N: usize>(lists: [&Vec<(TcpListener, SocketAddr)>; N]) -> Option<u16> {
+    lists.into_iter().flatten().next().map(|(_, addr)| addr.port())
 }
 
 fn credential_settings(config: &Config) -> credentials::Settings {

@@ -22,8 +22,10 @@ use throughway::policy::Policy;
 use throughway::rate::PerSource;
 use throughway::rate::Rate;
 use throughway::relay::command::AllocationId;
+use throughway::relay::command::Event;
 use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
+use throughway::relay::command::Via;
 use throughway::relay::shard;
 use throughway::relay::shard::Command;
 use throughway::relay::shard::Shard;
@@ -42,7 +44,7 @@ const LIFE: Duration = Duration::from_secs(600);
 /// A running shard, its two listeners and both ends of its queues.
 struct Rig {
     shard: Shard,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<Event>,
     metrics: Arc<Metrics>,
     listeners: [SocketAddr; 2],
     clock: Clock,
@@ -83,7 +85,7 @@ impl Rig {
         self.command(Command::Open {
             id: AllocationId(id),
             five_tuple: client.five_tuple,
-            listener: ListenerId(0),
+            via: Via::Datagram(ListenerId(0)),
             relayed: RelayedAddr(relayed),
             advertised,
             socket,
@@ -91,6 +93,13 @@ impl Rig {
         })
         .await;
         advertised
+    }
+
+    async fn asked(&mut self) -> Request {
+        match self.requests.recv().await.unwrap() {
+            Event::Request(request) => request,
+            closed @ Event::StreamClosed { .. } => panic!("{closed:?}"),
+        }
     }
 
     async fn permit(&self, id: u64, peer: SocketAddr, life: Duration) {
@@ -106,7 +115,8 @@ impl Rig {
     /// Waits until every command so far is carried out: they are, in order.
     async fn settle(&self, client: &Client) {
         let message = b"settled".to_vec();
-        self.command(Command::Answer { five_tuple: client.five_tuple, listener: ListenerId(0), message }).await;
+        self.command(Command::Answer { five_tuple: client.five_tuple, via: Via::Datagram(ListenerId(0)), message })
+            .await;
         assert_eq!(client.receive().await, b"settled");
     }
 
@@ -389,14 +399,17 @@ async fn requests_go_up_with_their_way_back_until_the_queue_is_full() {
     client.drain().await;
 
     assert_eq!(rig.drops(DropReason::QueueFull), 2);
-    let first = rig.requests.recv().await.unwrap();
-    assert_eq!((first.five_tuple, first.listener, first.message), (client.five_tuple, ListenerId(0), allocate));
-    assert_eq!(rig.requests.recv().await.unwrap().message, unknown_required);
+    let first = rig.asked().await;
+    assert_eq!(
+        (first.five_tuple, first.via, first.message),
+        (client.five_tuple, Via::Datagram(ListenerId(0)), allocate)
+    );
+    assert_eq!(rig.asked().await.message, unknown_required);
 
     client.send_to(&binding(&[0, 0x03, 0, 0]), rig.listeners[1]).await;
-    let asked = rig.requests.recv().await.unwrap();
+    let asked = rig.asked().await;
     let message = b"answer".to_vec();
-    rig.command(Command::Answer { five_tuple: asked.five_tuple, listener: asked.listener, message }).await;
+    rig.command(Command::Answer { five_tuple: asked.five_tuple, via: asked.via, message }).await;
     assert_eq!(client.receive_from().await, (b"answer".to_vec(), rig.listeners[1]));
 }
 

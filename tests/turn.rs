@@ -25,6 +25,8 @@ plain_listen = ["127.0.0.1:0"]
 listen = ["127.0.0.1:0"]
 [turn]
 listen_udp = ["127.0.0.1:0"]
+listen_tcp = ["127.0.0.1:0"]
+listen_tls = ["127.0.0.1:0"]
 relay_ports = "20000-29999" # apart from the ports that the system chooses for listeners
 users = { alice = "wonderland", bob = "builder" }
 secrets = ["north"]
@@ -41,6 +43,8 @@ plain_listen = ["127.0.0.1:0"]
 listen = ["127.0.0.1:0"]
 [turn]
 listen_udp = ["127.0.0.1:0"]
+listen_tcp = ["127.0.0.1:0"]
+listen_tls = ["127.0.0.1:0"]
 relay_ports = "20000-29999" # apart from the ports that the system chooses for listeners
 users = { alice = "wonderland", bob = "builder" }
 "#;

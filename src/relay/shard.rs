@@ -1,6 +1,6 @@
 //! One media thread: an edge-triggered poll loop over its listeners and relay sockets, steered by commands.
 //!
-//! It runs no futures and never waits but for sockets and commands. Each socket gets one batch a round, so that nobody
+//! It runs no futures and never waits but for sockets, commands and what happens on streams. Each socket gets one batch a round, so that nobody
 //! at full blast starves the others; one with more to give stays on a list, and the next poll doesn't wait.
 
 use std::collections::VecDeque;
@@ -22,10 +22,12 @@ use tokio::time::Instant;
 
 use super::command;
 use super::command::AllocationId;
+use super::command::Event;
 use super::command::ListenerId;
-use super::command::Request;
+use super::command::Via;
 use super::forwarder::Forwarder;
 use super::forwarder::Watched;
+use super::stream::StreamEvent;
 use super::table::Client;
 use super::table::Opening;
 use super::table::Slot;
@@ -64,7 +66,7 @@ pub struct Settings {
 /// # Errors
 ///
 /// The system's, for lack of threads or descriptors.
-pub fn spawn(settings: Settings, requests: mpsc::Sender<Request>) -> io::Result<Shard> {
+pub fn spawn(settings: Settings, requests: mpsc::Sender<Event>) -> io::Result<Shard> {
     let poll = Poll::new()?;
     let mut listeners: Vec<_> = settings.listeners.into_iter().map(Watched::new).collect();
     for (number, listener) in listeners.iter_mut().enumerate() {
@@ -77,6 +79,7 @@ pub fn spawn(settings: Settings, requests: mpsc::Sender<Request>) -> io::Result<
         stopped: AtomicBool::new(false),
     });
     let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
+    let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
     let table = Table::new(settings.policy);
     let media = Media {
         forwarder: Forwarder::new(listeners, table, settings.metrics, requests, settings.bindings),
@@ -84,17 +87,21 @@ pub fn spawn(settings: Settings, requests: mpsc::Sender<Request>) -> io::Result<
         ready: VecDeque::new(),
         commands,
         commands_left: false,
+        streams: happened,
+        streams_left: false,
         bell: bell.clone(),
         clock: settings.clock,
     };
     let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?;
-    Ok(Shard { commands: CommandSender { queue: sender, bell }, thread: Some(thread) })
+    let streams = StreamSender { queue: streams, bell: bell.clone() };
+    Ok(Shard { commands: CommandSender { queue: sender, bell }, streams, thread: Some(thread) })
 }
 
 /// A running shard. Dropping it stops it.
 #[derive(Debug)]
 pub struct Shard {
     commands: CommandSender,
+    streams: StreamSender,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -102,6 +109,11 @@ impl Shard {
     /// Where its commands go in.
     pub fn commands(&self) -> CommandSender {
         self.commands.clone()
+    }
+
+    /// Where what happens on streams goes in.
+    pub fn streams(&self) -> StreamSender {
+        self.streams.clone()
     }
 
     /// Ends it after the round it is in, its sockets with it.
@@ -146,11 +158,27 @@ impl CommandSender {
     }
 }
 
+/// The way of what happens on streams to one shard: bounded, in order on each stream, and fair between those that wait.
+#[derive(Clone, Debug)]
+pub struct StreamSender {
+    queue: mpsc::Sender<StreamEvent>,
+    bell: Arc<Bell>,
+}
+
+impl StreamSender {
+    /// Sends one, once there is room for it: a client that sends faster than the shard forwards waits.
+    pub(super) async fn send(&self, event: StreamEvent) -> Result<(), Stopped> {
+        self.queue.send(event).await.map_err(|_| Stopped)?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
 /// Wakes the media thread.
 #[derive(Debug)]
 struct Bell {
     waker: Waker,
-    /// Rung since commands were last looked for: no need to ring again.
+    /// Rung since commands and streams were last looked at: no need to ring again.
     rung: AtomicBool,
     stopped: AtomicBool,
 }
@@ -172,6 +200,8 @@ struct Media {
     ready: VecDeque<Token>,
     commands: mpsc::Receiver<Command>,
     commands_left: bool,
+    streams: mpsc::Receiver<StreamEvent>,
+    streams_left: bool,
     bell: Arc<Bell>,
     clock: Clock,
 }
@@ -181,7 +211,7 @@ impl Media {
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(EVENTS);
         while !self.bell.stopped.load(Ordering::Acquire) {
-            let rest = self.commands_left || !self.ready.is_empty();
+            let rest = self.commands_left || self.streams_left || !self.ready.is_empty();
             match self.poll.poll(&mut events, rest.then_some(Duration::ZERO)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -197,7 +227,11 @@ impl Media {
             for _ in 0..self.ready.len() {
                 self.serve_next(&mut batch, now);
             }
+            if self.bell.rung.swap(false, Ordering::AcqRel) {
+                (self.commands_left, self.streams_left) = (true, true);
+            }
             self.carry_out_commands();
+            self.serve_streams(now);
         }
     }
 
@@ -237,16 +271,26 @@ impl Media {
     }
 
     fn carry_out_commands(&mut self) {
-        if !self.bell.rung.swap(false, Ordering::AcqRel) && !self.commands_left {
-            return;
-        }
-        self.commands_left = true;
         for _ in 0..COMMANDS_PER_ROUND {
-            let Ok(command) = self.commands.try_recv() else {
-                self.commands_left = false;
+            if !self.commands_left {
                 return;
-            };
-            self.carry_out(command);
+            }
+            match self.commands.try_recv() {
+                Ok(command) => self.carry_out(command),
+                Err(_) => self.commands_left = false,
+            }
+        }
+    }
+
+    fn serve_streams(&mut self, now: Instant) {
+        for _ in 0..EVENTS_PER_ROUND {
+            if !self.streams_left {
+                return;
+            }
+            match self.streams.try_recv() {
+                Ok(event) => self.forwarder.handle_stream_event(event, now),
+                Err(_) => self.streams_left = false,
+            }
         }
     }
 
@@ -255,16 +299,16 @@ impl Media {
         let now = self.clock.now().monotonic;
         let table = &mut self.forwarder.table;
         let done = match command {
-            Command::Answer { five_tuple, listener, message } => {
-                self.forwarder.answer(&five_tuple, listener, &message);
+            Command::Answer { five_tuple, via, message } => {
+                self.forwarder.answer(&five_tuple, via, &message);
                 Ok(())
             }
-            Command::Open { id, five_tuple, listener, relayed, advertised, socket, deadline } => {
-                let client = Client { five_tuple, listener };
+            Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline } => {
+                let client = Client { five_tuple, via };
                 let (advertised, socket) = (PeerAddr::new(advertised), Watched::new(socket));
                 table
                     .open(Opening { id, client, relayed, advertised, socket, deadline })
-                    .map(|slot| self.watch(id, slot))
+                    .map(|slot| self.watch(id, via, slot))
             }
             Command::Extend { id, deadline } => {
                 table.extend(id, deadline);
@@ -282,7 +326,8 @@ impl Media {
         }
     }
 
-    fn watch(&mut self, id: AllocationId, slot: Slot) {
+    fn watch(&mut self, id: AllocationId, via: Via, slot: Slot) {
+        self.forwarder.set_allocated(via, true);
         let token = Token(self.forwarder.listeners.len() + slot.0);
         let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
         if self.poll.registry().register(&mut relay.socket, token, Interest::READABLE).is_err() {
@@ -292,7 +337,9 @@ impl Media {
     }
 
     fn close(&mut self, id: AllocationId) {
-        if let Some((mut relay, _)) = self.forwarder.table.close(id) {
+        if let Some((opening, _)) = self.forwarder.table.close(id) {
+            self.forwarder.set_allocated(opening.client.via, false);
+            let mut relay = opening.socket;
             // Closing it would do as well; what is on the ready list falls away by itself.
             let _ = self.poll.registry().deregister(&mut relay.socket);
         }
@@ -314,5 +361,9 @@ const LISTENER_BUFFERS: usize = 4 << 20;
 const EVENTS: usize = 1024;
 /// Commands that wait; more make the control plane wait.
 const COMMANDS_QUEUED: usize = 1024;
+/// What happened on streams and waits; more makes their clients wait. Each is a message, of 64 KiB at most.
+const EVENTS_QUEUED: usize = 256;
+/// How much of it is taken between two rounds of media.
+const EVENTS_PER_ROUND: usize = 128;
 /// Commands carried out between two rounds of media.
 const COMMANDS_PER_ROUND: usize = 256;

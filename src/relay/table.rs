@@ -13,9 +13,9 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::command::AllocationId;
-use super::command::ListenerId;
 use super::command::MAX_CHANNELS;
 use super::command::MAX_PERMISSIONS;
+use super::command::Via;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::address::RelayedAddr;
@@ -23,13 +23,13 @@ use crate::metrics::DropReason;
 use crate::policy::Policy;
 use crate::policy::Reach;
 
-/// A client, and the listener that reaches it.
+/// A client, and the way to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its 5-tuple.
     pub five_tuple: FiveTuple,
-    /// Where its packets come in and go out.
-    pub listener: ListenerId,
+    /// How its packets come in and go out.
+    pub via: Via,
 }
 
 /// What an allocation begins with. `S` is its relay socket, which the table only keeps.
@@ -201,8 +201,8 @@ impl<S> Table<S> {
         self.by_id(id).map_or(Ok(()), |allocation| allocation.bind(number, channel, now))
     }
 
-    /// Ends an allocation: its socket, and what it relayed.
-    pub fn close(&mut self, id: AllocationId) -> Option<(S, Usage)> {
+    /// Ends an allocation: what it began with, its socket among it, and what it relayed.
+    pub fn close(&mut self, id: AllocationId) -> Option<(Opening<S>, Usage)> {
         let allocation = self.allocations.try_remove(self.by_id.remove(&id)?)?;
         self.by_client.remove(&allocation.opening.client.five_tuple);
         for name in names(&allocation.opening).into_iter().flatten() {
@@ -214,7 +214,7 @@ impl<S> Table<S> {
                 }
             }
         }
-        Some((allocation.opening.socket, allocation.usage))
+        Some((allocation.opening, allocation.usage))
     }
 
     /// Decides about `bytes` bytes from a client.

@@ -1,4 +1,4 @@
-//! The control task: takes requests from a shard one after the other, and hands it the commands that follow.
+//! The control task: takes what a shard asks and tells one after the other, and hands it the commands that follow.
 
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
@@ -6,14 +6,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::relay::command::Command;
-use crate::relay::command::Request;
+use crate::relay::command::Event;
 use crate::turn::Processor;
 
 /// Drives `processor` until `shutdown`, or until the data plane is gone: `send` hands it a command, and waits while its
 /// queue is full, so that requests wait (and are dropped at their own queue) instead of commands being lost.
 pub async fn run<S, F, E>(
     mut processor: Processor<S>,
-    mut requests: mpsc::Receiver<Request>,
+    mut events: mpsc::Receiver<Event>,
     send: impl Fn(Command<S>) -> F,
     clock: Clock,
     shutdown: CancellationToken,
@@ -24,8 +24,11 @@ pub async fn run<S, F, E>(
         let timeout = processor.poll_timeout();
         tokio::select! {
             () = shutdown.cancelled() => return,
-            request = requests.recv() => match request {
-                Some(request) => processor.handle_request(&request, clock.now()).await,
+            event = events.recv() => match event {
+                Some(Event::Request(request)) => processor.handle_request(&request, clock.now()).await,
+                Some(Event::StreamClosed { five_tuple, stream }) => {
+                    processor.handle_stream_closed(five_tuple, stream).await;
+                }
                 None => return,
             },
             () = until(timeout) => processor.handle_timeout(clock.now()).await,

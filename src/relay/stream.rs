@@ -1,0 +1,180 @@
+//! TURN over one TCP or TLS connection: cuts it into messages for the shard, and writes what the shard has for it.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio::time::timeout_at;
+
+use self::frames::Frames;
+use super::command;
+use super::command::StreamId;
+use super::outbox::Outbox;
+use super::shard::Stopped;
+use super::shard::StreamSender;
+use crate::address::FiveTuple;
+use crate::address::Transport;
+use crate::clock::Clock;
+use crate::metrics::DropReason;
+use crate::metrics::Metrics;
+use crate::net::demux::Opened;
+use crate::net::gate::Gate;
+use crate::net::gate::Permit;
+
+mod frames;
+
+/// What happens on a stream, for the shard; in order on each.
+#[derive(Debug)]
+pub(super) enum StreamEvent {
+    /// It begins.
+    Opened {
+        id: StreamId,
+        five_tuple: FiveTuple,
+        /// Where what goes to the client is left.
+        outbox: Arc<Outbox>,
+    },
+    /// One whole message from the client.
+    Frame { id: StreamId, message: Vec<u8> },
+    /// It is over. `done` is told once nothing of it is left to be handed to the control plane.
+    Closed { id: StreamId, done: oneshot::Sender<()> },
+}
+
+/// Serves TURN on streams, for one shard.
+#[derive(Debug)]
+pub struct Streams {
+    shard: StreamSender,
+    /// Told of streams that are over. Weak, for it is the shard's end that closes it.
+    control: mpsc::WeakSender<command::Event>,
+    places: Arc<Gate>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    next: AtomicU64,
+}
+
+/// How long a client without an allocation may say nothing whole.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long saying goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+impl Streams {
+    /// Streams of `shard`, each in one of `places`; their ends are told to `control`.
+    pub fn new(
+        shard: StreamSender,
+        control: mpsc::WeakSender<command::Event>,
+        places: Arc<Gate>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        Self { shard, control, places, metrics, clock, next: AtomicU64::new(0) }
+    }
+
+    /// Takes a place for a connection from `ip`; None when its source, or everybody, has too many.
+    pub fn enter(&self, ip: IpAddr) -> Option<Permit> {
+        self.places.enter(ip)
+    }
+
+    /// Serves a connection to its end; `place` is given back when its allocation is sure to go.
+    pub async fn serve(&self, opened: Opened, place: Permit) {
+        let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
+        let transport = if opened.tls { Transport::Tls } else { Transport::Tcp };
+        let five_tuple = FiveTuple::new(transport, opened.remote, opened.local);
+        let outbox = Arc::new(Outbox::new(Arc::clone(&self.metrics)));
+        let (mut reader, mut writer) = tokio::io::split(opened.stream);
+        let event = StreamEvent::Opened { id, five_tuple, outbox: Arc::clone(&outbox) };
+        if self.shard.send(event).await.is_err() {
+            return;
+        }
+        let why = tokio::select! {
+            why = self.read(id, &outbox, &mut reader) => why,
+            why = self.write(&outbox, &mut writer) => why,
+        };
+        tracing::debug!(?why, "a TURN stream is over");
+        let (done, told) = oneshot::channel();
+        if self.shard.send(StreamEvent::Closed { id, done }).await.is_ok()
+            && told.await.is_ok()
+            && let Some(control) = self.control.upgrade()
+        {
+            // Behind everything that it has asked for; when nobody is there to hear it, nothing is left to be ended.
+            let _ = control.send(command::Event::StreamClosed { five_tuple, stream: id }).await;
+        }
+        drop(place);
+        let _ = timeout(GOODBYE, writer.shutdown()).await;
+    }
+
+    async fn read(&self, id: StreamId, outbox: &Outbox, reader: &mut (impl AsyncRead + Unpin)) -> End {
+        let mut frames = Frames::default();
+        let mut patience = self.clock.now().monotonic + IDLE;
+        loop {
+            loop {
+                match frames.next() {
+                    Ok(Some(message)) => {
+                        patience = self.clock.now().monotonic + IDLE;
+                        let event = StreamEvent::Frame { id, message: message.to_vec() };
+                        if let Err(Stopped) = self.shard.send(event).await {
+                            return End::Stopped;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(_) => {
+                        self.metrics.dropped(DropReason::NotTurn);
+                        return End::NotTurn;
+                    }
+                }
+            }
+            match timeout_at(patience, reader.read_buf(frames.space())).await {
+                Ok(Ok(0)) => return End::ByClient,
+                Ok(Ok(_)) => (),
+                Ok(Err(error)) => return End::Failed(error),
+                Err(_) if outbox.is_allocated() => patience = self.clock.now().monotonic + IDLE,
+                Err(_) => return End::Idle,
+            }
+        }
+    }
+
+    async fn write(&self, outbox: &Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> End {
+        let mut buffer = Vec::new();
+        loop {
+            buffer.clear();
+            if outbox.take(&mut buffer, self.clock.now().monotonic).is_err() {
+                return End::Cut;
+            }
+            if buffer.is_empty() {
+                outbox.filled().await;
+                continue;
+            }
+            let written = async {
+                writer.write_all(&buffer).await?;
+                writer.flush().await
+            };
+            if let Err(error) = written.await {
+                return End::Failed(error);
+            }
+        }
+    }
+}
+
+/// Why a stream is over.
+#[derive(Debug)]
+#[expect(dead_code, reason = "read by people, in the log")]
+enum End {
+    ByClient,
+    /// It sent what is neither STUN nor ChannelData.
+    NotTurn,
+    /// It said nothing and had no allocation.
+    Idle,
+    /// It asked and didn't read.
+    Cut,
+    Failed(io::Error),
+    /// The shard did.
+    Stopped,
+}
