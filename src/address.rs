@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
+use std::net::SocketAddrV6;
 use std::str::FromStr;
 
 /// How a client's packets reach this server.
@@ -22,7 +23,7 @@ pub enum Transport {
 pub struct FiveTuple {
     /// Transport between client and server.
     pub transport: Transport,
-    /// The client's address as the server sees it.
+    /// The client's address as the server sees it, with the scope that a link-local one is answered in.
     pub client: SocketAddr,
     /// The server's address that the client reached: never a wildcard.
     pub server: SocketAddr,
@@ -31,7 +32,15 @@ pub struct FiveTuple {
 impl FiveTuple {
     /// A 5-tuple of canonical addresses.
     pub fn new(transport: Transport, client: SocketAddr, server: SocketAddr) -> Self {
-        Self { transport, client: canonical(client), server: canonical(server) }
+        let scope = match client {
+            SocketAddr::V6(v6) => v6.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
+        let client = match canonical(client) {
+            SocketAddr::V6(v6) => SocketAddrV6::new(*v6.ip(), v6.port(), 0, scope).into(),
+            v4 @ SocketAddr::V4(_) => v4,
+        };
+        Self { transport, client, server: canonical(server) }
     }
 }
 
@@ -60,7 +69,7 @@ impl PeerAddr {
     }
 }
 
-/// Without IPv4-mapped forms, flow labels and scopes: what is compared, is compared by this.
+/// Without IPv4-mapped forms, flow labels and scopes.
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
@@ -156,6 +165,17 @@ mod tests {
         let mapped: SocketAddr = "[::ffff:192.0.2.1]:5".parse().unwrap();
 
         assert_eq!(PeerAddr::new(mapped).get(), "192.0.2.1:5".parse().unwrap());
+    }
+
+    #[test]
+    fn a_link_local_client_keeps_its_scope_and_nobody_keeps_a_flow_label() {
+        let at = |ip: &str, scope| SocketAddr::from(SocketAddrV6::new(ip.parse().unwrap(), 5, 7, scope));
+        let client = |addr| FiveTuple::new(Transport::Udp, addr, "[fe80::2]:3478".parse().unwrap()).client;
+
+        assert_eq!(client(at("fe80::1", 3)), SocketAddrV6::new("fe80::1".parse().unwrap(), 5, 0, 3).into());
+        assert_ne!(client(at("fe80::1", 3)), client(at("fe80::1", 4)));
+        assert_eq!(client(at("::ffff:192.0.2.1", 3)), "192.0.2.1:5".parse().unwrap());
+        assert_eq!(PeerAddr::new(at("fe80::1", 3)).get(), "[fe80::1]:5".parse().unwrap());
     }
 
     #[test]

@@ -160,27 +160,23 @@ impl Metrics {
     /// All of them in Prometheus' text exposition format 0.0.4.
     pub fn exposition(&self) -> String {
         let mut text = String::with_capacity(4096);
-        let gauges = [
-            ("throughway_allocations", "TURN allocations alive", &self.allocations),
-            ("throughway_reservations", "relayed ports held for a RESERVATION-TOKEN", &self.reservations),
-            ("throughway_members", "signaling members signed in", &self.members),
-            ("throughway_connections", "WebSocket connections open", &self.connections),
+        let numbers = [
+            ("allocations", "gauge", "TURN allocations alive", self.allocations.get()),
+            ("reservations", "gauge", "relayed ports held for a RESERVATION-TOKEN", self.reservations.get()),
+            ("members", "gauge", "signaling members signed in", self.members.get()),
+            ("connections", "gauge", "WebSocket connections open", self.connections.get()),
+            ("relayed_to_peers_total", "counter", "datagrams relayed from clients to peers", self.to_peers.get()),
+            ("relayed_to_clients_total", "counter", "datagrams relayed from peers to clients", self.to_clients.get()),
+            ("hairpin_total", "counter", "datagrams relayed between two clients in the process", self.hairpin.get()),
+            ("relayed_bytes_total", "counter", "payload bytes relayed", self.relayed_bytes.get()),
+            ("bindings_total", "counter", "STUN Binding requests answered", self.bindings.get()),
+            ("turn_successes_total", "counter", "TURN requests answered with success", self.turn_successes.get()),
+            ("turn_errors_total", "counter", "TURN requests answered with an error", self.turn_errors.get()),
+            ("frames_total", "counter", "signaling frames taken from clients", self.frames.get()),
         ];
-        for (name, help, gauge) in gauges {
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {}\n", gauge.get());
-        }
-        let counters = [
-            ("throughway_relayed_to_peers_total", "datagrams relayed from clients to peers", &self.to_peers),
-            ("throughway_relayed_to_clients_total", "datagrams relayed from peers to clients", &self.to_clients),
-            ("throughway_hairpin_total", "datagrams relayed between two clients in the process", &self.hairpin),
-            ("throughway_relayed_bytes_total", "payload bytes relayed", &self.relayed_bytes),
-            ("throughway_bindings_total", "STUN Binding requests answered", &self.bindings),
-            ("throughway_turn_successes_total", "TURN requests answered with success", &self.turn_successes),
-            ("throughway_turn_errors_total", "TURN requests answered with an error", &self.turn_errors),
-            ("throughway_frames_total", "signaling frames taken from clients", &self.frames),
-        ];
-        for (name, help, counter) in counters {
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}\n", counter.get());
+        for (name, kind, help, value) in numbers {
+            let name = format!("throughway_{name}");
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
         }
         let name = "throughway_dropped_total";
         let _ = write!(text, "# HELP {name} datagrams dropped, by reason\n# TYPE {name} counter\n");

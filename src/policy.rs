@@ -48,25 +48,28 @@ impl Policy {
 
     /// Whether data may leave for `peer`.
     ///
-    /// The order is: our own listeners never; `allow`; the denials, on the address itself and on every IPv4 address
-    /// that it embeds; else yes. Port 0 stands for any port, as in a permission.
+    /// The order is: the unspecified address and our own listeners never; `allow`; the denials, on the address itself
+    /// and on every IPv4 address that it embeds; else yes. Port 0 stands for any port, as in a permission.
     pub fn reach(&self, peer: PeerAddr) -> Reach {
         let ip = peer.ip();
-        let of_host = self.is_of_host(ip);
-        if of_host && self.settings.listening_ports.contains(&peer.get().port()) {
+        if ip.is_unspecified() {
+            // Linux takes it for loopback.
+            return Reach::Denied("the unspecified address");
+        }
+        let judged = || std::iter::once(ip).chain(embedded_in(ip));
+        if self.settings.listening_ports.contains(&peer.get().port()) && judged().any(|ip| self.may_be_this_host(ip)) {
             return Reach::Denied("a listener of this server");
         }
         if self.settings.allow.iter().any(|prefix| prefix.contains(ip)) {
             return Reach::Kernel;
         }
-        if of_host {
-            return Reach::Denied("an address of this host");
-        }
-        std::iter::once(ip).chain(embedded_in(ip)).find_map(|ip| self.denial(ip)).map_or(Reach::Kernel, Reach::Denied)
+        judged().find_map(|ip| self.denial(ip)).map_or(Reach::Kernel, Reach::Denied)
     }
 
-    fn is_of_host(&self, ip: IpAddr) -> bool {
-        ip.is_loopback() || self.settings.host.contains(&ip)
+    /// Whether what is sent to `ip` may reach a socket of this host, alone or with others.
+    fn may_be_this_host(&self, ip: IpAddr) -> bool {
+        let broadcast = ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+        ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || broadcast || self.settings.host.contains(&ip)
     }
 
     fn denial(&self, ip: IpAddr) -> Option<&'static str> {
@@ -81,19 +84,27 @@ impl Policy {
 }
 
 /// The IPv4 addresses that an IPv6 address carries inside: mapped, compatible, NAT64, 6to4, Teredo (server and client).
+///
+/// Inside 64:ff9b:1::/48 the operator of the NAT64 chooses the prefix's length: every place that it may put the IPv4
+/// address (RFC 6052, section 2.2) is looked at.
 fn embedded_in(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
-    let mut found = [None; 2];
+    let mut found = [None; 4];
     if let IpAddr::V6(v6) = ip {
         let bits = v6.to_bits();
         let at = |shift: u32| Some(Ipv4Addr::from_bits((bits >> shift & 0xffff_ffff) as u32));
         let [a, b, c, ..] = v6.segments();
         found = match (a, b, c) {
-            (0, ..) if bits >> 48 == 0 => [at(0), None],
-            (0x64, 0xff9b, 0) => [at(0), None],
-            (0x64, 0xff9b, 1) => [at(0), at(16)],
-            (0x2002, ..) => [at(80), None],
-            (0x2001, 0, _) => [at(64), at(0).map(|client| Ipv4Addr::from_bits(!client.to_bits()))],
-            _ => [None; 2],
+            (0, ..) if bits >> 48 == 0 => [at(0), None, None, None],
+            (0x64, 0xff9b, 0) => [at(0), None, None, None],
+            (0x64, 0xff9b, 1) => {
+                // All forms but the longest leave out bits 64 to 71.
+                let joined = bits >> 64 << 56 | bits & (u128::MAX >> 72);
+                let at_joined = |shift: u32| Some(Ipv4Addr::from_bits((joined >> shift & 0xffff_ffff) as u32));
+                [at_joined(40), at_joined(32), at_joined(24), at(0)]
+            }
+            (0x2002, ..) => [at(80), None, None, None],
+            (0x2001, 0, _) => [at(64), at(0).map(|client| Ipv4Addr::from_bits(!client.to_bits())), None, None],
+            _ => [None; 4],
         };
     }
     found.into_iter().flatten().map(IpAddr::V4)
@@ -107,11 +118,11 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("link-local", "169.254.0.0/16 fe80::/10"),
     ("multicast or broadcast", "224.0.0.0/4 240.0.0.0/4 ff00::/8"),
     ("shared range of carrier-grade NAT", "100.64.0.0/10"),
-    ("the unspecified address", "0.0.0.0/8 ::"),
+    ("the unspecified address", "0.0.0.0/8"),
     (
         "a special-purpose range",
         "192.0.0.0/24 192.0.2.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.175.48.0/24 198.18.0.0/15 \
-         198.51.100.0/24 203.0.113.0/24 100::/64 100:0:0:1::/64 2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 \
+         198.51.100.0/24 203.0.113.0/24 64:ff9b:1::/48 100::/64 100:0:0:1::/64 2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 \
          3fff::/20 5f00::/16",
     ),
 ];
@@ -195,6 +206,34 @@ mod tests {
         assert_eq!(reach("198.18.0.1:5000"), Reach::Denied("an address of this host"));
     }
 
+    #[test]
+    fn no_disguise_of_this_host_reaches_its_listeners_even_if_everything_is_allowed() {
+        let policy = Policy::new(Settings {
+            allow: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
+            listening_ports: HashSet::from([3478]),
+            ..Settings::default()
+        });
+        let reach = |ip: &str, port| policy.reach(PeerAddr::new(SocketAddr::new(ip.parse().unwrap(), port)));
+
+        for ip in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+            assert_eq!(reach(ip, 5000), Reach::Denied("the unspecified address"), "{ip}");
+        }
+        for ip in [
+            "224.0.0.1",
+            "255.255.255.255",
+            "ff02::1",
+            "::1",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1:7f00:0:100::",
+            "64:ff9b:1:7f:0:1::",
+            "64:ff9b:1:0:7f:0:100:0",
+            "64:ff9b:1::7f00:1",
+        ] {
+            assert_eq!(reach(ip, 3478), Reach::Denied("a listener of this server"), "{ip}");
+            assert_eq!(reach(ip, 5000), Reach::Kernel, "{ip}");
+        }
+    }
+
     /// Addresses from every denied IPv4 prefix, evenly.
     fn denied() -> impl Strategy<Value = u32> {
         let texts = BUILT_IN.iter().flat_map(|(_, list)| list.split(' ')).filter(|text| text.contains('.'));
@@ -218,7 +257,9 @@ mod tests {
                 0xffff_0000_0000 | wide,
                 0x0064_ff9b << 96 | wide,
                 0x0064_ff9b_0001 << 80 | wide,
-                0x0064_ff9b_0001 << 80 | low << 64 | wide << 16,
+                0x0064_ff9b_0001 << 80 | wide >> 16 << 64 | (wide & 0xffff) << 40,
+                0x0064_ff9b_0001 << 80 | (low & 0xff) << 72 | wide >> 24 << 64 | (wide & 0xff_ffff) << 32,
+                0x0064_ff9b_0001 << 80 | low << 64 | wide << 24,
                 0x2002 << 112 | wide << 80 | low,
                 0x2001 << 112 | wide << 64 | low,
                 0x2001 << 112 | low << 64 | (!wide & 0xffff_ffff),
@@ -226,6 +267,8 @@ mod tests {
 
             for embedding in embeddings {
                 let v6 = Ipv6Addr::from_bits(embedding);
+                let seen = embedded_in(v6.into()).any(|ip| ip == v4) || v6.to_canonical() == v4;
+                prop_assert!(seen, "{v6} carries {v4}");
                 prop_assert!(matches!(policy.reach(peer(v6)), Reach::Denied(_)), "{v6} carries {v4}");
             }
         }

@@ -1,8 +1,8 @@
 //! Token buckets, alone and per source, with `now` as an argument.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::hash::RandomState;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::address::source_of;
 pub struct Rate {
     /// Tokens that come back in a second.
     pub per_second: f64,
-    /// Tokens a bucket holds.
+    /// Tokens a bucket holds; below 1 it counts as 1, or nobody would ever get one.
     pub burst: f64,
 }
 
@@ -28,13 +28,13 @@ pub struct TokenBucket {
 impl TokenBucket {
     /// A full bucket.
     pub fn new(rate: Rate, now: Instant) -> Self {
-        Self { tokens: rate.burst, filled: now }
+        Self { tokens: rate.burst.max(1.0), filled: now }
     }
 
     /// Takes one token; false when none is left.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.filled);
-        self.tokens = (self.tokens + elapsed.as_secs_f64() * rate.per_second).min(rate.burst);
+        self.tokens = (self.tokens + elapsed.as_secs_f64() * rate.per_second).min(rate.burst.max(1.0));
         self.filled = now;
         let taken = self.tokens >= 1.0;
         if taken {
@@ -44,28 +44,27 @@ impl TokenBucket {
     }
 }
 
-/// A bucket for every source ([`source_of`]), for at most [`PerSource::MAX_SOURCES`] of them.
+/// Token buckets for all sources ([`source_of`]): a fixed number of them, each source's chosen by a keyed hash.
 ///
-/// Beyond the cap all strangers share one bucket, so that a flood of sources costs neither memory
-/// nor the sources already known; buckets that have been full for a while are forgotten.
+/// Sources that share a bucket share its rate, and nobody can choose with whom. A flood from forged sources thins out
+/// over all buckets, so that it costs neither memory nor other sources their turn until it alone spends what all
+/// buckets give together.
 #[derive(Debug)]
 pub struct PerSource {
     rate: Rate,
     exempt: Vec<Prefix>,
-    buckets: HashMap<IpAddr, TokenBucket>,
-    strangers: Option<TokenBucket>,
-    swept: Option<Instant>,
+    key: RandomState,
+    /// [`PerSource::BUCKETS`] of them for ever, 1.5 MiB; None is full.
+    buckets: Box<[Option<TokenBucket>]>,
 }
 
 impl PerSource {
-    /// How many sources have a bucket of their own.
-    pub const MAX_SOURCES: usize = 16_384;
-    /// How often full buckets are forgotten, at most.
-    const SWEEP: Duration = Duration::from_secs(10);
+    /// How many buckets there are: one for each `u16`.
+    const BUCKETS: usize = 1 << 16;
 
-    /// No source known yet; those in `exempt` are never limited.
+    /// All buckets full; those in `exempt` are never limited.
     pub fn new(rate: Rate, exempt: Vec<Prefix>) -> Self {
-        Self { rate, exempt, buckets: HashMap::new(), strangers: None, swept: None }
+        Self { rate, exempt, key: RandomState::new(), buckets: vec![None; Self::BUCKETS].into() }
     }
 
     /// Takes one token of the source of `ip`; false when none is left.
@@ -74,35 +73,16 @@ impl PerSource {
         if self.exempt.iter().any(|prefix| prefix.contains(ip)) {
             return true;
         }
-        let source = source_of(ip);
-        let rate = self.rate;
-        if let Some(bucket) = self.buckets.get_mut(&source) {
-            return bucket.take(rate, now);
-        }
-        if self.buckets.len() >= Self::MAX_SOURCES {
-            self.sweep(now);
-        }
-        if self.buckets.len() >= Self::MAX_SOURCES {
-            return self.strangers.get_or_insert_with(|| TokenBucket::new(rate, now)).take(rate, now);
-        }
-        self.buckets.entry(source).or_insert_with(|| TokenBucket::new(rate, now)).take(rate, now)
-    }
-
-    fn sweep(&mut self, now: Instant) {
-        if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < Self::SWEEP) {
-            return;
-        }
-        self.swept = Some(now);
-        let rate = self.rate;
-        self.buckets.retain(|_, bucket| {
-            let elapsed = now.saturating_duration_since(bucket.filled);
-            bucket.tokens + elapsed.as_secs_f64() * rate.per_second < rate.burst
-        });
+        let [a, b, ..] = self.key.hash_one(source_of(ip)).to_ne_bytes();
+        let Some(bucket) = self.buckets.get_mut(usize::from(u16::from_ne_bytes([a, b]))) else { return false };
+        bucket.get_or_insert_with(|| TokenBucket::new(self.rate, now)).take(self.rate, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::clock::Clock;
 
@@ -121,19 +101,44 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_sources_is_capped_and_full_buckets_make_room() {
+    fn a_burst_below_one_counts_as_one() {
+        let now = Clock::system().now().monotonic;
+        let slow = Rate { per_second: 0.5, burst: 0.5 };
+        let mut bucket = TokenBucket::new(slow, now);
+
+        assert_eq!([bucket.take(slow, now), bucket.take(slow, now)], [true, false]);
+        assert!(bucket.take(slow, now + Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn each_source_is_limited_and_exempt_ones_never() {
         let now = Clock::system().now().monotonic;
         let mut limit = PerSource::new(RATE, vec!["127.0.0.0/8".parse().unwrap()]);
-        let stranger = |n: u32| IpAddr::V4((0x0a00_0000 + n).into());
+        let let_in = |ip: &str, limit: &mut PerSource| (0..9).filter(|_| limit.take(ip.parse().unwrap(), now)).count();
 
-        let let_in = (0..40_000).filter(|n| limit.take(stranger(*n), now)).count();
+        assert_eq!(let_in("192.0.2.1", &mut limit), 2);
+        assert_eq!(let_in("::ffff:192.0.2.1", &mut limit), 0, "the same source");
+        assert_eq!(let_in("127.0.0.1", &mut limit), 9);
+    }
 
-        assert_eq!(limit.buckets.len(), PerSource::MAX_SOURCES);
-        assert_eq!(let_in, PerSource::MAX_SOURCES + 2, "beyond the cap, strangers share one bucket");
-        assert!((0..100).all(|_| limit.take("127.0.0.1".parse().unwrap(), now)), "exempt sources are never limited");
+    #[test]
+    fn a_flood_of_sources_shuts_out_neither_known_nor_new_ones_and_costs_no_memory() {
+        let start = Clock::system().now().monotonic;
+        let mut limit = PerSource::new(Rate { per_second: 100.0, burst: 500.0 }, Vec::new());
+        let forged = |n: u32| IpAddr::V4((0x0a00_0000 + n).into());
+        let known: IpAddr = "192.0.2.1".parse().unwrap();
+        let (mut answered_new, mut answered_known) = (0, 0);
 
-        limit.take(stranger(50_000), now + Duration::from_secs(11));
+        for n in 0..100_000 {
+            let now = start + Duration::from_micros(100) * n;
+            limit.take(forged(n), now);
+            if n % 1_000 == 999 {
+                answered_new += u32::from(limit.take(IpAddr::V4((0xc633_6400 + n / 1_000).into()), now));
+                answered_known += u32::from(limit.take(known, now));
+            }
+        }
 
-        assert_eq!(limit.buckets.len(), 1);
+        assert!(answered_new >= 95 && answered_known >= 95, "{answered_new} and {answered_known} of 100");
+        assert_eq!(size_of_val(&*limit.buckets), 3 << 19);
     }
 }

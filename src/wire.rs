@@ -24,18 +24,22 @@ pub mod attr {
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
     /// FINGERPRINT.
     pub const FINGERPRINT: u16 = 0x8028;
-    /// DONT-FRAGMENT.
-    pub const DONT_FRAGMENT: u16 = 0x001A;
 }
 
 /// Methods (RFC 8489, section 18.2; RFC 8656, section 17).
 pub mod method {
     /// Binding.
     pub const BINDING: u16 = 0x001;
+    /// Allocate.
+    pub const ALLOCATE: u16 = 0x003;
+    /// Refresh.
+    pub const REFRESH: u16 = 0x004;
     /// Send.
     pub const SEND: u16 = 0x006;
-    /// Data.
-    pub const DATA: u16 = 0x007;
+    /// CreatePermission.
+    pub const CREATE_PERMISSION: u16 = 0x008;
+    /// ChannelBind.
+    pub const CHANNEL_BIND: u16 = 0x009;
 }
 
 /// What kind of packet a first byte announces (RFC 7983, section 7).
@@ -129,7 +133,7 @@ impl<'a> Stun<'a> {
                 continue;
             }
             let before = self.raw.get(..attribute.offset).ok_or(Malformed::Fingerprint)?;
-            let right = stun::fingerprint::fingerprint_value(before).to_be_bytes();
+            let right = fingerprint(before).to_be_bytes();
             if attribute.value != right || !attributes.rest.is_empty() {
                 return Err(Malformed::Fingerprint);
             }
@@ -267,6 +271,12 @@ pub fn put_xor_address(out: &mut [u8], kind: u16, addr: SocketAddr, transaction_
         IpAddr::V6(v6) => *ip.first_chunk_mut()? = (v6.to_bits() ^ mask(transaction_id)).to_be_bytes(),
     }
     Some(4 + usize::from(len))
+}
+
+/// The value of FINGERPRINT behind `before` (RFC 8489, section 14.7). The crate's own builds its table for each call.
+fn fingerprint(before: &[u8]) -> u32 {
+    static CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+    CRC.checksum(before) ^ stun::fingerprint::FINGERPRINT_XOR_VALUE
 }
 
 fn mask(transaction_id: [u8; 12]) -> u128 {

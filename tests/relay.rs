@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::net::SocketAddrV6;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -39,12 +40,13 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 const ID: [u8; 12] = *b"transaction!";
+const PATIENCE: Duration = Duration::from_secs(10);
 const LIFE: Duration = Duration::from_secs(600);
 
 /// A running shard, its two listeners and both ends of its queues.
 struct Rig {
     shard: Shard,
-    requests: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<Event>,
     metrics: Arc<Metrics>,
     listeners: [SocketAddr; 2],
     clock: Clock,
@@ -62,7 +64,7 @@ impl Rig {
         let metrics = Arc::new(Metrics::default());
         let sockets = [0, 1].map(|_| udp::Socket::bind(SocketAddr::new(listen.parse().unwrap(), 0)).unwrap());
         let listeners = sockets.each_ref().map(udp::Socket::local_addr);
-        let (sender, requests) = mpsc::channel(2);
+        let (sender, events) = mpsc::channel(2);
         let settings = shard::Settings {
             listeners: sockets.into(),
             policy: Arc::new(Policy::new(policy)),
@@ -70,7 +72,7 @@ impl Rig {
             clock,
             bindings: PerSource::new(Rate { per_second: 0.001, burst: 300.0 }, vec!["127.0.0.1".parse().unwrap()]),
         };
-        Self { shard: shard::spawn(settings, sender).unwrap(), requests, metrics, listeners, clock }
+        Self { shard: shard::spawn(settings, sender).unwrap(), events, metrics, listeners, clock }
     }
 
     async fn command(&self, command: Command) {
@@ -95,13 +97,6 @@ impl Rig {
         advertised
     }
 
-    async fn asked(&mut self) -> Request {
-        match self.requests.recv().await.unwrap() {
-            Event::Request(request) => request,
-            closed @ Event::StreamClosed { .. } => panic!("{closed:?}"),
-        }
-    }
-
     async fn permit(&self, id: u64, peer: SocketAddr, life: Duration) {
         let deadline = self.clock.now().monotonic + life;
         self.command(Command::Permit { id: AllocationId(id), peer: peer.ip(), deadline }).await;
@@ -118,6 +113,13 @@ impl Rig {
         self.command(Command::Answer { five_tuple: client.five_tuple, via: Via::Datagram(ListenerId(0)), message })
             .await;
         assert_eq!(client.receive().await, b"settled");
+    }
+
+    async fn request(&mut self) -> Request {
+        match timeout(PATIENCE, self.events.recv()).await.expect("an event") {
+            Some(Event::Request(request)) => request,
+            other => panic!("{other:?} is no request"),
+        }
     }
 
     fn drops(&self, reason: DropReason) -> u64 {
@@ -156,7 +158,7 @@ impl Client {
 
     async fn receive_from(&self) -> (Vec<u8>, SocketAddr) {
         let mut packet = vec![0; 65_535];
-        let received = timeout(Duration::from_secs(10), self.socket.recv_from(&mut packet)).await;
+        let received = timeout(PATIENCE, self.socket.recv_from(&mut packet)).await;
         let (length, from) = received.expect("something should have arrived").unwrap();
         packet.truncate(length);
         (packet, from)
@@ -167,6 +169,16 @@ impl Client {
         self.send(&binding(&[])).await;
         assert_eq!(Stun::parse(&self.receive().await).unwrap().class(), Class::Success);
     }
+}
+
+/// Waits for what the media thread counts.
+async fn until(condition: impl Fn() -> bool) {
+    let counted = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, counted).await.expect("should have been counted");
 }
 
 fn channel_data(number: u16, data: &[u8]) -> Vec<u8> {
@@ -281,9 +293,7 @@ async fn a_bound_channel_is_silent_both_ways_without_a_live_permission() {
     assert_eq!(rig.drops(DropReason::NoPermission), 1);
 
     peer.send_to(b"in", relayed).await;
-    while rig.drops(DropReason::NoPermission) < 2 {
-        tokio::task::yield_now().await;
-    }
+    until(|| rig.drops(DropReason::NoPermission) == 2).await;
     rig.permit(1, peer.addr(), LIFE).await;
     rig.settle(&client).await;
     other.send_to(b"from a permitted IP", relayed).await;
@@ -370,6 +380,28 @@ async fn binding_is_answered_in_32_bytes_from_the_address_that_was_asked() {
     assert_eq!(rig.metrics.bindings.get(), 4);
 }
 
+/// On every link-local address of this machine.
+#[tokio::test]
+async fn a_link_local_client_is_answered_in_its_scope() {
+    let rig = Rig::with("::", policy::Settings::default());
+
+    for local in link_local() {
+        let client = UdpSocket::bind(local).await.unwrap();
+        let asked = SocketAddrV6::new(*local.ip(), rig.listeners[0].port(), 0, local.scope_id());
+        client.send_to(&binding(&[]), asked).await.unwrap();
+
+        let mut answer = [0; 100];
+        let (length, _) = timeout(PATIENCE, client.recv_from(&mut answer)).await.expect("an answer").unwrap();
+        assert_eq!(length, 44);
+    }
+}
+
+fn link_local() -> Vec<SocketAddrV6> {
+    let all = nix::ifaddrs::getifaddrs().unwrap();
+    let addresses = all.filter_map(|it| it.address?.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6)));
+    addresses.filter(|it| it.ip().is_unicast_link_local()).collect()
+}
+
 #[tokio::test]
 async fn binding_is_limited_by_source_and_others_are_not_touched() {
     let rig = Rig::start();
@@ -399,15 +431,15 @@ async fn requests_go_up_with_their_way_back_until_the_queue_is_full() {
     client.drain().await;
 
     assert_eq!(rig.drops(DropReason::QueueFull), 2);
-    let first = rig.asked().await;
+    let first = rig.request().await;
     assert_eq!(
         (first.five_tuple, first.via, first.message),
         (client.five_tuple, Via::Datagram(ListenerId(0)), allocate)
     );
-    assert_eq!(rig.asked().await.message, unknown_required);
+    assert_eq!(rig.request().await.message, unknown_required);
 
     client.send_to(&binding(&[0, 0x03, 0, 0]), rig.listeners[1]).await;
-    let asked = rig.asked().await;
+    let asked = rig.request().await;
     let message = b"answer".to_vec();
     rig.command(Command::Answer { five_tuple: asked.five_tuple, via: asked.via, message }).await;
     assert_eq!(client.receive_from().await, (b"answer".to_vec(), rig.listeners[1]));
@@ -454,9 +486,7 @@ async fn ecn_bits_are_carried_both_ways() {
     batch.receive(&peer).unwrap();
     let out = batch.datagrams().next().unwrap().ecn;
     peer.send(b"x", relayed, None, Some(udp::Ecn::Ce)).unwrap();
-    while rig.metrics.to_clients.get() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| rig.metrics.to_clients.get() > 0).await;
     batch.receive(&client).unwrap();
     let back = batch.datagrams().next().unwrap().ecn;
 
@@ -465,7 +495,7 @@ async fn ecn_bits_are_carried_both_ways() {
 
 #[tokio::test]
 async fn a_closed_allocation_gives_its_port_back_and_its_late_packets_fall_away() {
-    let rig = Rig::start();
+    let mut rig = Rig::start();
     let (client, peer) = (Client::new(&rig).await, Client::new(&rig).await);
     let relayed = rig.open(1, &client, None).await;
     rig.permit(1, peer.addr(), LIFE).await;
@@ -485,6 +515,8 @@ async fn a_closed_allocation_gives_its_port_back_and_its_late_packets_fall_away(
     rig.open(3, &client, None).await;
     rig.settle(&client).await;
     assert_eq!(rig.drops(DropReason::Bug), 1, "the 5-tuple is taken");
+    let told = rig.events.try_recv().unwrap();
+    assert!(matches!(told, Event::Refused { id: AllocationId(3) }), "{told:?}");
 }
 
 /// Sends junk to `to` as fast as a thread can, until dropped.
@@ -549,7 +581,7 @@ async fn a_shard_stops_at_once_under_load_and_closes_everything() {
 
     drop(flood);
     assert!(took < Duration::from_secs(1), "{took:?}");
-    assert!(rig.requests.recv().await.is_none());
+    assert!(rig.events.recv().await.is_none());
     assert!(commands.send(Command::Close { id: AllocationId(1) }).await.is_err());
     let free: HashSet<_> = rig.listeners.into_iter().chain([relayed]).map(|it| udp::Socket::bind(it).is_ok()).collect();
     assert_eq!(free, HashSet::from([true]));

@@ -10,6 +10,7 @@ use mio::Interest;
 use mio::Registry;
 use mio::Token;
 use mio::event::Source;
+use nix::libc;
 pub use quinn_udp::EcnCodepoint as Ecn;
 use quinn_udp::RecvMeta;
 use quinn_udp::Transmit;

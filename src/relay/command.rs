@@ -35,7 +35,26 @@ pub const MAX_PERMISSIONS: usize = 1024;
 /// Channels an allocation holds at once at most, however `turn.limits` is set; expired ones make room.
 pub const MAX_CHANNELS: usize = 1024;
 
-/// A STUN request that the shard does not answer itself. Queued bounded: when full, dropped and counted.
+/// What a shard tells the control plane. Queued bounded: when full, dropped and counted.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A client asks.
+    Request(Request),
+    /// What [`Command::Open`] began is over before it lived: its names were taken, or its socket couldn't be watched.
+    Refused {
+        /// Which.
+        id: AllocationId,
+    },
+    /// A stream is over, and the allocation that it made with it; comes behind its requests, and is never dropped.
+    StreamClosed {
+        /// Between whom it was.
+        five_tuple: FiveTuple,
+        /// Which.
+        stream: StreamId,
+    },
+}
+
+/// A STUN request that the shard does not answer itself.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Who asks, and where.
@@ -44,20 +63,6 @@ pub struct Request {
     pub via: Via,
     /// The whole message. [`crate::wire::Stun::parse`] takes it: the shard checked.
     pub message: Vec<u8>,
-}
-
-/// What the control plane hears of, in the order in which it happened on each 5-tuple.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A request.
-    Request(Request),
-    /// A stream is over, and the allocation made by it with it. Never lost: who tells it waits for room.
-    StreamClosed {
-        /// Between whom it was.
-        five_tuple: FiveTuple,
-        /// Which.
-        stream: StreamId,
-    },
 }
 
 /// What the control plane tells a shard. Carried out in order; `S` is the relay socket, opaque to the control plane.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::command::AllocationId;
 use super::command::Event;
 use super::command::ListenerId;
 use super::command::Request;
@@ -76,7 +77,7 @@ pub(super) struct Forwarder {
     pub(super) listeners: Vec<Watched>,
     pub(super) table: Table<Watched>,
     pub(super) metrics: Arc<Metrics>,
-    requests: mpsc::Sender<Event>,
+    events: mpsc::Sender<Event>,
     /// Capped by the places that streams take before they come here.
     streams: HashMap<StreamId, Stream>,
     bindings: PerSource,
@@ -90,11 +91,11 @@ impl Forwarder {
         listeners: Vec<Watched>,
         table: Table<Watched>,
         metrics: Arc<Metrics>,
-        requests: mpsc::Sender<Event>,
+        events: mpsc::Sender<Event>,
         bindings: PerSource,
     ) -> Self {
         let (ids, frame) = (TransactionIds::new(), vec![0; MAX_FRAME]);
-        Self { listeners, table, metrics, requests, streams: HashMap::new(), bindings, ids, frame }
+        Self { listeners, table, metrics, events, streams: HashMap::new(), bindings, ids, frame }
     }
 
     /// Takes a packet that came in by a listener.
@@ -148,6 +149,13 @@ impl Forwarder {
         }
     }
 
+    /// Tells the control plane that an allocation did not begin. Never for want of anything but a bug or memory.
+    pub(super) fn refuse(&self, id: AllocationId) {
+        if self.events.try_send(Event::Refused { id }).is_err() {
+            self.metrics.dropped(DropReason::QueueFull);
+        }
+    }
+
     fn judge_client_packet(&mut self, id: ListenerId, packet: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {
         let listening = self.listeners.get(id.0).ok_or(DropReason::Bug)?.socket.local_addr();
         let server = SocketAddr::new(packet.local_ip.unwrap_or(listening.ip()), listening.port());
@@ -197,8 +205,9 @@ impl Forwarder {
                 Err(DropReason::TooShort)
             }
             (Class::Request, _) => {
-                let place = self.requests.try_reserve().map_err(|_| DropReason::QueueFull)?;
-                place.send(Event::Request(Request { five_tuple: *five_tuple, via, message: message.raw().to_vec() }));
+                let place = self.events.try_reserve().map_err(|_| DropReason::QueueFull)?;
+                let message = message.raw().to_vec();
+                place.send(Event::Request(Request { five_tuple: *five_tuple, via, message }));
                 Ok(())
             }
             (Class::Indication | Class::Success | Class::Error, _) => Err(DropReason::Unexpected),
@@ -230,7 +239,7 @@ impl Forwarder {
         ecn: Option<Ecn>,
         now: Instant,
     ) -> Result<(), DropReason> {
-        match self.table.handle_client_data(five_tuple, target, data.len(), now)? {
+        match self.table.handle_client_data(five_tuple, target, now)? {
             Forward::ToPeer { from, to } => {
                 let relay = self.table.socket_mut(from).ok_or(DropReason::Bug)?;
                 send(&relay.socket, data, to.get(), None, ecn)?;
@@ -247,7 +256,7 @@ impl Forwarder {
 
     fn judge_peer_packet(&mut self, slot: Slot, packet: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {
         let peer = PeerAddr::new(packet.source);
-        let delivery = self.table.handle_peer_data(slot, peer, packet.data.len(), now)?;
+        let delivery = self.table.handle_peer_data(slot, peer, now)?;
         self.deliver(&delivery, packet.data, packet.ecn, now)?;
         self.metrics.to_clients.increment();
         self.metrics.relayed_bytes.add(packet.data.len() as u64);

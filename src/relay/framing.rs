@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(read(&[data]), Err(DropReason::Malformed));
         assert_eq!(read(&[(address.0, &address.1[..7]), data]), Err(DropReason::Malformed));
         assert_eq!(read(&[(address.0, &[0; 20]), data]), Err(DropReason::Malformed), "no such family");
-        assert_eq!(read(&[address, data, (attr::DONT_FRAGMENT, b"")]), Err(DropReason::Unexpected));
+        assert_eq!(read(&[address, data, (0x001A, b"")]), Err(DropReason::Unexpected), "DONT-FRAGMENT");
         assert_eq!(read(&[address, data, (0x7FFF, b"")]), Err(DropReason::Unexpected));
     }
 

@@ -6,4 +6,4 @@ mod framing;
 mod outbox;
 pub mod shard;
 pub mod stream;
-pub mod table;
+mod table;

@@ -1,7 +1,8 @@
 //! One media thread: an edge-triggered poll loop over its listeners and relay sockets, steered by commands.
 //!
-//! It runs no futures and never waits but for sockets, commands and what happens on streams. Each socket gets one batch a round, so that nobody
-//! at full blast starves the others; one with more to give stays on a list, and the next poll doesn't wait.
+//! It runs no futures and never waits but for sockets, commands and what happens on streams. Each socket gets one batch
+//! a round, so that nobody at full blast starves the others; one with more to give stays on a list, and the next poll
+//! doesn't wait.
 
 use std::collections::VecDeque;
 use std::io;
@@ -59,14 +60,14 @@ pub struct Settings {
     pub bindings: PerSource,
 }
 
-/// Starts a shard on a thread of its own. What it doesn't answer itself goes to `requests`: when that is full, dropped.
+/// Starts a shard on a thread of its own. What it doesn't answer itself goes to `events`: when that is full, dropped.
 ///
-/// `requests` closes when the shard is over, by [`Shard::stop`] or because its poll failed.
+/// `events` closes when the shard is over, by [`Shard::stop`] or because its poll failed.
 ///
 /// # Errors
 ///
 /// The system's, for lack of threads or descriptors.
-pub fn spawn(settings: Settings, requests: mpsc::Sender<Event>) -> io::Result<Shard> {
+pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shard> {
     let poll = Poll::new()?;
     let mut listeners: Vec<_> = settings.listeners.into_iter().map(Watched::new).collect();
     for (number, listener) in listeners.iter_mut().enumerate() {
@@ -82,13 +83,11 @@ pub fn spawn(settings: Settings, requests: mpsc::Sender<Event>) -> io::Result<Sh
     let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
     let table = Table::new(settings.policy);
     let media = Media {
-        forwarder: Forwarder::new(listeners, table, settings.metrics, requests, settings.bindings),
+        forwarder: Forwarder::new(listeners, table, settings.metrics, events, settings.bindings),
         poll,
         ready: VecDeque::new(),
         commands,
-        commands_left: false,
         streams: happened,
-        streams_left: false,
         bell: bell.clone(),
         clock: settings.clock,
     };
@@ -199,9 +198,7 @@ struct Media {
     /// Sockets that may have something to give, each at most once: listeners by number, then relay sockets by slot.
     ready: VecDeque<Token>,
     commands: mpsc::Receiver<Command>,
-    commands_left: bool,
     streams: mpsc::Receiver<StreamEvent>,
-    streams_left: bool,
     bell: Arc<Bell>,
     clock: Clock,
 }
@@ -211,7 +208,7 @@ impl Media {
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(EVENTS);
         while !self.bell.stopped.load(Ordering::Acquire) {
-            let rest = self.commands_left || self.streams_left || !self.ready.is_empty();
+            let rest = !self.commands.is_empty() || !self.streams.is_empty() || !self.ready.is_empty();
             match self.poll.poll(&mut events, rest.then_some(Duration::ZERO)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -227,9 +224,8 @@ impl Media {
             for _ in 0..self.ready.len() {
                 self.serve_next(&mut batch, now);
             }
-            if self.bell.rung.swap(false, Ordering::AcqRel) {
-                (self.commands_left, self.streams_left) = (true, true);
-            }
+            // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
+            self.bell.rung.swap(false, Ordering::AcqRel);
             self.carry_out_commands();
             self.serve_streams(now);
         }
@@ -272,25 +268,15 @@ impl Media {
 
     fn carry_out_commands(&mut self) {
         for _ in 0..COMMANDS_PER_ROUND {
-            if !self.commands_left {
-                return;
-            }
-            match self.commands.try_recv() {
-                Ok(command) => self.carry_out(command),
-                Err(_) => self.commands_left = false,
-            }
+            let Ok(command) = self.commands.try_recv() else { return };
+            self.carry_out(command);
         }
     }
 
     fn serve_streams(&mut self, now: Instant) {
         for _ in 0..EVENTS_PER_ROUND {
-            if !self.streams_left {
-                return;
-            }
-            match self.streams.try_recv() {
-                Ok(event) => self.forwarder.handle_stream_event(event, now),
-                Err(_) => self.streams_left = false,
-            }
+            let Ok(event) = self.streams.try_recv() else { return };
+            self.forwarder.handle_stream_event(event, now);
         }
     }
 
@@ -306,9 +292,12 @@ impl Media {
             Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline } => {
                 let client = Client { five_tuple, via };
                 let (advertised, socket) = (PeerAddr::new(advertised), Watched::new(socket));
-                table
-                    .open(Opening { id, client, relayed, advertised, socket, deadline })
-                    .map(|slot| self.watch(id, via, slot))
+                let opened = table.open(Opening { id, client, relayed, advertised, socket, deadline });
+                match opened {
+                    Ok(slot) => self.watch(id, via, slot),
+                    Err(_) => self.forwarder.refuse(id),
+                }
+                opened.map(drop)
             }
             Command::Extend { id, deadline } => {
                 table.extend(id, deadline);
@@ -333,11 +322,12 @@ impl Media {
         if self.poll.registry().register(&mut relay.socket, token, Interest::READABLE).is_err() {
             self.forwarder.metrics.dropped(DropReason::SocketError);
             self.close(id);
+            self.forwarder.refuse(id);
         }
     }
 
     fn close(&mut self, id: AllocationId) {
-        if let Some((opening, _)) = self.forwarder.table.close(id) {
+        if let Some(opening) = self.forwarder.table.close(id) {
             self.forwarder.set_allocated(opening.client.via, false);
             let mut relay = opening.socket;
             // Closing it would do as well; what is on the ready list falls away by itself.

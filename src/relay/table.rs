@@ -25,37 +25,37 @@ use crate::policy::Reach;
 
 /// A client, and the way to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
+pub(super) struct Client {
     /// Its 5-tuple.
-    pub five_tuple: FiveTuple,
+    pub(super) five_tuple: FiveTuple,
     /// How its packets come in and go out.
-    pub via: Via,
+    pub(super) via: Via,
 }
 
 /// What an allocation begins with. `S` is its relay socket, which the table only keeps.
 #[derive(Debug)]
-pub struct Opening<S> {
+pub(super) struct Opening<S> {
     /// Its name.
-    pub id: AllocationId,
+    pub(super) id: AllocationId,
     /// Whose it is.
-    pub client: Client,
+    pub(super) client: Client,
     /// The address `socket` is bound to.
-    pub relayed: RelayedAddr,
+    pub(super) relayed: RelayedAddr,
     /// What clients and peers know that address as.
-    pub advertised: PeerAddr,
+    pub(super) advertised: PeerAddr,
     /// The relay socket.
-    pub socket: S,
+    pub(super) socket: S,
     /// When it ends unless extended.
-    pub deadline: Instant,
+    pub(super) deadline: Instant,
 }
 
 /// Where an allocation stands in the table: fixed while it lives, used again after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(pub usize);
+pub(super) struct Slot(pub(super) usize);
 
 /// Whom a client's data is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(super) enum Target {
     /// The peer that a channel is bound to: ChannelData.
     Channel(u16),
     /// A peer by its address: a Send indication.
@@ -64,7 +64,7 @@ pub enum Target {
 
 /// Where a client's data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forward {
+pub(super) enum Forward {
     /// Out through the kernel.
     ToPeer {
         /// The allocation whose relay socket sends it.
@@ -78,48 +78,30 @@ pub enum Forward {
 
 /// A datagram for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub(super) struct Delivery {
     /// Which.
-    pub client: Client,
+    pub(super) client: Client,
     /// How the data is wrapped.
-    pub framing: Framing,
+    pub(super) framing: Framing,
 }
 
 /// How data for a client is wrapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
+pub(super) enum Framing {
     /// As ChannelData of this number.
     Channel(u16),
     /// As a Data indication from this peer.
     Data(PeerAddr),
 }
 
-/// What an allocation relayed in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Datagrams.
-    pub packets: u64,
-    /// Bytes in them, without any framing.
-    pub bytes: u64,
-}
-
-/// What an allocation relayed in its life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// From its client.
-    pub from_client: Traffic,
-    /// To its client.
-    pub to_client: Traffic,
-}
-
 /// A command that contradicts the table: an address or channel that is taken, or one entry too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("taken or full")]
-pub struct Refused;
+pub(super) struct Refused;
 
 /// The table. Its number of allocations is bounded by that of relayed ports, theirs of entries by the caps.
 #[derive(Debug)]
-pub struct Table<S> {
+pub(super) struct Table<S> {
     policy: Arc<Policy>,
     allocations: Slab<Allocation<S>>,
     by_id: HashMap<AllocationId, usize>,
@@ -132,7 +114,7 @@ pub struct Table<S> {
 
 impl<S> Table<S> {
     /// An empty table; `policy` is asked where data may leave to.
-    pub fn new(policy: Arc<Policy>) -> Self {
+    pub(super) fn new(policy: Arc<Policy>) -> Self {
         Self {
             policy,
             allocations: Slab::new(),
@@ -148,7 +130,7 @@ impl<S> Table<S> {
     /// # Errors
     ///
     /// [`Refused`], and nothing changes, when its name, 5-tuple or one of its addresses has an entry, live or not.
-    pub fn open(&mut self, opening: Opening<S>) -> Result<Slot, Refused> {
+    pub(super) fn open(&mut self, opening: Opening<S>) -> Result<Slot, Refused> {
         let names = names(&opening);
         if self.by_id.contains_key(&opening.id)
             || self.by_client.contains_key(&opening.client.five_tuple)
@@ -168,7 +150,7 @@ impl<S> Table<S> {
     }
 
     /// Moves the end of an allocation. Here and below, one that is already closed is passed over.
-    pub fn extend(&mut self, id: AllocationId, deadline: Instant) {
+    pub(super) fn extend(&mut self, id: AllocationId, deadline: Instant) {
         if let Some(allocation) = self.by_id(id) {
             allocation.opening.deadline = deadline;
         }
@@ -179,7 +161,13 @@ impl<S> Table<S> {
     /// # Errors
     ///
     /// [`Refused`] beyond [`MAX_PERMISSIONS`] live ones.
-    pub fn permit(&mut self, id: AllocationId, peer: IpAddr, deadline: Instant, now: Instant) -> Result<(), Refused> {
+    pub(super) fn permit(
+        &mut self,
+        id: AllocationId,
+        peer: IpAddr,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<(), Refused> {
         self.by_id(id).map_or(Ok(()), |allocation| allocation.permit(peer, deadline, now))
     }
 
@@ -188,7 +176,7 @@ impl<S> Table<S> {
     /// # Errors
     ///
     /// [`Refused`] when the number or the peer is bound otherwise, and beyond [`MAX_CHANNELS`] live ones.
-    pub fn bind(
+    pub(super) fn bind(
         &mut self,
         id: AllocationId,
         number: u16,
@@ -201,8 +189,8 @@ impl<S> Table<S> {
         self.by_id(id).map_or(Ok(()), |allocation| allocation.bind(number, channel, now))
     }
 
-    /// Ends an allocation: what it began with, its socket among it, and what it relayed.
-    pub fn close(&mut self, id: AllocationId) -> Option<(Opening<S>, Usage)> {
+    /// Ends an allocation, and gives back what it began with: its socket among it.
+    pub(super) fn close(&mut self, id: AllocationId) -> Option<Opening<S>> {
         let allocation = self.allocations.try_remove(self.by_id.remove(&id)?)?;
         self.by_client.remove(&allocation.opening.client.five_tuple);
         for name in names(&allocation.opening).into_iter().flatten() {
@@ -214,10 +202,10 @@ impl<S> Table<S> {
                 }
             }
         }
-        Some((allocation.opening, allocation.usage))
+        Some(allocation.opening)
     }
 
-    /// Decides about `bytes` bytes from a client.
+    /// Decides about data from a client.
     ///
     /// The permission comes first. Then: a relayed address of ours is reached inside the process, if its owner permits
     /// the sender's relayed IP, whatever the policy says; other peers are reached as the policy says.
@@ -225,11 +213,10 @@ impl<S> Table<S> {
     /// # Errors
     ///
     /// Why they go nowhere.
-    pub fn handle_client_data(
-        &mut self,
+    pub(super) fn handle_client_data(
+        &self,
         five_tuple: &FiveTuple,
         target: Target,
-        bytes: usize,
         now: Instant,
     ) -> Result<Forward, DropReason> {
         let slot = *self.by_client.get(five_tuple).ok_or(DropReason::NoAllocation)?;
@@ -244,47 +231,33 @@ impl<S> Table<S> {
         if !sender.permits(peer.ip(), now) {
             return Err(DropReason::NoPermission);
         }
-        let owner = self.by_relayed.get(&peer).copied();
-        let forward = match owner.and_then(|owner| self.allocations.get(owner)) {
-            Some(receiver) => Forward::Hairpin(hairpin(sender, receiver, now)?),
+        let owner = self.by_relayed.get(&peer);
+        match owner.and_then(|owner| self.allocations.get(*owner)) {
+            Some(receiver) => Ok(Forward::Hairpin(hairpin(sender, receiver, now)?)),
             None => match known_reach.unwrap_or_else(|| self.policy.reach(peer)) {
-                Reach::Kernel => Forward::ToPeer { from: Slot(slot), to: peer },
-                Reach::Denied(_) if self.relayed_ips.contains_key(&peer.ip()) => return Err(DropReason::NotOurs),
-                Reach::Denied(_) => return Err(DropReason::PeerDenied),
+                Reach::Kernel => Ok(Forward::ToPeer { from: Slot(slot), to: peer }),
+                Reach::Denied(_) if self.relayed_ips.contains_key(&peer.ip()) => Err(DropReason::NotOurs),
+                Reach::Denied(_) => Err(DropReason::PeerDenied),
             },
-        };
-        if let Some(sender) = self.allocations.get_mut(slot) {
-            sender.usage.from_client.add(bytes);
         }
-        if let Some(receiver) = owner.and_then(|owner| self.allocations.get_mut(owner)) {
-            receiver.usage.to_client.add(bytes);
-        }
-        Ok(forward)
     }
 
-    /// Decides about `bytes` bytes that a peer sent to a relay socket.
+    /// Decides about data that a peer sent to a relay socket.
     ///
     /// # Errors
     ///
     /// Why they go nowhere.
-    pub fn handle_peer_data(
-        &mut self,
-        slot: Slot,
-        peer: PeerAddr,
-        bytes: usize,
-        now: Instant,
-    ) -> Result<Delivery, DropReason> {
-        let receiver = self.allocations.get_mut(slot.0).filter(|it| it.is_live(now)).ok_or(DropReason::NotOurs)?;
+    pub(super) fn handle_peer_data(&self, slot: Slot, peer: PeerAddr, now: Instant) -> Result<Delivery, DropReason> {
+        let receiver = self.allocations.get(slot.0).filter(|it| it.is_live(now)).ok_or(DropReason::NotOurs)?;
         if !receiver.permits(peer.ip(), now) {
             return Err(DropReason::NoPermission);
         }
-        receiver.usage.to_client.add(bytes);
         let framing = receiver.channel_to(peer, now).map_or(Framing::Data(peer), Framing::Channel);
         Ok(Delivery { client: receiver.opening.client, framing })
     }
 
     /// The relay socket of an allocation.
-    pub fn socket_mut(&mut self, slot: Slot) -> Option<&mut S> {
+    pub(super) fn socket_mut(&mut self, slot: Slot) -> Option<&mut S> {
         self.allocations.get_mut(slot.0).map(|allocation| &mut allocation.opening.socket)
     }
 
@@ -302,7 +275,6 @@ struct Allocation<S> {
     channels: HashMap<u16, Channel>,
     /// The same channels by their peers.
     numbers: HashMap<PeerAddr, u16>,
-    usage: Usage,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -314,13 +286,7 @@ struct Channel {
 
 impl<S> Allocation<S> {
     fn new(opening: Opening<S>) -> Self {
-        Self {
-            opening,
-            permissions: HashMap::new(),
-            channels: HashMap::new(),
-            numbers: HashMap::new(),
-            usage: Usage::default(),
-        }
+        Self { opening, permissions: HashMap::new(), channels: HashMap::new(), numbers: HashMap::new() }
     }
 
     fn permit(&mut self, peer: IpAddr, deadline: Instant, now: Instant) -> Result<(), Refused> {
@@ -370,13 +336,6 @@ impl<S> Allocation<S> {
     fn channel_to(&self, peer: PeerAddr, now: Instant) -> Option<u16> {
         let number = *self.numbers.get(&peer)?;
         self.channels.get(&number).filter(|channel| channel.deadline > now).map(|_| number)
-    }
-}
-
-impl Traffic {
-    fn add(&mut self, bytes: usize) {
-        self.packets += 1;
-        self.bytes += bytes as u64;
     }
 }
 

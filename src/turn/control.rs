@@ -29,6 +29,7 @@ pub async fn run<S, F, E>(
                 Some(Event::StreamClosed { five_tuple, stream }) => {
                     processor.handle_stream_closed(five_tuple, stream).await;
                 }
+                Some(Event::Refused { id }) => processor.end(id).await,
                 None => return,
             },
             () = until(timeout) => processor.handle_timeout(clock.now()).await,

@@ -206,6 +206,11 @@ impl Ledger {
         self.by_client.get_mut(client)
     }
 
+    /// The 5-tuple of an allocation.
+    pub(super) fn client_of(&self, id: AllocationId) -> Option<FiveTuple> {
+        self.clients.get(&id).copied()
+    }
+
     /// The first deadline.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)

@@ -19,6 +19,14 @@ pub(super) struct Bound<S> {
     pub(super) socket: S,
     /// Its address.
     pub(super) addr: SocketAddr,
+    /// What clients and peers are told instead: its port is taken under this address.
+    pub(super) advertised: SocketAddr,
+}
+
+impl<S> Bound<S> {
+    fn new(socket: S, local: IpAddr, advertised: IpAddr, port: u16) -> Self {
+        Self { socket, addr: SocketAddr::new(local, port), advertised: SocketAddr::new(advertised, port) }
+    }
 }
 
 /// No port could be bound.
@@ -32,12 +40,13 @@ pub(super) enum NoPort {
     Os(#[from] io::Error),
 }
 
-/// Relayed ports, free and taken. A taken port comes back by [`Ports::release`] only.
+/// Relayed ports, free and taken, by the address they are advertised under: several local addresses may share one, and
+/// no relayed address may be advertised twice. A taken port comes back by [`Ports::release`] only.
 pub(super) struct Ports<S> {
     bind: Bind<S>,
     range: RangeInclusive<u16>,
     random: SystemRandom,
-    /// Capped by the addresses of this host, each 8 KiB.
+    /// By advertised address. Capped by the addresses of this host, each 8 KiB.
     free: HashMap<IpAddr, FreePorts>,
 }
 
@@ -50,64 +59,68 @@ impl<S> Ports<S> {
         Self { bind, range, random: SystemRandom::new(), free: HashMap::new() }
     }
 
-    /// Binds a socket to a random free port of `ip`.
+    /// Binds a socket to a random free port of `local`, which is advertised as `advertised`.
     ///
     /// # Errors
     ///
     /// [`NoPort`].
-    pub(super) fn any(&mut self, ip: IpAddr) -> Result<Bound<S>, NoPort> {
-        self.bind_where(ip, FreePorts::ANY, |bind, addr| bind(addr)).map(|(addr, socket)| Bound { socket, addr })
+    pub(super) fn any(&mut self, local: IpAddr, advertised: IpAddr) -> Result<Bound<S>, NoPort> {
+        self.one(local, advertised, FreePorts::ANY)
     }
 
-    /// Binds a socket to a random free even port of `ip` (RFC 8656, section 18.5).
+    /// Binds a socket to a random free even port (RFC 8656, section 18.5).
     ///
     /// # Errors
     ///
     /// [`NoPort`].
-    pub(super) fn even(&mut self, ip: IpAddr) -> Result<Bound<S>, NoPort> {
-        self.bind_where(ip, FreePorts::EVEN, |bind, addr| bind(addr)).map(|(addr, socket)| Bound { socket, addr })
+    pub(super) fn even(&mut self, local: IpAddr, advertised: IpAddr) -> Result<Bound<S>, NoPort> {
+        self.one(local, advertised, FreePorts::EVEN)
     }
 
-    /// Binds two sockets, to a random free even port of `ip` and to the one after it: the second is to be reserved.
+    /// Binds two sockets, to a random free even port and to the one after it: the second is to be reserved.
     ///
     /// # Errors
     ///
     /// [`NoPort`].
-    pub(super) fn pair(&mut self, ip: IpAddr) -> Result<(Bound<S>, Bound<S>), NoPort> {
-        let next = |addr: SocketAddr| SocketAddr::new(addr.ip(), addr.port() | 1);
-        let (addr, (first, second)) =
-            self.bind_where(ip, FreePorts::PAIR, |bind, addr| Ok((bind(addr)?, bind(next(addr))?)))?;
-        self.free(ip).take(addr.port() | 1);
-        Ok((Bound { socket: first, addr }, Bound { socket: second, addr: next(addr) }))
+    pub(super) fn pair(&mut self, local: IpAddr, advertised: IpAddr) -> Result<(Bound<S>, Bound<S>), NoPort> {
+        let (port, (first, second)) = self.bind_where(advertised, FreePorts::PAIR, |bind, port| {
+            Ok((bind(SocketAddr::new(local, port))?, bind(SocketAddr::new(local, port | 1))?))
+        })?;
+        self.free(advertised).take(port | 1);
+        Ok((Bound::new(first, local, advertised, port), Bound::new(second, local, advertised, port | 1)))
     }
 
-    /// Gives a port back, once its socket is on its way to be closed.
-    pub(super) fn release(&mut self, addr: SocketAddr) {
-        self.free(addr.ip()).give(addr.port());
+    /// Gives a port back by its advertised address, once its socket is on its way to be closed.
+    pub(super) fn release(&mut self, advertised: SocketAddr) {
+        self.free(advertised.ip()).give(advertised.port());
     }
 
-    /// How many ports of `ip` are free.
+    /// How many ports are free under an advertised address.
     #[cfg(test)]
-    pub(super) fn available(&mut self, ip: IpAddr) -> usize {
-        self.free(ip).count()
+    pub(super) fn available(&mut self, advertised: IpAddr) -> usize {
+        self.free(advertised).count()
+    }
+
+    fn one(&mut self, local: IpAddr, advertised: IpAddr, wanted: Wanted) -> Result<Bound<S>, NoPort> {
+        let bound = self.bind_where(advertised, wanted, |bind, port| bind(SocketAddr::new(local, port)));
+        bound.map(|(port, socket)| Bound::new(socket, local, advertised, port))
     }
 
     fn bind_where<T>(
         &mut self,
-        ip: IpAddr,
+        advertised: IpAddr,
         wanted: Wanted,
-        bind: impl Fn(&Bind<S>, SocketAddr) -> io::Result<T>,
-    ) -> Result<(SocketAddr, T), NoPort> {
+        bind: impl Fn(&Bind<S>, u16) -> io::Result<T>,
+    ) -> Result<(u16, T), NoPort> {
         let mut start = [0; 2];
         self.random.fill(&mut start).map_err(|_| NoPort::Os(io::Error::other("no random numbers")))?;
         let mut start = u16::from_ne_bytes(start);
         for _ in 0..TRIES {
-            let port = self.free(ip).next(start, wanted).ok_or(NoPort::Exhausted)?;
-            let addr = SocketAddr::new(ip, port);
-            match bind(&self.bind, addr) {
+            let port = self.free(advertised).next(start, wanted).ok_or(NoPort::Exhausted)?;
+            match bind(&self.bind, port) {
                 Ok(bound) => {
-                    self.free(ip).take(port);
-                    return Ok((addr, bound));
+                    self.free(advertised).take(port);
+                    return Ok((port, bound));
                 }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => start = port.wrapping_add(2),
                 Err(error) => return Err(error.into()),
@@ -116,9 +129,9 @@ impl<S> Ports<S> {
         Err(NoPort::Exhausted)
     }
 
-    fn free(&mut self, ip: IpAddr) -> &mut FreePorts {
+    fn free(&mut self, advertised: IpAddr) -> &mut FreePorts {
         let range = self.range.clone();
-        self.free.entry(ip).or_insert_with(|| FreePorts::new(range))
+        self.free.entry(advertised).or_insert_with(|| FreePorts::new(range))
     }
 }
 
@@ -193,45 +206,63 @@ mod tests {
     fn every_port_is_given_once_and_then_none() {
         let mut ports = ports(65_000..=65_535, &[]);
 
-        let given: HashSet<u16> = (0..536).map(|_| ports.any(IP).unwrap().addr.port()).collect();
+        let given: HashSet<u16> = (0..536).map(|_| ports.any(IP, IP).unwrap().addr.port()).collect();
 
         assert_eq!(given.len(), 536);
         assert!(given.iter().all(|port| *port >= 65_000));
-        assert!(matches!(ports.any(IP), Err(NoPort::Exhausted)));
+        assert!(matches!(ports.any(IP, IP), Err(NoPort::Exhausted)));
         ports.release(SocketAddr::new(IP, 65_010));
-        assert_eq!(ports.any(IP).unwrap().addr.port(), 65_010);
+        assert_eq!(ports.any(IP, IP).unwrap().addr.port(), 65_010);
+    }
+
+    #[test]
+    fn local_addresses_that_are_advertised_as_one_share_its_ports() {
+        let mut ports = ports(102..=109, &[]);
+        let locals = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+
+        let pairs = locals.map(|local| ports.pair(local, IP).unwrap());
+        let mut given: Vec<Bound<()>> = pairs.into_iter().flat_map(|(first, second)| [first, second]).collect();
+        given.extend([0, 1, 0, 1].map(|n| ports.any(locals[n], IP).unwrap()));
+
+        let advertised: HashSet<SocketAddr> = given.iter().map(|bound| bound.advertised).collect();
+        assert_eq!(advertised.len(), 8, "none twice");
+        assert!(given.iter().all(|bound| bound.advertised == SocketAddr::new(IP, bound.addr.port())));
+        assert_eq!(given.iter().filter(|bound| bound.addr.ip() == locals[1]).count(), 4);
+        assert!(matches!(ports.any(locals[0], IP), Err(NoPort::Exhausted)));
+        ports.release(given[5].advertised);
+        assert_eq!(ports.any(locals[0], IP).unwrap().advertised, given[5].advertised);
     }
 
     #[test]
     fn pairs_begin_even_and_take_both_ports() {
         let mut ports = ports(101..=106, &[]);
 
-        let (first, second) = ports.pair(IP).unwrap();
-        let (third, _) = ports.pair(IP).unwrap();
+        let (first, second) = ports.pair(IP, IP).unwrap();
+        let (third, _) = ports.pair(IP, IP).unwrap();
 
         assert_eq!(first.addr.port() % 2, 0);
         assert_eq!(second.addr.port(), first.addr.port() + 1);
         assert_eq!(HashSet::from([first.addr.port(), third.addr.port()]), HashSet::from([102, 104]));
-        assert!(matches!(ports.pair(IP), Err(NoPort::Exhausted)), "106 has no port after it");
-        assert_eq!(ports.even(IP).unwrap().addr.port(), 106);
-        assert!(matches!(ports.even(IP), Err(NoPort::Exhausted)), "101 is odd");
-        assert_eq!(ports.any(IP).unwrap().addr.port(), 101);
+        assert!(matches!(ports.pair(IP, IP), Err(NoPort::Exhausted)), "106 has no port after it");
+        assert_eq!(ports.even(IP, IP).unwrap().addr.port(), 106);
+        assert!(matches!(ports.even(IP, IP), Err(NoPort::Exhausted)), "101 is odd");
+        assert_eq!(ports.any(IP, IP).unwrap().addr.port(), 101);
     }
 
     #[test]
     fn a_port_that_another_program_holds_is_passed_over() {
         for _ in 0..50 {
-            assert_eq!(ports(200..=203, &[200, 201, 203]).any(IP).unwrap().addr.port(), 202);
-            assert_eq!(ports(200..=203, &[201]).pair(IP).unwrap().0.addr.port(), 202);
+            assert_eq!(ports(200..=203, &[200, 201, 203]).any(IP, IP).unwrap().addr.port(), 202);
+            assert_eq!(ports(200..=203, &[201]).pair(IP, IP).unwrap().0.addr.port(), 202);
         }
-        assert!(ports(200..=201, &[200, 201]).any(IP).is_err());
+        assert!(ports(200..=201, &[200, 201]).any(IP, IP).is_err());
     }
 
     #[test]
     fn other_errors_give_up_at_once() {
         let mut ports: Ports<()> = Ports::new(1..=9, Box::new(|_| Err(io::ErrorKind::PermissionDenied.into())));
 
-        assert!(matches!(ports.any(IP), Err(NoPort::Os(_))));
+        assert!(matches!(ports.any(IP, IP), Err(NoPort::Os(_))));
         assert_eq!(ports.available(IP), 9);
     }
 }

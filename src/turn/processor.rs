@@ -137,10 +137,9 @@ impl<S> Processor<S> {
     /// Ends the allocation that was made by a stream which is over.
     pub async fn handle_stream_closed(&mut self, client: FiveTuple, stream: StreamId) {
         let by_it = self.ledger.get(&client).filter(|allocation| allocation.via == Via::Stream(stream));
-        let Some(id) = by_it.map(|allocation| allocation.id) else { return };
-        self.backstop.delete(client).await;
-        self.settle_ended();
-        self.settle(id);
+        if let Some(id) = by_it.map(|allocation| allocation.id) {
+            self.end(id).await;
+        }
     }
 
     /// Ends what has expired.
@@ -155,9 +154,17 @@ impl<S> Processor<S> {
         }
         while let Some((_, token)) = self.reservation_ends.pop_front_if(|(end, _)| *end <= now.monotonic) {
             if let Some(Reservation { bound, owner, .. }) = self.take_reservation(token) {
-                self.ports.release(bound.addr);
+                self.ports.release(bound.advertised);
                 self.quotas.give_back(&owner, 1);
             }
+        }
+    }
+
+    /// Ends an allocation that the data plane refused.
+    pub async fn end(&mut self, id: AllocationId) {
+        if let Some(client) = self.ledger.client_of(id) {
+            self.backstop.delete(client).await;
+            self.settle(id);
         }
     }
 
@@ -307,11 +314,11 @@ impl<S> Processor<S> {
         let (id, client, relayed) = (AllocationId(self.next_id), request.five_tuple, bound.addr);
         if let Err(error) = self.backstop.create(client, id, relayed, &asker.username, lifetime).await {
             tracing::warn!(%error, "an allocation could not be entered");
-            self.ports.release(relayed);
+            self.ports.release(bound.advertised);
             self.quotas.give_back(&owner, 1);
             return Err(Rejection::CAPACITY);
         }
-        let advertised = SocketAddr::new(self.settings.advertised(relayed.ip()), relayed.port());
+        let advertised = bound.advertised;
         let deadline = now.monotonic + lifetime;
         let allocation = Allocation {
             id,
@@ -361,6 +368,7 @@ impl<S> Processor<S> {
             return Err(Rejection::FAMILY_NOT_SUPPORTED);
         }
         let ip = self.settings.relay_address(client.server.ip()).ok_or(Rejection::FAMILY_NOT_SUPPORTED)?;
+        let advertised = self.settings.advertised(ip);
         let owner = self.owner(client, asker);
         let count = if even == Some(true) { 2 } else { 1 };
         let limits = &self.settings.limits;
@@ -368,9 +376,9 @@ impl<S> Processor<S> {
             return Err(Rejection::QUOTA);
         }
         let bound = match even {
-            None => self.ports.any(ip).map(|bound| (bound, None)),
-            Some(false) => self.ports.even(ip).map(|bound| (bound, None)),
-            Some(true) => self.ports.pair(ip).map(|(bound, next)| (bound, Some(next))),
+            None => self.ports.any(ip, advertised).map(|bound| (bound, None)),
+            Some(false) => self.ports.even(ip, advertised).map(|bound| (bound, None)),
+            Some(true) => self.ports.pair(ip, advertised).map(|(bound, next)| (bound, Some(next))),
         };
         let (bound, reserved) = bound.map_err(|error| {
             self.quotas.give_back(&owner, count);
@@ -509,7 +517,7 @@ impl<S> Processor<S> {
     /// Clears up behind an allocation that is over, once.
     fn settle(&mut self, id: AllocationId) {
         if let Some(allocation) = self.ledger.remove(id) {
-            self.ports.release(allocation.relayed);
+            self.ports.release(allocation.advertised);
             self.quotas.give_back(&allocation.owner, 1);
             self.commands.push_back(Command::Close { id });
             self.metrics.allocations.decrement();

@@ -87,7 +87,6 @@ struct Modeled {
     deadline: Secs,
     permissions: Vec<(IpAddr, Secs)>,
     channels: Vec<(u16, PeerAddr, Secs)>,
-    usage: Usage,
 }
 
 impl Modeled {
@@ -110,8 +109,8 @@ impl Model {
     fn open(&mut self, id: u64, client: u16, port: u16, life: Secs) -> bool {
         let free = !self.allocations.iter().any(|it| it.client == client || it.port == port);
         if free {
-            let (deadline, usage) = (self.now + life, Usage::default());
-            self.allocations.push(Modeled { id, client, port, deadline, permissions: vec![], channels: vec![], usage });
+            let deadline = self.now + life;
+            self.allocations.push(Modeled { id, client, port, deadline, permissions: vec![], channels: vec![] });
         }
         free
     }
@@ -128,7 +127,7 @@ impl Model {
         true
     }
 
-    fn client_data(&mut self, client: u16, target: Target, bytes: u64) -> Result<Expected, DropReason> {
+    fn client_data(&mut self, client: u16, target: Target) -> Result<Expected, DropReason> {
         let now = self.now;
         let sender = self.allocations.iter().find(|it| it.client == client && it.deadline > now);
         let sender = sender.ok_or(DropReason::NoAllocation)?;
@@ -158,20 +157,15 @@ impl Model {
             }
             None => return Err(DropReason::NotOurs),
         };
-        count(&mut self.get(id).unwrap().usage.from_client, bytes);
-        if let Expected::Hairpin(id, _) = outcome {
-            count(&mut self.get(id).unwrap().usage.to_client, bytes);
-        }
         Ok(outcome)
     }
 
-    fn peer_data(&mut self, id: u64, peer: PeerAddr, bytes: u64) -> Result<Framing, DropReason> {
+    fn peer_data(&mut self, id: u64, peer: PeerAddr) -> Result<Framing, DropReason> {
         let now = self.now;
         let receiver = self.get(id).filter(|it| it.deadline > now).ok_or(DropReason::NotOurs)?;
         if !receiver.permits(peer, now) {
             return Err(DropReason::NoPermission);
         }
-        count(&mut receiver.usage.to_client, bytes);
         Ok(receiver.framing(&[peer], now))
     }
 }
@@ -180,10 +174,6 @@ impl Model {
 enum Expected {
     Out(u64, PeerAddr),
     Hairpin(u64, Framing),
-}
-
-fn count(traffic: &mut Traffic, bytes: u64) {
-    *traffic = Traffic { packets: traffic.packets + 1, bytes: traffic.bytes + bytes };
 }
 
 fn peers() -> impl Strategy<Value = PeerAddr> {
@@ -220,7 +210,7 @@ proptest! {
         let mut slots = HashMap::new();
         let mut opened = 0;
 
-        for (bytes, step) in steps.into_iter().enumerate() {
+        for step in steps {
             let at = start + secs(model.now);
             match step {
                 Step::Open { client, port, life } => {
@@ -251,15 +241,15 @@ proptest! {
                 }
                 Step::Close { id } => {
                     let closed = table.close(AllocationId(id));
-                    let expected = model.get(id).map(|it| (id, it.usage));
+                    let expected = model.get(id).map(|_| id);
                     model.allocations.retain(|it| it.id != id);
-                    prop_assert_eq!(closed.map(|(opening, usage)| (opening.socket, usage)), expected);
+                    prop_assert_eq!(closed.map(|opening| opening.socket), expected);
                     slots.remove(&id);
                 }
                 Step::Wait(seconds) => model.now += seconds,
                 Step::ClientData { client: number, target } => {
-                    let decided = table.handle_client_data(&client(number).five_tuple, target, bytes, at);
-                    let expected = model.client_data(number, target, bytes as u64).map(|it| match it {
+                    let decided = table.handle_client_data(&client(number).five_tuple, target, at);
+                    let expected = model.client_data(number, target).map(|it| match it {
                         Expected::Out(id, to) => Forward::ToPeer { from: slots[&id], to },
                         Expected::Hairpin(id, framing) => {
                             Forward::Hairpin(Delivery { client: client(model.get(id).unwrap().client), framing })
@@ -269,8 +259,8 @@ proptest! {
                 }
                 Step::PeerData { id, peer } => {
                     let Some(slot) = slots.get(&id) else { continue };
-                    let decided = table.handle_peer_data(*slot, peer, bytes, at);
-                    let expected = model.peer_data(id, peer, bytes as u64).map(|framing| {
+                    let decided = table.handle_peer_data(*slot, peer, at);
+                    let expected = model.peer_data(id, peer).map(|framing| {
                         Delivery { client: client(model.get(id).unwrap().client), framing }
                     });
                     prop_assert_eq!(decided, expected);
@@ -331,7 +321,7 @@ fn two_clients_reach_each_other_by_advertised_addresses_that_the_policy_denies()
         table.bind(id, 0x4000 + n, advertised(3 - n), start + secs(600), start).unwrap();
     }
 
-    let sent = table.handle_client_data(&client(1).five_tuple, Target::Channel(0x4001), 100, start);
+    let sent = table.handle_client_data(&client(1).five_tuple, Target::Channel(0x4001), start);
 
     let delivery = Delivery { client: client(2), framing: Framing::Channel(0x4002) };
     assert_eq!(sent, Ok(Forward::Hairpin(delivery)));
