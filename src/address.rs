@@ -1,5 +1,6 @@
 //! Addresses with roles, made canonical where they enter, and prefixes of them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::net::Ipv6Addr;
@@ -138,6 +139,39 @@ pub fn source_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 72))),
+    }
+}
+
+/// Whether `text` is a host name or an IPv4 address.
+pub fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    (1..=253).contains(&text.len()) && text.split('.').all(is_label)
+}
+
+/// A host as it stands in a URL: IPv6 addresses in brackets (RFC 3986, section 3.2.2).
+pub fn host_in_url(host: &str) -> Cow<'_, str> {
+    if host.contains(':') { format!("[{host}]").into() } else { host.into() }
+}
+
+/// Whom limits per source count, and as what.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    exempt: Vec<Prefix>,
+}
+
+impl Sources {
+    /// All but those in `exempt`.
+    pub fn new(exempt: Vec<Prefix>) -> Self {
+        Self { exempt }
+    }
+
+    /// What `ip` counts as ([`source_of`]); none, if it is exempt.
+    pub fn of(&self, ip: IpAddr) -> Option<IpAddr> {
+        let ip = ip.to_canonical();
+        let exempt = self.exempt.iter().any(|prefix| prefix.contains(ip));
+        (!exempt).then(|| source_of(ip))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Starts the parts in order, and stops them.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Prefix;
+use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Signaling;
@@ -24,18 +27,16 @@ use crate::logging::Redacted;
 use crate::metrics::Metrics;
 use crate::net::demux;
 use crate::net::demux::Protocol;
-use crate::net::gate;
-use crate::net::gate::Gate;
-use crate::net::gate::Permit;
 use crate::net::host;
 use crate::net::listen;
 use crate::net::listen::ListenError;
 use crate::net::tls;
 use crate::net::tls::TlsError;
+use crate::places;
+use crate::places::Place;
+use crate::places::Places;
 use crate::rate::Rate;
 use crate::relay::stream::Streams;
-use crate::signaling::connections;
-use crate::signaling::connections::Connections;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
@@ -46,18 +47,57 @@ use crate::web::socket;
 
 mod turn;
 
-/// Why the process could not start; every one of them is the operator's to cure.
+/// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address can't be listened on.
+    /// An address can't be listened on: the operator can cure it.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// There is no certificate.
+    /// The certificate can't be used: the operator can cure it.
     #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// There is no media thread.
+    Tls(TlsError),
+    /// No certificate can be made: a failure of ours.
+    #[error(transparent)]
+    Certificate(TlsError),
+    /// There is no media thread: a failure of ours.
     #[error("cannot start relaying: {0}")]
     Relay(std::io::Error),
+}
+
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        if matches!(error, TlsError::Make(_)) { Self::Certificate(error) } else { Self::Tls(error) }
+    }
+}
+
+/// What a socket serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// The web side over TLS, and TURN.
+    Https,
+    /// The same without TLS.
+    Http,
+    /// Counters.
+    Metrics,
+    /// STUN and TURN over UDP.
+    Turn,
+    /// TURN over TCP and TLS.
+    TurnTcp,
+    /// TURN over TLS.
+    TurnTls,
+}
+
+impl fmt::Display for Serves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Https => "https, wss, turns, turn",
+            Self::Http => "http, ws, turn",
+            Self::Metrics => "metrics",
+            Self::Turn => "stun, turn",
+            Self::TurnTcp => "turn, turns",
+            Self::TurnTls => "turns",
+        })
+    }
 }
 
 /// One socket that is served, for people to read.
@@ -67,8 +107,8 @@ pub struct Listening {
     pub transport: &'static str,
     /// Its address, with the real port.
     pub addr: SocketAddr,
-    /// What it serves, in words.
-    pub serves: &'static str,
+    /// What it serves.
+    pub serves: Serves,
 }
 
 /// The running server.
@@ -81,7 +121,8 @@ pub struct App {
 /// What every listener of streams needs.
 #[derive(Clone)]
 struct Front {
-    gate: Arc<Gate>,
+    half_open: Arc<Places>,
+    http: Arc<Places>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -107,14 +148,10 @@ const END_WITHIN: Duration = Duration::from_millis(1500);
 
 /// How many seconds' worth of sign-ins a source may have at once: behind one address, an office reconnects together.
 const SIGN_IN_BURST: f64 = 4.0;
-/// What the web side is served on.
-const HTTPS: &str = "https, wss, turns, turn";
-/// The same without TLS.
-const HTTP: &str = "http, ws, turn";
-/// What `turn.listen_tcp` is for.
-const TURN: &str = "turn, turns";
-/// What `turn.listen_tls` is for.
-const TURNS: &str = "turns";
+/// How many WebSockets may be open at once: what a small host can carry.
+const MAX_WEBSOCKETS: usize = 50_000;
+/// The longest realm with which a refusal stays short beside the request that it answers: 2.3 times 28 bytes.
+const SHORT_REALM: usize = 12;
 
 impl App {
     /// Starts everything that `config` asks for; certificates are kept under `state`.
@@ -133,12 +170,21 @@ impl App {
         let scraped = bind_tcp(&config.metrics.listen, "metrics.listen")?;
         let turn_tcp = bind_tcp(&config.turn.listen_tcp, "turn.listen_tcp")?;
         let turn_tls = bind_tcp(&config.turn.listen_tls, "turn.listen_tls")?;
+        relay_addresses_are_ours(config)?;
         let udp = turn::bind(config)?;
+        if config.turn.realm.len() > SHORT_REALM {
+            tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
+        }
 
         let metrics = Arc::new(Metrics::default());
         let credentials = Arc::new(Credentials::new(credential_settings(config)));
-        let front =
-            Front { gate: Gate::new(gate_settings(config)), stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        let limits = &config.limits;
+        let front = Front {
+            half_open: places(count(limits.half_open.get()), limits.half_open_per_source.get(), config),
+            http: places(count(limits.http.get()), limits.http_per_source.get(), config),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
         let mut app = Self { listening: Vec::new(), stop: front.stop.clone(), tasks: front.tasks.clone() };
 
         app.listening.extend(udp.listening());
@@ -171,11 +217,11 @@ impl App {
         let both = Role { clear: speaks(Some(Service::Refuse), turn), ..turns.clone() };
         let scrape = Role::clear(speaks(Some(Service::Routes(web::metrics_router(metrics))), None));
         let served = [
-            (https, secure, HTTPS),
-            (http, plain, HTTP),
-            (turn_tcp, both, TURN),
-            (turn_tls, turns, TURNS),
-            (scraped, scrape, "metrics"),
+            (https, secure, Serves::Https),
+            (http, plain, Serves::Http),
+            (turn_tcp, both, Serves::TurnTcp),
+            (turn_tls, turns, Serves::TurnTls),
+            (scraped, scrape, Serves::Metrics),
         ];
         for (listeners, role, serves) in served {
             for (listener, addr) in listeners {
@@ -212,14 +258,14 @@ impl App {
 impl Front {
     /// Accepts from `listener` until the end.
     fn serve(self, listener: TcpListener, role: Role) {
-        let Self { gate, stop, tasks } = self;
+        let Self { half_open, http, stop, tasks } = self;
         let connections = tasks.clone();
-        tasks.spawn(listen::accept(listener, gate, stop.clone(), move |stream, permit| {
-            let (role, stop) = (role.clone(), stop.clone());
+        tasks.spawn(listen::accept(listener, half_open, stop.clone(), move |stream, place| {
+            let (role, http, stop) = (role.clone(), Arc::clone(&http), stop.clone());
             connections.spawn(async move {
                 let opening = demux::open(stream, role.tls.clone());
                 if let Some(opened) = stop.run_until_cancelled(opening).await {
-                    role.take(opened, permit, &stop).await;
+                    role.take(opened, place, http, &stop).await;
                 }
             });
         }));
@@ -232,7 +278,13 @@ impl Role {
         Self { tls: None, inside_tls: Speaks::default(), clear }
     }
 
-    async fn take(self, opened: std::io::Result<demux::Opened>, permit: Permit, stop: &CancellationToken) {
+    async fn take(
+        self,
+        opened: std::io::Result<demux::Opened>,
+        half_open: Place,
+        http: Arc<Places>,
+        stop: &CancellationToken,
+    ) {
         let opened = match opened {
             Ok(opened) => opened,
             Err(error) => return tracing::debug!(%error, "a connection ended before it said what it speaks"),
@@ -241,14 +293,14 @@ impl Role {
         let speaks = if tls { self.inside_tls } else { self.clear };
         match (protocol, speaks) {
             (Protocol::Http, Speaks { http: Some(service), .. }) => {
-                web::serve::serve(opened, service, permit, stop.clone()).await;
+                web::serve::serve(opened, service, half_open, http, stop.clone()).await;
             }
             (Protocol::Turn, Speaks { turn: Some(streams), .. }) => match streams.enter(opened.remote.ip()) {
-                Some(place) => {
-                    drop(permit);
+                Ok(place) => {
+                    drop(half_open);
                     stop.run_until_cancelled(streams.serve(opened, place)).await;
                 }
-                None => tracing::debug!(%remote, "closed a TURN stream: too many, see turn.limits"),
+                Err(refused) => tracing::debug!(%remote, %refused, "closed a TURN stream, see turn.limits"),
             },
             (Protocol::Http | Protocol::Tls | Protocol::Turn | Protocol::Unknown, _) => {
                 tracing::debug!(%remote, ?protocol, tls, "closed a connection: not spoken here");
@@ -267,7 +319,8 @@ fn sockets(
     clock: Clock,
 ) -> socket::State {
     let limits = &config.signaling.limits;
-    let sign_ins = Rate { per_second: limits.sign_ins.get(), burst: limits.sign_ins.get() * SIGN_IN_BURST };
+    let sign_ins = limits.sign_ins.get();
+    let sign_ins = Rate { per_second: sign_ins, burst: (sign_ins * SIGN_IN_BURST).max(1.0) };
     let hub = Hub::new(sign_ins, exempt(config), Arc::clone(metrics));
     let gateway = gateway::Context {
         sessions: Arc::new(Sessions::new(hub, credentials, served)),
@@ -276,19 +329,13 @@ fn sockets(
         clock,
         shutdown: front.stop.clone(),
     };
-    let connections = connections::Settings {
-        total: connections::MAX_CONNECTIONS,
-        per_source: count(limits.connections_per_source.get()),
-        exempt: exempt(config),
-    };
-    let external = config.turn.external_ip.iter().map(|external| external.external);
     let origins = socket::Origins {
-        public_host: config.public_host.as_str().to_owned(),
-        addresses: host::addresses().into_iter().chain(external).map(|ip| ip.to_canonical()).collect(),
+        names: own_names(config).collect(),
+        addresses: own_addresses(config).collect(),
         allowed: config.http.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
         required: config.http.require_origin,
     };
-    let connections = Arc::new(Connections::new(connections, Arc::clone(metrics)));
+    let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), config);
     socket::State::new(origins, connections, Arc::new(gateway), front.tasks.clone())
 }
 
@@ -322,27 +369,39 @@ fn certificate(config: &Config, state: &Path, clock: Clock) -> Result<Arc<Server
 
 /// Every name and address that a browser may reach this machine by.
 fn names(config: &Config) -> Vec<String> {
-    let addresses = host::addresses().into_iter().filter(|ip| !host::is_link_local(*ip));
-    let external = config.turn.external_ip.iter().map(|external| external.external);
-    let is_name = |name: &String| !name.is_empty() && name.is_ascii();
-    let mut names = vec!["localhost".to_owned()];
-    names.extend(host::name().map(|name| name.to_ascii_lowercase()));
-    names.push(config.public_host.as_str().to_owned());
-    names.extend(addresses.chain(external).map(|ip: IpAddr| ip.to_string()));
-    names.retain(is_name);
+    let addresses = own_addresses(config).filter(|ip| !host::is_link_local(*ip));
+    let mut names: Vec<_> = own_names(config).chain(addresses.map(|ip| ip.to_string())).collect();
     names.sort_unstable();
     names.dedup();
     names
 }
 
+/// What this machine is called, in lower case.
+fn own_names(config: &Config) -> impl Iterator<Item = String> {
+    let machine = host::name().map(|name| name.to_ascii_lowercase());
+    let public = config.public_host.as_str().to_owned();
+    ["localhost".to_owned(), public].into_iter().chain(machine).filter(|name| !name.is_empty() && name.is_ascii())
+}
+
+/// The addresses of this machine, and those that the world knows it by; canonical.
+fn own_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
+    let external = config.turn.external_ip.iter().map(|external| external.external);
+    host::addresses().into_iter().map(|ip| ip.to_canonical()).chain(external)
+}
+
+/// Makes sure that `turn.relay_ip` names addresses of this machine, before a client has to find out.
+fn relay_addresses_are_ours(config: &Config) -> Result<(), ListenError> {
+    for addr in config.turn.relay_ip.iter().map(|ip| SocketAddr::new(ip.0, 0)) {
+        let key = "turn.relay_ip";
+        UdpSocket::bind(addr).map_err(|error| ListenError { transport: "udp", addr, key, error })?;
+    }
+    Ok(())
+}
+
 fn bind_tcp(addresses: &[Listen], key: &'static str) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
     let mut bound = Vec::new();
     for Listen(addr) in addresses.iter().copied() {
-        for listener in listen::tcp(addr, key)? {
-            let error = |error| ListenError { transport: "tcp", addr, key, error };
-            let local = listener.local_addr().map_err(error)?;
-            bound.push((listener, local));
-        }
+        bound.extend(listen::tcp(addr, key)?);
     }
     Ok(bound)
 }
@@ -359,12 +418,9 @@ fn credential_settings(config: &Config) -> credentials::Settings {
     }
 }
 
-fn gate_settings(config: &Config) -> gate::Settings {
-    gate::Settings {
-        total: count(config.limits.half_open.get()),
-        per_source: count(config.limits.half_open_per_source.get()),
-        exempt: exempt(config),
-    }
+fn places(total: usize, per_source: u32, config: &Config) -> Arc<Places> {
+    let sources = Sources::new(exempt(config));
+    Places::new(places::Settings { total, per_source: count(per_source), sources })
 }
 
 fn count(count: u32) -> usize {

@@ -178,6 +178,10 @@ tables! {
         half_open: Count<1, 1_000_000> = Count::new(4096),
         /// The same from one source.
         half_open_per_source: Count<1, 1_000_000> = Count::new(200),
+        /// Connections that speak HTTP; WebSockets have a limit of their own.
+        http: Count<1, 1_000_000> = Count::new(8192),
+        /// The same from one source.
+        http_per_source: Count<1, 1_000_000> = Count::new(500),
     }
     /// `[signaling]`.
     Signaling {
@@ -261,7 +265,7 @@ impl Config {
     ///
     /// [`ConfigError`] for the first thing that is wrong.
     pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        let origin = file.map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
+        let origin = file.map_or_else(|| "no configuration file".to_owned(), |file| file.display().to_string());
         let text = match file {
             Some(file) => std::fs::read_to_string(file).map_err(|error| ConfigError {
                 origin: origin.clone(),
@@ -285,7 +289,7 @@ impl Config {
         note(self.tls.mode == TlsMode::Acme, "tls.mode \"acme\" (self-signed instead)");
         note(self.tls.acme != defaults.tls.acme, "tls.acme");
         note(self.turn.credentials != defaults.turn.credentials, "turn.credentials");
-        note(self.turn.expired_grace != defaults.turn.expired_grace, "turn.expired_grace");
+        note(self.turn.relay_ip.iter().any(|ip| ip.0.is_ipv6()), "IPv6 in turn.relay_ip");
         note(!self.http.trusted_proxies.is_empty(), "http.trusted_proxies");
         note(!self.http.proxy_protocol.is_empty(), "http.proxy_protocol");
         note(self.signaling.who, "signaling.who");

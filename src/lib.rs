@@ -10,13 +10,13 @@
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
 //! relay -> net, policy                             data plane: forwarding table and media thread
 //! net, config                                      sockets only; TOML and environment only
-//! address, clock, metrics, logging, rate, wire     importable by all
+//! address, clock, metrics, logging, places, rate, wire   importable by all
 //! ```
 //!
 //! `tests/layering.rs` holds it. `turn` and `signaling` never meet: they share [`credentials`], which mints for the one
-//! what the other checks. `turn` knows the data plane as commands and requests only ([`relay::command`]). Two modules
+//! what the other checks. `turn` knows the data plane as commands and requests only ([`relay::command`]). Three modules
 //! stand beside design.md's: [`wire`], the strict STUN and ChannelData framing that both planes must read the same way,
-//! and [`rate`], the token buckets of all limits.
+//! [`rate`], the token buckets of all limits, and [`places`], the counts of what may be open at once.
 //!
 //! # Control plane and data plane
 //!
@@ -79,6 +79,7 @@ pub mod gateway;
 pub mod logging;
 pub mod metrics;
 pub mod net;
+pub mod places;
 pub mod policy;
 pub mod rate;
 pub mod relay;

@@ -14,6 +14,7 @@ use tokio::net::UdpSocket;
 use tokio::process::Command;
 use webrtc_util::Conn;
 
+use crate::support::PATIENCE;
 use crate::support::Server;
 
 /// Peers on loopback are allowed here, which lets tests play the peer.
@@ -73,8 +74,7 @@ fn rest_password(username: &str) -> String {
 
 async fn received(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut buffer = vec![0; 65_536];
-    let (length, source) =
-        tokio::time::timeout(Duration::from_secs(5), socket.recv_from(&mut buffer)).await.unwrap().unwrap();
+    let (length, source) = tokio::time::timeout(PATIENCE, socket.recv_from(&mut buffer)).await.unwrap().unwrap();
     buffer.truncate(length);
     (buffer, source)
 }

@@ -11,14 +11,16 @@ use tokio::sync::mpsc;
 
 use super::Front;
 use super::Listening;
+use super::Serves;
+use super::count;
 use super::exempt;
+use super::own_addresses;
+use super::places;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::value::Listen;
 use crate::credentials::Credentials;
 use crate::metrics::Metrics;
-use crate::net::gate;
-use crate::net::gate::Gate;
 use crate::net::host;
 use crate::net::listen;
 use crate::net::listen::ListenError;
@@ -39,8 +41,6 @@ const MAX_STREAMS: usize = 16_384;
 const REQUESTS_QUEUED: usize = 1024;
 /// Whom the start-up test counts for.
 const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
-/// What its sockets serve.
-const SERVES: &str = "stun, turn";
 
 /// Bound listeners of STUN and TURN over UDP, not served yet.
 pub(super) struct Bound(Vec<Socket>);
@@ -70,7 +70,7 @@ impl Bound {
 
     /// Every one of them, for people to read.
     pub(super) fn listening(&self) -> impl Iterator<Item = Listening> {
-        self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: SERVES })
+        self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: Serves::Turn })
     }
 
     /// Serves them until the end, and what is to serve TURN on streams. `tcp_ports` are those that this process listens
@@ -101,7 +101,8 @@ impl Bound {
         };
         let control = requests.downgrade();
         let shard = shard::spawn(settings, requests)?;
-        let streams = Streams::new(shard.streams(), control, places(config), Arc::clone(&metrics), clock);
+        let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), config);
+        let streams = Streams::new(shard.streams(), control, places, Arc::clone(&metrics), clock);
         let commands = shard.commands();
         let processor = Processor::new(turn_settings(config), credentials, policy, metrics, Box::new(Socket::bind));
         let stop = front.stop.clone();
@@ -116,12 +117,6 @@ impl Bound {
         });
         Ok(Arc::new(streams))
     }
-}
-
-/// Where streams that speak TURN are counted.
-fn places(config: &Config) -> Arc<Gate> {
-    let per_source = usize::try_from(config.turn.limits.connections_per_source.get()).unwrap_or(usize::MAX);
-    Gate::new(gate::Settings { total: MAX_STREAMS, per_source, exempt: exempt(config) })
 }
 
 /// Relays through ourselves, as two clients would, and says how it went.
@@ -140,18 +135,16 @@ pub(super) async fn self_test(listener: SocketAddr, realm: &str, credentials: &C
 }
 
 fn policy_settings(config: &Config, listening_ports: HashSet<u16>) -> policy::Settings {
-    let external = config.turn.external_ip.iter().map(|external| external.external);
     policy::Settings {
         allow: config.turn.peers.allow.iter().map(|network| network.0).collect(),
         deny: config.turn.peers.deny.iter().map(|network| network.0).collect(),
-        host: host::addresses().into_iter().chain(external).collect(),
+        host: own_addresses(config).collect(),
         listening_ports,
     }
 }
 
 fn turn_settings(config: &Config) -> turn::Settings {
     let limits = &config.turn.limits;
-    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     turn::Settings {
         realm: config.turn.realm.clone(),
         relay_ip: config.turn.relay_ip.iter().map(|ip| ip.0).collect(),

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::address::host_in_url;
 use crate::app::Listening;
+use crate::app::Serves;
 use crate::config::Config;
 use crate::config::value::TlsMode;
 use crate::net::host;
@@ -36,7 +37,7 @@ pub(super) fn text(config: &Config, file: Option<&Path>, listening: &[Listening]
             let _ = writeln!(text, "    Settings come from {}; restart after changing it.", file.display());
         }
         None => text.push_str(
-            "    Running on defaults. To change them, copy config/throughway.toml and start with --config FILE.\n",
+            "    No configuration file; to have one, copy config/throughway.toml and start with --config FILE.\n",
         ),
     }
     text.push_str("    Ctrl-C stops it.\n\nReady\n");
@@ -45,18 +46,17 @@ pub(super) fn text(config: &Config, file: Option<&Path>, listening: &[Listening]
 
 /// The chat page as this machine and others reach it, with a remark each.
 fn urls(config: &Config, listening: &[Listening]) -> Vec<(String, &'static str)> {
-    let of = |serves: &str| listening.iter().filter(|one| one.serves.starts_with(serves)).map(|one| one.addr).collect();
-    let (plain, secure): (Vec<SocketAddr>, Vec<SocketAddr>) = (of("http,"), of("https,"));
+    let first = |serves| listening.iter().find(|one| one.serves == serves).map(|one| one.addr);
     let warning = match config.tls.mode {
         TlsMode::SelfSigned | TlsMode::Acme => "the browser warns once about the self-signed certificate",
         TlsMode::Files => "",
     };
     let mut urls = Vec::new();
-    if let Some(addr) = plain.first() {
+    if let Some(addr) = first(Serves::Http) {
         let host = if here(addr.ip()) { "localhost".to_owned() } else { addr.ip().to_string() };
         urls.push((url("http", &host, addr.port()), "on this machine: no warning"));
     }
-    if let Some(addr) = secure.first() {
+    if let Some(addr) = first(Serves::Https) {
         let public = config.public_host.as_str();
         let host = match (public, addr.ip()) {
             ("", ip) if ip.is_loopback() => "localhost".to_owned(),
@@ -76,7 +76,7 @@ fn here(ip: IpAddr) -> bool {
 }
 
 fn url(scheme: &str, host: &str, port: u16) -> String {
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let host = host_in_url(host);
     match (scheme, port) {
         ("https", 443) | ("http", 80) => format!("{scheme}://{host}/chat"),
         (_, port) => format!("{scheme}://{host}:{port}/chat"),

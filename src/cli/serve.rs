@@ -12,6 +12,7 @@ use tokio::signal::unix::signal;
 use super::Failure;
 use super::banner;
 use crate::app::App;
+use crate::app::StartError;
 use crate::config::Config;
 use crate::config::value::LogFormat;
 use crate::config::value::LogLevel;
@@ -34,7 +35,15 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     if !not_built.is_empty() {
         tracing::info!("not built yet, so without effect: {}", not_built.join(", "));
     }
-    let app = App::start(config, &state_directory(file)).await.map_err(|error| Failure::Operator(error.to_string()))?;
+    let state = state_directory(file);
+    let started = tokio::select! {
+        started = App::start(config, &state) => started,
+        () = stop.asked() => return Ok(()),
+    };
+    let app = started.map_err(|error| match error {
+        StartError::Listen(_) | StartError::Tls(_) => Failure::Operator(error.to_string()),
+        StartError::Relay(_) | StartError::Certificate(_) => Failure::Ours(error.to_string()),
+    })?;
     tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");
     // A closed stdout is no reason to stop serving.
     let _ = io::stdout().write_all(banner::text(config, file, app.listening()).as_bytes());

@@ -57,8 +57,15 @@ struct Variable {
 }
 
 impl Environment {
-    /// Only what can be a key may stand in a name.
+    /// Only what can be a key may stand in a name, and a list or table must be one.
     fn check(&self) -> Result<(), ConfigError> {
+        let is_broken =
+            |variable: &&Variable| variable.text.starts_with(['[', '{']) && toml_value(&variable.text).is_none();
+        if let Some(bad) = self.0.iter().find(is_broken) {
+            let problem = "begins like a list or table and is none: write [\"...\"] or { name = \"value\" }, and a text that \
+                           begins so in quotes";
+            return Err(ConfigError { origin: bad.name.clone(), key: Some(bad.key.clone()), problem: problem.into() });
+        }
         let is_part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         match self.0.iter().find(|variable| !variable.key.split('.').all(is_part)) {
             Some(bad) => {
@@ -285,6 +292,7 @@ mod tests {
             ("THROUGHWAY__HTTP__LISTEN", "x", "http.listen: \"x\" is not a list"),
             ("THROUGHWAY__HTTP__LISTEN", "['x']", "http.listen[0]: \"x\" is not an IP address and port"),
             ("THROUGHWAY__TURN__SECRETS", "hunter2", "turn.secrets: is not a list"),
+            ("THROUGHWAY__TURN__SECRETS", "[\"hunter2\"", "turn.secrets: begins like a list or table and is none"),
             ("THROUGHWAY__LOG__LEVEL", "x", "log.level: \"x\" is none of"),
             ("THROUGHWAY__TURN__REALM", "''", "turn.realm: \"\" is not a realm"),
             ("THROUGHWAY__", "x", "names no key"),

@@ -14,6 +14,7 @@ use serde::Serializer;
 use serde::de;
 
 use crate::address::Prefix;
+use crate::address::is_host_name;
 
 pub use self::amount::Count;
 pub use self::amount::Frequency;
@@ -206,9 +207,10 @@ impl FromStr for ExternalIp {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let ip = |text: &str| text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
         let (external, local) = match text.split_once('/') {
-            Some((external, local)) => (external.parse().ok(), Some(local.parse::<IpAddr>().ok())),
-            None => (text.parse::<IpAddr>().ok(), None),
+            Some((external, local)) => (ip(external), Some(ip(local))),
+            None => (ip(text), None),
         };
         match (external, local) {
             (Some(external), None) => Ok(Self { external, local: None }),
@@ -263,7 +265,7 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// A host name or IP address without scheme and port, lower case; or empty.
+/// A host name or canonical IP address without scheme and port, lower case; or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostName(String);
 
@@ -278,12 +280,10 @@ impl FromStr for HostName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let label = |label: &str| {
-            (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        };
-        let is_name = text.len() <= 253 && text.split('.').all(label);
-        if text.is_empty() || is_name || text.parse::<IpAddr>().is_ok() {
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self(ip.to_canonical().to_string()));
+        }
+        if text.is_empty() || is_host_name(text) {
             return Ok(Self(text.to_ascii_lowercase()));
         }
         Err(format!(
@@ -402,6 +402,9 @@ mod tests {
         for bad in ["", "a", "1.2.3.4/", "1.2.3.4/::1", "1.2.3.4/24"] {
             bad.parse::<ExternalIp>().unwrap_err();
         }
+        assert_eq!("2001:DB8:0::1".parse::<HostName>().unwrap().as_str(), "2001:db8::1");
+        let mapped: ExternalIp = "::ffff:203.0.113.5/::ffff:10.0.0.4".parse().unwrap();
+        assert_eq!(mapped, "203.0.113.5/10.0.0.4".parse().unwrap());
         for bad in ["https://a", "a:1", "[::1]", "a b", "a..b", "a/"] {
             bad.parse::<HostName>().unwrap_err();
         }

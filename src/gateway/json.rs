@@ -138,12 +138,12 @@ struct Link {
 
 /// What a client gets for one message.
 #[derive(Debug, Default)]
-struct Turn {
+struct Response {
     reply: Option<String>,
     ending: Option<Ending>,
 }
 
-impl Turn {
+impl Response {
     fn reply(reply: String) -> Self {
         Self { reply: Some(reply), ending: None }
     }
@@ -161,7 +161,7 @@ impl Link {
     }
 
     /// Takes one WebSocket message, whatever is in it.
-    fn hear(&mut self, message: &Message, now: Now) -> Turn {
+    fn hear(&mut self, message: &Message, now: Now) -> Response {
         if !self.allowance.take(self.context.limits.messages, now.monotonic) {
             return self.warn(message, now);
         }
@@ -174,33 +174,33 @@ impl Link {
                 self.context.metrics.frames.increment();
                 self.blame(&Fault::bad("binary messages mean nothing here"))
             }
-            Message::Close(_) => Turn::end(Ending::Closed),
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Turn::default(),
+            Message::Close(_) => Response::end(Ending::Closed),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Response::default(),
         }
     }
 
-    fn warn(&mut self, message: &Message, now: Now) -> Turn {
+    fn warn(&mut self, message: &Message, now: Now) -> Response {
         if !self.warnings.take(self.context.limits.messages, now.monotonic) {
-            return Turn::end(Ending::Flood);
+            return Response::end(Ending::Flood);
         }
         match message {
-            Message::Close(_) => Turn::end(Ending::Closed),
+            Message::Close(_) => Response::end(Ending::Closed),
             Message::Text(_) | Message::Binary(_) => {
-                Turn::reply(Fault::new(Code::Rate, "too many messages; this one is dropped").encode())
+                Response::reply(Fault::new(Code::Rate, "too many messages; this one is dropped").encode())
             }
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Turn::default(),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Response::default(),
         }
     }
 
-    fn obey(&mut self, text: &str, now: Now) -> Result<Turn, Fault> {
+    fn obey(&mut self, text: &str, now: Now) -> Result<Response, Fault> {
         match Command::decode(text)? {
             Command::Login(name) => return self.login(name, now),
-            Command::Bye => return Ok(Turn::end(Ending::Bye)),
+            Command::Bye => return Ok(Response::end(Ending::Bye)),
             Command::Signal(kind, target, payload) => {
                 let me = self.signed_in()?;
                 let to = target.ok_or_else(|| Fault::unknown_member(None))?;
-                let passed = me.signal(&to, kind, payload);
-                passed.map_err(|_| Fault::unknown_member(Some(to)))?;
+                let passed = me.signal(&to, kind, payload, now);
+                passed.map_err(|why| Fault::undelivered(why, to))?;
             }
             Command::Leave(None) => {
                 let me = self.signed_in()?;
@@ -209,27 +209,27 @@ impl Link {
             Command::Leave(Some(target)) => {
                 let me = self.signed_in()?;
                 let to = target.ok_or_else(|| Fault::unknown_member(None))?;
-                let passed = me.leave(&to);
-                passed.map_err(|_| Fault::unknown_member(Some(to)))?;
+                let passed = me.leave(&to, now);
+                passed.map_err(|why| Fault::undelivered(why, to))?;
             }
             Command::Ice => {
                 let me = self.signed_in()?;
                 let ice = me.ice(now);
-                return Ok(Turn::reply(frame::ice(ice)));
+                return Ok(Response::reply(frame::ice(ice)));
             }
             Command::Ping => {
                 self.signed_in()?;
-                return Ok(Turn::reply(frame::pong()));
+                return Ok(Response::reply(frame::pong()));
             }
         }
-        Ok(Turn::default())
+        Ok(Response::default())
     }
 
-    fn login(&mut self, name: Option<Name>, now: Now) -> Result<Turn, Fault> {
+    fn login(&mut self, name: Option<Name>, now: Now) -> Result<Response, Fault> {
         if self.is_member() {
             return Err(Fault::new(Code::Forbidden, "signed in already; a connection has one name"));
         }
-        Ok(Turn::reply(self.sign_in(name, now).unwrap_or_else(frame::refused)))
+        Ok(Response::reply(self.sign_in(name, now).unwrap_or_else(frame::refused)))
     }
 
     /// The reply to a `login` that went well, or the reason why it didn't.
@@ -246,12 +246,12 @@ impl Link {
         Ok(reply)
     }
 
-    fn blame(&mut self, fault: &Fault) -> Turn {
+    fn blame(&mut self, fault: &Fault) -> Response {
         if fault.code == Code::BadMessage {
             self.bad_frames += 1;
         }
         let ending = (self.bad_frames >= self.context.limits.bad_frames).then_some(Ending::BadFrames);
-        Turn { reply: Some(fault.encode()), ending }
+        Response { reply: Some(fault.encode()), ending }
     }
 
     fn signed_in(&self) -> Result<&Session, Fault> {

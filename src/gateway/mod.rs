@@ -46,17 +46,3 @@ pub struct Limits {
     /// How long nothing may come from it before it counts as gone.
     pub gone_after: Duration,
 }
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message_bytes: 64 * 1024,
-            messages: Rate { per_second: 50.0, burst: 200.0 },
-            bad_frames: 3,
-            queue: Capacity::default(),
-            sign_in_within: Duration::from_secs(120),
-            ping_every: Duration::from_secs(20),
-            gone_after: Duration::from_secs(45),
-        }
-    }
-}

@@ -18,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
+use crate::wire::MAGIC_COOKIE;
+
 /// How long a connection may take to show what it speaks, and again to finish its TLS handshake.
 pub const DECIDE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -112,7 +114,7 @@ fn classify(first: &[u8]) -> Option<Protocol> {
 }
 
 /// The magic cookie of STUN (RFC 8489, section 5).
-const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
+const COOKIE: [u8; 4] = MAGIC_COOKIE.to_be_bytes();
 
 async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(DECIDE_WITHIN, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

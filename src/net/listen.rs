@@ -19,9 +19,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::gate::Gate;
-use super::gate::Permit;
 use crate::clock::Clock;
+use crate::places::Place;
+use crate::places::Places;
 
 /// An address that cannot be listened on, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -58,12 +58,13 @@ impl fmt::Display for ListenError {
     }
 }
 
-/// Binds and listens on `addr`, which `key` names; `[::]` gives two sockets, one per family, on the same port.
+/// Binds and listens on `addr`, which `key` names; `[::]` gives two sockets, one per family, on the same port; each with
+/// its address, which has the real port.
 ///
 /// # Errors
 ///
 /// [`ListenError`], when an address can't be had. A host without IPv6 gets `[::]` as IPv4 only.
-pub fn tcp(addr: SocketAddr, key: &'static str) -> Result<Vec<TcpListener>, ListenError> {
+pub fn tcp(addr: SocketAddr, key: &'static str) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
     let bound = bind_families(addr, Type::STREAM, Protocol::TCP);
     let listening = bound.and_then(|sockets| {
         sockets
@@ -71,7 +72,8 @@ pub fn tcp(addr: SocketAddr, key: &'static str) -> Result<Vec<TcpListener>, List
             .map(|socket| {
                 socket.listen(BACKLOG)?;
                 socket.set_nonblocking(true)?;
-                TcpListener::from_std(socket.into())
+                let local = local_addr(&socket)?;
+                Ok((TcpListener::from_std(socket.into())?, local))
             })
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| (addr, error))
@@ -82,8 +84,8 @@ pub fn tcp(addr: SocketAddr, key: &'static str) -> Result<Vec<TcpListener>, List
 /// Makes sure that nobody listens on `addr`, which `key` names, and gives the addresses to bind: one per family, with
 /// real ports.
 ///
-/// It binds plainly and lets go: sockets that share a port (`SO_REUSEPORT`) would share it with a second instance of
-/// this program without a word.
+/// It binds plainly and lets go, so that `[::]` gets one port in both families; who takes it meanwhile makes the real
+/// bind fail.
 ///
 /// # Errors
 ///
@@ -96,18 +98,18 @@ pub fn probe_udp(addr: SocketAddr, key: &'static str) -> Result<Vec<SocketAddr>,
     addresses.map_err(|(addr, error)| ListenError { transport: "udp", addr, key, error })
 }
 
-/// Accepts until `stop`, and gives each connection that `gate` lets in to `each`. No error ends it.
+/// Accepts until `stop`, and gives each connection that has a place in `half_open` to `each`. No error ends it.
 pub async fn accept(
     listener: TcpListener,
-    gate: Arc<Gate>,
+    half_open: Arc<Places>,
     stop: CancellationToken,
-    mut each: impl FnMut(TcpStream, Permit),
+    mut each: impl FnMut(TcpStream, Place),
 ) {
     let (mut crowded, mut starved) = (Seldom::default(), Seldom::default());
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, remote)) => {
-                let Some(permit) = gate.enter(remote.ip()) else {
+                let Ok(place) = half_open.enter(remote.ip()) else {
                     if crowded.is_due() {
                         tracing::warn!(
                             "closed a connection at once: too many have asked for nothing yet; if they are no attack, \
@@ -119,7 +121,7 @@ pub async fn accept(
                 // Small answers leave at once; a socket that refuses the option is as good.
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-                each(stream, permit);
+                each(stream, place);
             }
             Err(error) if is_of_connection(&error) => (),
             Err(error) => {

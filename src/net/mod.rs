@@ -1,7 +1,6 @@
 //! Sockets and what stands on them directly; knows nothing of TURN, rooms or pages.
 
 pub mod demux;
-pub mod gate;
 pub mod host;
 pub mod listen;
 pub mod tls;

@@ -28,8 +28,9 @@ use crate::clock::Clock;
 use crate::metrics::DropReason;
 use crate::metrics::Metrics;
 use crate::net::demux::Opened;
-use crate::net::gate::Gate;
-use crate::net::gate::Permit;
+use crate::places::Place;
+use crate::places::Places;
+use crate::places::Refused;
 
 mod frames;
 
@@ -55,7 +56,7 @@ pub struct Streams {
     shard: StreamSender,
     /// Told of streams that are over. Weak, for it is the shard's end that closes it.
     control: mpsc::WeakSender<command::Event>,
-    places: Arc<Gate>,
+    places: Arc<Places>,
     metrics: Arc<Metrics>,
     clock: Clock,
     next: AtomicU64,
@@ -71,20 +72,24 @@ impl Streams {
     pub fn new(
         shard: StreamSender,
         control: mpsc::WeakSender<command::Event>,
-        places: Arc<Gate>,
+        places: Arc<Places>,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Self {
         Self { shard, control, places, metrics, clock, next: AtomicU64::new(0) }
     }
 
-    /// Takes a place for a connection from `ip`; None when its source, or everybody, has too many.
-    pub fn enter(&self, ip: IpAddr) -> Option<Permit> {
+    /// Takes a place for a connection from `ip`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], when its source, or everybody, has too many.
+    pub fn enter(&self, ip: IpAddr) -> Result<Place, Refused> {
         self.places.enter(ip)
     }
 
     /// Serves a connection to its end; `place` is given back when its allocation is sure to go.
-    pub async fn serve(&self, opened: Opened, place: Permit) {
+    pub async fn serve(&self, opened: Opened, place: Place) {
         let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
         let transport = if opened.tls { Transport::Tls } else { Transport::Tcp };
         let five_tuple = FiveTuple::new(transport, opened.remote, opened.local);

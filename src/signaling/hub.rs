@@ -9,6 +9,7 @@ use crate::clock::Now;
 use crate::metrics::Metrics;
 use crate::rate::PerSource;
 use crate::rate::Rate;
+use crate::signaling::mailbox::Full;
 use crate::signaling::mailbox::Mailbox;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
@@ -20,9 +21,7 @@ use crate::signaling::name::Name;
 /// More than the connections that one source may have by default, so that no single stranger can push out the others.
 pub const MAX_PARTNERS: usize = 256;
 
-/// The members. There are never more of them than open connections, which [`Connections`] caps.
-///
-/// [`Connections`]: crate::signaling::connections::Connections
+/// The members. There are never more of them than open connections, which have places ([`crate::places`]).
 #[derive(Debug)]
 pub struct Hub {
     members: HashMap<Name, Member>,
@@ -47,10 +46,22 @@ pub enum Refusal {
     Rate,
 }
 
-/// Nobody is signed in by this name.
+/// Why a member isn't told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("nobody is signed in by this name")]
-pub struct UnknownMember;
+pub enum Undelivered {
+    /// Nobody is signed in by this name.
+    #[error("nobody is signed in by this name")]
+    UnknownMember,
+    /// The member isn't reading that fast.
+    #[error("the member isn't reading that fast")]
+    Full,
+}
+
+impl From<Full> for Undelivered {
+    fn from(_: Full) -> Self {
+        Self::Full
+    }
+}
 
 impl Hub {
     /// Nobody signed in; each source outside `exempt` may try to sign in at the rate `sign_ins`.
@@ -87,10 +98,17 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`UnknownMember`], when nobody is called `to`.
-    pub fn signal(&mut self, from: &Name, to: &Name, kind: SignalKind, payload: Payload) -> Result<(), UnknownMember> {
-        let recipient = self.members.get(to).ok_or(UnknownMember)?;
-        recipient.mailbox.put(Message::Signal { from: from.clone(), kind, payload });
+    /// [`Undelivered`]; nothing has changed then.
+    pub fn signal(
+        &mut self,
+        from: &Name,
+        to: &Name,
+        kind: SignalKind,
+        payload: Payload,
+        now: Now,
+    ) -> Result<(), Undelivered> {
+        let recipient = self.members.get(to).ok_or(Undelivered::UnknownMember)?;
+        recipient.mailbox.put(Message::Signal { from: from.clone(), kind, payload }, now.monotonic)?;
         if from != to {
             self.add_partner(from, to);
             self.add_partner(to, from);
@@ -102,10 +120,10 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`UnknownMember`], when nobody is called `to`.
-    pub fn leave(&mut self, from: &Name, to: &Name) -> Result<(), UnknownMember> {
-        let recipient = self.members.get(to).ok_or(UnknownMember)?;
-        recipient.mailbox.put(Message::Leave { from: from.clone() });
+    /// [`Undelivered`]; nothing has changed then.
+    pub fn leave(&mut self, from: &Name, to: &Name, now: Now) -> Result<(), Undelivered> {
+        let recipient = self.members.get(to).ok_or(Undelivered::UnknownMember)?;
+        recipient.mailbox.put(Message::Leave { from: from.clone() }, now.monotonic)?;
         self.forget_partner(from, to);
         self.forget_partner(to, from);
         Ok(())
@@ -116,7 +134,7 @@ impl Hub {
         let Some(member) = self.members.get_mut(from) else { return };
         for partner in std::mem::take(&mut member.partners) {
             if let Some(recipient) = self.members.get(&partner) {
-                recipient.mailbox.put(Message::Leave { from: from.clone() });
+                recipient.mailbox.notify(Message::Leave { from: from.clone() });
             }
             self.forget_partner(&partner, from);
         }
@@ -147,6 +165,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Clock;
+    use crate::signaling::mailbox::Capacity;
 
     const OFTEN: Rate = Rate { per_second: 5.0, burst: 1000.0 };
 
@@ -164,13 +183,13 @@ mod tests {
         }
 
         fn sign_in(&mut self, name: &str) -> Result<Arc<Mailbox>, Refusal> {
-            let mailbox = Arc::new(Mailbox::default());
+            let mailbox = Arc::new(Mailbox::new(Capacity { messages: 256, bytes: 256 * 1024 }));
             self.hub.sign_in(named(name), Arc::clone(&mailbox), [192, 0, 2, 1].into(), self.now).map(|()| mailbox)
         }
 
-        fn offer(&mut self, from: &str, to: &str) -> Result<(), UnknownMember> {
+        fn offer(&mut self, from: &str, to: &str) -> Result<(), Undelivered> {
             let payload = Payload::new(serde_json::from_str("{}").unwrap());
-            self.hub.signal(&named(from), &named(to), SignalKind::Offer, payload)
+            self.hub.signal(&named(from), &named(to), SignalKind::Offer, payload, self.now)
         }
     }
 
@@ -225,7 +244,7 @@ mod tests {
 
         assert_eq!(leaver(&alice).as_deref(), Some("bob"));
         assert!(alice.take().is_none() && carol.take().is_none());
-        assert_eq!(scene.offer("alice", "bob"), Err(UnknownMember));
+        assert_eq!(scene.offer("alice", "bob"), Err(Undelivered::UnknownMember));
     }
 
     #[test]
@@ -236,13 +255,33 @@ mod tests {
         scene.offer("bob", "alice").unwrap();
         alice.take();
 
-        scene.hub.leave(&named("alice"), &named("bob")).unwrap();
+        scene.hub.leave(&named("alice"), &named("bob"), scene.now).unwrap();
         scene.hub.sign_out(&named("bob"));
         scene.hub.leave_all(&named("alice"));
 
         assert_eq!(leaver(&bob).as_deref(), Some("alice"));
         assert!(bob.take().is_none() && alice.take().is_none());
-        assert_eq!(scene.hub.leave(&named("alice"), &named("bob")), Err(UnknownMember));
+        let left = scene.hub.leave(&named("alice"), &named("bob"), scene.now);
+        assert_eq!(left, Err(Undelivered::UnknownMember));
+    }
+
+    #[test]
+    fn a_full_mailbox_refuses_what_members_send_but_not_that_a_partner_is_gone() {
+        let mut scene = Scene::new(OFTEN);
+        let alice = scene.sign_in("alice").unwrap();
+        scene.sign_in("bob").unwrap();
+        scene.sign_in("carol").unwrap();
+        for _ in 0..256 {
+            scene.offer("bob", "alice").unwrap();
+        }
+
+        assert_eq!(scene.offer("carol", "alice"), Err(Undelivered::Full));
+        assert_eq!(scene.hub.leave(&named("bob"), &named("alice"), scene.now), Err(Undelivered::Full));
+        scene.hub.sign_out(&named("carol"));
+        scene.hub.sign_out(&named("bob"));
+
+        let leavers: Vec<_> = std::iter::from_fn(|| Some(leaver(&alice))).take(257).flatten().collect();
+        assert_eq!(leavers, ["bob"]);
     }
 
     #[test]
@@ -270,7 +309,7 @@ mod tests {
                 match step {
                     0 => drop(scene.sign_in(&from)),
                     1 => scene.hub.sign_out(&named(&from)),
-                    2 => drop(scene.hub.leave(&named(&from), &named(&to))),
+                    2 => drop(scene.hub.leave(&named(&from), &named(&to), scene.now)),
                     3 => scene.hub.leave_all(&named(&from)),
                     _ => drop(scene.offer(&from, &to)),
                 }

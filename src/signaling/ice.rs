@@ -3,6 +3,7 @@
 use serde_json::Value;
 use serde_json::json;
 
+use crate::address::host_in_url;
 use crate::credentials::IceCredential;
 
 /// What this process serves, as far as ICE cares.
@@ -29,8 +30,7 @@ impl Served {
             return with_credentials(replaced.clone(), credential);
         }
         let host = if self.public_host.is_empty() { request_host } else { &self.public_host };
-        // A URI has IPv6 addresses in brackets (RFC 7064 and RFC 7065, section 3.1).
-        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+        let host = host_in_url(host);
         let stun = self.udp_port.map(|port| json!({ "urls": [format!("stun:{host}:{port}")] }));
         let ways = [("turn", self.udp_port, "udp"), ("turn", self.tcp_port, "tcp"), ("turns", self.tls_port, "tcp")];
         let urls: Vec<_> = ways

@@ -1,10 +1,13 @@
-//! A member's bounded queue of messages: whoever fills it is never held back, whoever leaves it full is closed.
+//! A member's bounded queue of messages: whoever fills it is never held back, whoever leaves it full for long is closed.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::signaling::message::Message;
 
@@ -17,14 +20,15 @@ pub struct Capacity {
     pub bytes: usize,
 }
 
-impl Default for Capacity {
-    fn default() -> Self {
-        Self { messages: 256, bytes: 256 * 1024 }
-    }
-}
+/// How long nothing may be taken from a mailbox that is full, before its member counts as stalled: a prompt reader, too,
+/// finds it full when others are faster than its task.
+const STALLED: Duration = Duration::from_secs(1);
+/// How many notices that a partner left are taken beyond the capacity. More than a member has partners, and none of
+/// those who come later can put anything before there is room.
+const NOTICES: usize = 256;
 
 /// What waits for one member. The hub fills it, the member's connection empties it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Mailbox {
     capacity: Capacity,
     inner: Mutex<Inner>,
@@ -34,13 +38,20 @@ pub struct Mailbox {
 struct Inner {
     waiting: VecDeque<Message>,
     bytes: usize,
+    /// The first time that something was put in since something was taken.
+    untaken: Option<Instant>,
     overflown: bool,
     reader: Option<Waker>,
 }
 
-/// The member reads slower than it is written to: its connection must end.
+/// The member doesn't read as fast as it is written to: the message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too much is waiting")]
+pub struct Full;
+
+/// The member has stopped reading: its connection must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it has stopped reading")]
 pub struct Overflown;
 
 impl Mailbox {
@@ -49,28 +60,38 @@ impl Mailbox {
         Self { capacity, inner: Mutex::default() }
     }
 
-    /// Adds one message and wakes the reader. One that doesn't fit is lost, with all that wait, and the mailbox is
-    /// overflown from then on.
-    pub fn put(&self, message: Message) {
+    /// Adds one message and wakes the reader. When it doesn't fit and the reader has taken nothing for a second, all that
+    /// wait are lost, and the mailbox is overflown from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`], when it doesn't fit into the mailbox of a reader that is at work.
+    pub fn put(&self, message: Message, now: Instant) -> Result<(), Full> {
         let mut inner = self.inner();
-        if inner.overflown {
-            return;
-        }
-        let cost = message.cost();
+        let untaken = *inner.untaken.get_or_insert(now);
         let Capacity { messages, bytes } = self.capacity;
-        let fits = inner.waiting.len() < messages && inner.bytes + cost <= bytes;
+        let fits = inner.waiting.len() < messages && inner.bytes + message.cost() <= bytes;
         if fits || inner.waiting.is_empty() {
-            inner.bytes += cost;
-            inner.waiting.push_back(message);
+            inner.add(message);
+        } else if now.saturating_duration_since(untaken) >= STALLED {
+            inner.overflow();
         } else {
-            inner.overflown = true;
-            inner.waiting = VecDeque::new();
+            return Err(Full);
         }
-        let reader = inner.reader.take();
-        drop(inner);
-        if let Some(reader) = reader {
-            reader.wake();
+        Inner::wake(inner);
+        Ok(())
+    }
+
+    /// Adds the notice that a partner left, and wakes the reader. It is never refused: there is room for as many as there
+    /// can be partners.
+    pub fn notify(&self, notice: Message) {
+        let mut inner = self.inner();
+        if inner.waiting.len() < self.capacity.messages + NOTICES {
+            inner.add(notice);
+        } else {
+            inner.overflow();
         }
+        Inner::wake(inner);
     }
 
     /// Takes the message that waits longest.
@@ -78,6 +99,7 @@ impl Mailbox {
         let mut inner = self.inner();
         let message = inner.waiting.pop_front()?;
         inner.bytes -= message.cost();
+        inner.untaken = None;
         Some(message)
     }
 
@@ -103,9 +125,32 @@ impl Mailbox {
     }
 }
 
+impl Inner {
+    fn add(&mut self, message: Message) {
+        if !self.overflown {
+            self.bytes += message.cost();
+            self.waiting.push_back(message);
+        }
+    }
+
+    fn overflow(&mut self) {
+        self.overflown = true;
+        self.waiting = VecDeque::new();
+    }
+
+    fn wake(mut inner: MutexGuard<'_, Self>) {
+        let reader = inner.reader.take();
+        drop(inner);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::signaling::message::Payload;
     use crate::signaling::message::SignalKind;
     use crate::signaling::name::Name;
@@ -120,41 +165,63 @@ mod tests {
         Message::Signal { from: Name::new("bob").unwrap(), kind: SignalKind::Offer, payload }
     }
 
-    #[test]
-    fn a_mailbox_overflows_by_number() {
-        let mailbox = Mailbox::default();
+    fn mailbox() -> Mailbox {
+        Mailbox::new(Capacity { messages: 256, bytes: 256 * 1024 })
+    }
 
-        (0..256).for_each(|_| mailbox.put(leave()));
+    fn now() -> Instant {
+        Clock::system().now().monotonic
+    }
+
+    #[test]
+    fn a_full_mailbox_refuses_and_overflows_only_when_nothing_has_been_taken_for_a_second() {
+        let (mailbox, now) = (mailbox(), now());
+        (0..256).for_each(|_| mailbox.put(leave(), now).unwrap());
+
+        assert_eq!(mailbox.put(leave(), now + STALLED / 2), Err(Full));
+        assert!(mailbox.take().is_some());
+        assert_eq!(mailbox.put(leave(), now + STALLED), Ok(()));
+        assert_eq!(mailbox.put(leave(), now + STALLED * 3 / 2), Err(Full), "it is read, if slowly");
         assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
-        mailbox.put(leave());
+        assert_eq!(mailbox.put(leave(), now + STALLED * 2), Ok(()));
 
         assert_eq!(mailbox.watch(Waker::noop()), Err(Overflown));
+        mailbox.notify(leave());
         assert!(mailbox.take().is_none(), "what waited is given up");
     }
 
     #[test]
-    fn one_message_always_fits() {
-        let mailbox = Mailbox::new(Capacity { messages: 9, bytes: 100 });
+    fn notices_fit_into_a_full_mailbox_but_not_without_end() {
+        let (mailbox, now) = (mailbox(), now());
+        (0..256).for_each(|_| mailbox.put(signal(1), now).unwrap());
 
-        mailbox.put(signal(101));
+        (0..NOTICES).for_each(|_| mailbox.notify(leave()));
+        assert_eq!(mailbox.put(signal(1), now), Err(Full));
         assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
-        mailbox.put(leave());
+        mailbox.notify(leave());
 
         assert_eq!(mailbox.watch(Waker::noop()), Err(Overflown));
     }
 
     #[test]
-    fn a_mailbox_overflows_by_bytes_and_taking_makes_room() {
-        let mailbox = Mailbox::default();
+    fn one_message_always_fits() {
+        let (mailbox, now) = (Mailbox::new(Capacity { messages: 9, bytes: 100 }), now());
+
+        assert_eq!(mailbox.put(signal(101), now), Ok(()));
+        assert_eq!(mailbox.put(leave(), now), Err(Full));
+    }
+
+    #[test]
+    fn a_mailbox_is_full_by_bytes_and_taking_makes_room() {
+        let (mailbox, now) = (mailbox(), now());
 
         for _ in 0..20 {
-            mailbox.put(signal(60_000));
+            mailbox.put(signal(60_000), now).unwrap();
             assert!(mailbox.take().is_some());
         }
-        (0..4).for_each(|_| mailbox.put(signal(60_000)));
-        assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
-        mailbox.put(signal(60_000));
+        (0..4).for_each(|_| mailbox.put(signal(60_000), now).unwrap());
 
-        assert_eq!(mailbox.watch(Waker::noop()), Err(Overflown));
+        assert_eq!(mailbox.put(signal(60_000), now), Err(Full));
+        assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
     }
 }

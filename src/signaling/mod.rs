@@ -1,6 +1,5 @@
 //! Members, names and mailboxes: the hub that every client protocol talks to. No socket, no await.
 
-pub mod connections;
 pub mod hub;
 pub mod ice;
 pub mod mailbox;

@@ -11,7 +11,10 @@ pub struct Name(Arc<str>);
 
 /// A text that can't be a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a name is 1 to {MAX_BYTES} bytes without control, direction or zero-width characters")]
+#[error(
+    "a name is 1 to {MAX_BYTES} bytes without control, direction or zero-width characters, and no space but U+0020 \
+         between others"
+)]
 pub struct BadName;
 
 /// The longest name, in bytes of its NFC form.
@@ -30,7 +33,7 @@ impl Name {
             return Err(BadName);
         }
         let name: String = text.nfc().collect();
-        if name.is_empty() || name.len() > MAX_BYTES || name.chars().any(is_unseen) {
+        if name.is_empty() || name.len() > MAX_BYTES || name.trim() != name || name.chars().any(is_unseen) {
             return Err(BadName);
         }
         Ok(Self(name.into()))
@@ -48,14 +51,15 @@ impl Borrow<str> for Name {
     }
 }
 
-/// Control characters, and those that Unicode has renderers ignore or turn the direction by: two names that look the
-/// same must be the same.
+/// Control characters, spaces of all widths but the usual, and what Unicode has renderers ignore or turn the direction
+/// by: two names that look the same must be the same.
 fn is_unseen(char: char) -> bool {
     char.is_control()
+        || (char.is_whitespace() && char != ' ')
         || matches!(char,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
             | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
@@ -84,9 +88,25 @@ mod tests {
     fn unseen_characters_and_wrong_lengths_are_refused() {
         let long = "x".repeat(MAX_BYTES + 1);
         let huge = "e\u{308}".repeat(20_000);
-        for bad in
-            ["", "a\nb", "a\0", "\u{7f}", "\u{202e}bob", "al\u{200b}ice", "a\u{2066}b", "\u{feff}a", &long, &huge]
-        {
+        for bad in [
+            "",
+            "a\nb",
+            "a\0",
+            "\u{7f}",
+            "\u{202e}bob",
+            "al\u{200b}ice",
+            "a\u{2066}b",
+            "\u{feff}a",
+            " bob",
+            "bob ",
+            " ",
+            "a\u{a0}b",
+            "a\u{2003}b",
+            "a\u{3000}b",
+            "a\u{2800}b",
+            &long,
+            &huge,
+        ] {
             assert_eq!(Name::new(bad), Err(BadName), "{bad:?}");
         }
     }

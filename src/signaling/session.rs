@@ -16,7 +16,7 @@ use crate::credentials::Credentials;
 use crate::credentials::random;
 use crate::signaling::hub::Hub;
 use crate::signaling::hub::Refusal;
-use crate::signaling::hub::UnknownMember;
+use crate::signaling::hub::Undelivered;
 use crate::signaling::ice::Served;
 use crate::signaling::mailbox::Mailbox;
 use crate::signaling::message::Payload;
@@ -113,18 +113,18 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`UnknownMember`], when nobody is called `to`.
-    pub fn signal(&self, to: &Name, kind: SignalKind, payload: Payload) -> Result<(), UnknownMember> {
-        self.sessions.hub().signal(&self.name, to, kind, payload)
+    /// [`Undelivered`], as there.
+    pub fn signal(&self, to: &Name, kind: SignalKind, payload: Payload, now: Now) -> Result<(), Undelivered> {
+        self.sessions.hub().signal(&self.name, to, kind, payload, now)
     }
 
     /// Hangs up on `to`, as [`Hub::leave`].
     ///
     /// # Errors
     ///
-    /// [`UnknownMember`], when nobody is called `to`.
-    pub fn leave(&self, to: &Name) -> Result<(), UnknownMember> {
-        self.sessions.hub().leave(&self.name, to)
+    /// [`Undelivered`], as there.
+    pub fn leave(&self, to: &Name, now: Now) -> Result<(), Undelivered> {
+        self.sessions.hub().leave(&self.name, to, now)
     }
 
     /// Hangs up on every partner.

@@ -9,8 +9,6 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// The address of this server that the client reached.
     pub local: SocketAddr,
-    /// Whether TLS protects it.
-    pub tls: bool,
 }
 
 /// The host name or IP address that the client used, set on every request (`Extension<RequestHost>`).

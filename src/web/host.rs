@@ -1,12 +1,13 @@
 //! Which host the client used, by its request: taken only when well-formed.
 
 use std::net::IpAddr;
-use std::net::SocketAddr;
 
 use axum::http::Request;
 use axum::http::header;
 
 use super::connection::RequestHost;
+use crate::address::host_in_url;
+use crate::address::is_host_name;
 
 /// A well-formed host and the port written with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,27 +36,19 @@ impl Authority {
         }
         let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
         let name = name.strip_suffix('.').unwrap_or(name);
-        let good = (1..=253).contains(&name.len()) && name.split('.').all(is_label);
-        good.then_some(())?;
+        is_host_name(name).then_some(())?;
         Some(Self { host: name.to_ascii_lowercase(), port: port(rest)? })
     }
 
     /// As it stands in a URL.
     pub(super) fn with_port(host: &str, port: u16) -> String {
-        match host.parse() {
-            Ok(ip) => SocketAddr::new(ip, port).to_string(),
-            Err(_) => format!("{host}:{port}"),
-        }
+        format!("{}:{port}", host_in_url(host))
     }
 }
 
 /// The host for handlers: what the client wrote, else the address it reached.
 pub(super) fn request_host(authority: Option<&Authority>, local: IpAddr) -> RequestHost {
     RequestHost(authority.map_or_else(|| local.to_canonical().to_string(), |authority| authority.host.clone()))
-}
-
-fn is_label(label: &str) -> bool {
-    (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 /// Nothing, or a colon and a port; the inner none stands for no port.

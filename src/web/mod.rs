@@ -23,12 +23,9 @@ pub mod socket;
 /// Everything served to browsers: the pages, `/healthz`, and WebSockets; `/` is one for those who ask for it.
 pub fn router(sockets: socket::State) -> Router {
     let more = socket::routes(sockets.clone());
+    let page = pages::front();
     let front = move |request: Request| async move {
-        if socket::is_upgrade(request.headers()) {
-            socket::upgrade(&sockets, request)
-        } else {
-            pages::front(request.headers())
-        }
+        if socket::is_upgrade(request.headers()) { socket::upgrade(&sockets, request) } else { page(request.headers()) }
     };
     let router =
         Router::new().route("/", get(front)).route("/healthz", get(healthz)).merge(pages::routes()).merge(more);

@@ -1,5 +1,7 @@
 //! The pages, compiled in.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::http::StatusCode;
@@ -34,23 +36,24 @@ const PAGES: &[Page] = &[
 /// Every page but the front one.
 pub(super) fn routes() -> Router {
     PAGES.iter().fold(Router::new(), |router, page| {
-        router.route(page.path, get(move |headers: HeaderMap| async move { page.answer(&headers) }))
+        let etag: Arc<str> = page.etag().into();
+        router.route(page.path, get(move |headers: HeaderMap| async move { page.answer(&etag, &headers) }))
     })
 }
 
-/// The front page, for a request with these headers.
-pub(super) fn front(headers: &HeaderMap) -> Response {
-    FRONT.answer(headers)
+/// Answers a request with these headers with the front page.
+pub(super) fn front() -> impl Fn(&HeaderMap) -> Response + Clone {
+    let etag: Arc<str> = FRONT.etag().into();
+    move |headers| FRONT.answer(&etag, headers)
 }
 
 impl Page {
     /// The page, or that the copy the client has is still good.
-    fn answer(&self, headers: &HeaderMap) -> Response {
-        let tag = self.tag();
+    fn answer(&self, etag: &str, headers: &HeaderMap) -> Response {
         let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
         let mut known = known.flat_map(|value| value.split(',')).map(str::trim);
-        let caching = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "no-cache".to_owned())];
-        if known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag) {
+        let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, "no-cache")];
+        if known.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag) {
             return (StatusCode::NOT_MODIFIED, caching).into_response();
         }
         // People import the module from pages of their own; nothing here is for somebody's eyes only.
@@ -59,15 +62,15 @@ impl Page {
     }
 
     /// Changes whenever the page does.
-    fn tag(&self) -> String {
+    fn etag(&self) -> String {
         use std::fmt::Write;
         let hash = digest::digest(&digest::SHA256, self.body.as_bytes());
-        let mut tag = String::from("\"");
+        let mut etag = String::from("\"");
         for byte in hash.as_ref().iter().take(12) {
             // Writing to a String never fails.
-            let _ = write!(tag, "{byte:02x}");
+            let _ = write!(etag, "{byte:02x}");
         }
-        tag.push('"');
-        tag
+        etag.push('"');
+        etag
     }
 }

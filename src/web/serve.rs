@@ -1,5 +1,6 @@
 //! Speaks HTTP on one connection, until it ends or the process does.
 
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -23,7 +24,9 @@ use super::connection::Connection;
 use super::host::Authority;
 use super::host::request_host;
 use crate::net::demux::Opened;
-use crate::net::gate::Permit;
+use crate::places::Place;
+use crate::places::Places;
+use crate::places::Refused;
 
 /// What a connection gets.
 #[derive(Clone)]
@@ -45,14 +48,21 @@ const FINISH_WITHIN: Duration = Duration::from_secs(1);
 /// The longest request header taken.
 const MAX_HEADER: usize = 16 * 1024;
 
-/// Serves the connection. `permit` is given back when the first request is understood: until then it is half-open.
-pub async fn serve(opened: Opened, service: Service, permit: Permit, stop: CancellationToken) {
-    let connection = Connection { remote: opened.remote, local: opened.local, tls: opened.tls };
-    let permit = Mutex::new(Some(permit));
+/// Serves the connection. It is `half_open` until its first request is understood, and has one of `places` from then on,
+/// until it ends or becomes a WebSocket.
+pub async fn serve(opened: Opened, service: Service, half_open: Place, places: Arc<Places>, stop: CancellationToken) {
+    let connection = Connection { remote: opened.remote, local: opened.local };
+    // The place that the connection holds, and whether that is one to be served in.
+    let held = Mutex::new((half_open, false));
     let answer = service_fn(move |request: Request<Incoming>| {
-        permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let admitted = admit(&mut held.lock().unwrap_or_else(PoisonError::into_inner), &places, connection);
         let service = service.clone();
-        async move { Ok::<_, std::convert::Infallible>(service.answer(request, connection).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(match admitted {
+                Ok(()) => service.answer(request, connection).await,
+                Err(refused) => turned_away(refused),
+            })
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -69,6 +79,21 @@ pub async fn serve(opened: Opened, service: Service, permit: Permit, stop: Cance
     serving.as_mut().graceful_shutdown();
     // What the client did wrong, or that it left, is its own affair; so is an answer it doesn't read now.
     let _ = tokio::time::timeout(FINISH_WITHIN, serving).await;
+}
+
+fn admit(held: &mut (Place, bool), places: &Arc<Places>, connection: Connection) -> Result<(), Refused> {
+    if !held.1 {
+        *held = (places.enter(connection.remote.ip())?, true);
+    }
+    Ok(())
+}
+
+fn turned_away(refused: Refused) -> Response {
+    let (status, why) = match refused {
+        Refused::Source => (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n"),
+        Refused::Full => (StatusCode::SERVICE_UNAVAILABLE, "too many connections\n"),
+    };
+    (status, [(header::CONNECTION, "close")], why).into_response()
 }
 
 impl Service {
@@ -120,29 +145,35 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::net::demux::Protocol;
-    use crate::net::gate;
-    use crate::net::gate::Gate;
+    use crate::places;
 
     /// A connection being served, seen from its client.
-    fn connect(gate: &std::sync::Arc<Gate>, stop: &CancellationToken) -> (DuplexStream, tokio::task::JoinHandle<()>) {
+    fn connect(places: &[Arc<Places>; 2], stop: &CancellationToken) -> (DuplexStream, tokio::task::JoinHandle<()>) {
         let (client, server) = tokio::io::duplex(1024);
         let addr = "127.0.0.1:1".parse().unwrap();
         let opened =
             Opened { protocol: Protocol::Http, tls: false, remote: addr, local: addr, stream: Box::new(server) };
         let routes = Router::new().route("/", get(async || "x".repeat(5000)));
-        let permit = gate.enter(addr.ip()).unwrap();
-        (client, tokio::spawn(serve(opened, Service::Routes(routes), permit, stop.clone())))
+        let [half_open, served] = places;
+        let place = half_open.enter(addr.ip()).unwrap();
+        let serving = serve(opened, Service::Routes(routes), place, Arc::clone(served), stop.clone());
+        (client, tokio::spawn(serving))
     }
 
-    fn gate() -> std::sync::Arc<Gate> {
-        Gate::new(gate::Settings { total: 1, per_source: 1, exempt: Vec::new() })
+    /// Room for one that is half-open and one that is served.
+    fn room() -> [Arc<Places>; 2] {
+        [(); 2].map(|()| Places::new(places::Settings { total: 1, per_source: 1, sources: Default::default() }))
+    }
+
+    fn is_free(places: &Arc<Places>) -> bool {
+        places.enter([192, 0, 2, 1].into()).is_ok()
     }
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_reads_nothing_is_let_go_of() {
-        let (mut client, serving) = connect(&gate(), &CancellationToken::new());
+        let (mut client, serving) = connect(&room(), &CancellationToken::new());
         let began = Clock::system().now().monotonic;
 
         client.write_all(&REQUEST.repeat(3)).await.unwrap();
@@ -153,17 +184,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_is_half_open_until_its_first_request_and_ends_with_the_process() {
-        let (gate, stop) = (gate(), CancellationToken::new());
-        let (mut client, serving) = connect(&gate, &stop);
-        assert!(gate.enter("192.0.2.1".parse().unwrap()).is_none());
+    async fn a_connection_is_half_open_until_its_first_request_and_has_a_place_to_its_end() {
+        let (room, stop) = (room(), CancellationToken::new());
+        let [half_open, served] = &room;
+        let (mut client, serving) = connect(&room, &stop);
+        assert!(!is_free(half_open) && is_free(served));
 
         client.write_all(REQUEST).await.unwrap();
         client.read_exact(&mut [0; 100]).await.unwrap();
+        assert!(is_free(half_open) && !is_free(served));
+        let (mut second, _turned_away) = connect(&room, &stop);
+        second.write_all(REQUEST).await.unwrap();
+        let mut answer = String::new();
+        second.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
 
-        assert!(gate.enter("192.0.2.1".parse().unwrap()).is_some());
         drop(client);
         stop.cancel();
         serving.await.unwrap();
+        assert!(is_free(served));
     }
 }

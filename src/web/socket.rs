@@ -28,11 +28,11 @@ use tokio_util::task::TaskTracker;
 use crate::gateway;
 use crate::gateway::json;
 use crate::gateway::json::Dialect;
+use crate::places::Place;
+use crate::places::Places;
+use crate::places::Refused;
 use crate::rate::Rate;
 use crate::rate::TokenBucket;
-use crate::signaling::connections::Admitted;
-use crate::signaling::connections::Connections;
-use crate::signaling::connections::Refused;
 use crate::signaling::session::Visitor;
 use crate::web::connection::Connection;
 use crate::web::connection::RequestHost;
@@ -40,8 +40,8 @@ use crate::web::connection::RequestHost;
 /// From where a page may open a WebSocket here.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
-    /// Our own name; empty: none.
-    pub public_host: String,
+    /// What this machine is called, in lower case.
+    pub names: Vec<String>,
     /// The addresses of this machine, and those it is reached by.
     pub addresses: HashSet<IpAddr>,
     /// Further origins such as `https://example.org`, in lower case; `*` for any.
@@ -56,10 +56,10 @@ pub struct State(Arc<Inner>);
 
 struct Inner {
     origins: Origins,
-    connections: Arc<Connections>,
+    connections: Arc<Places>,
     gateway: Arc<gateway::Context>,
     tasks: TaskTracker,
-    log_lines: Mutex<Option<TokenBucket>>,
+    log_lines: Mutex<TokenBucket>,
 }
 
 /// How often a refused origin is logged: anybody can have one refused.
@@ -69,13 +69,9 @@ const LOGGED_CHARS: usize = 100;
 
 impl State {
     /// Upgrades are for `origins`, counted in `connections`, served by `gateway` in a task of `tasks` each.
-    pub fn new(
-        origins: Origins,
-        connections: Arc<Connections>,
-        gateway: Arc<gateway::Context>,
-        tasks: TaskTracker,
-    ) -> Self {
-        Self(Arc::new(Inner { origins, connections, gateway, tasks, log_lines: Mutex::default() }))
+    pub fn new(origins: Origins, connections: Arc<Places>, gateway: Arc<gateway::Context>, tasks: TaskTracker) -> Self {
+        let log_lines = Mutex::new(TokenBucket::new(LOG_LINES, gateway.clock.now().monotonic));
+        Self(Arc::new(Inner { origins, connections, gateway, tasks, log_lines }))
     }
 }
 
@@ -96,7 +92,7 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
 /// Makes a WebSocket of a request, or says why not.
 pub fn upgrade(state: &State, mut request: Request) -> Response {
     let visit = handshake(&request).and_then(|accept| Ok((accept, state.0.admit(&request)?)));
-    let (accept, (connection, host, admitted)) = match visit {
+    let (accept, (connection, host, place)) = match visit {
         Ok(visit) => visit,
         Err(refusal) => return refusal.into_response(),
     };
@@ -104,11 +100,14 @@ pub fn upgrade(state: &State, mut request: Request) -> Response {
     let visitor = Visitor { host, source: connection.remote.ip() };
     let gateway = Arc::clone(&state.0.gateway);
     let upgraded = hyper::upgrade::on(&mut request);
+    let metrics = Arc::clone(&gateway.metrics);
+    metrics.connections.increment();
     state.0.tasks.spawn(async move {
         if let Ok(upgraded) = upgraded.await {
             json::serve(gateway, visitor, dialect, TokioIo::new(upgraded)).await;
         }
-        drop(admitted);
+        drop(place);
+        metrics.connections.decrement();
     });
     let headers = [
         (header::CONNECTION, "upgrade"),
@@ -184,17 +183,18 @@ impl Origins {
         if self.allowed.iter().any(|allowed| allowed == origin) {
             return true;
         }
+        let is_ours = |host: &str| self.names.iter().any(|name| name == host);
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         match bare.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-            Ok(ip) => ip.is_loopback() || ip == local || self.addresses.contains(&ip),
-            Err(_) => host == "localhost" || host.eq_ignore_ascii_case(&self.public_host),
+            Ok(ip) => ip.is_loopback() || ip == local || self.addresses.contains(&ip) || is_ours(&ip.to_string()),
+            Err(_) => host == "localhost" || is_ours(host),
         }
     }
 }
 
 impl Inner {
     /// Lets one more connection in: where it comes from, by which host, and its place.
-    fn admit(&self, request: &Request) -> Result<(Connection, String, Admitted), Refusal> {
+    fn admit(&self, request: &Request) -> Result<(Connection, String, Place), Refusal> {
         let extensions = request.extensions();
         let (Some(&connection), Some(RequestHost(host))) = (extensions.get::<Connection>(), extensions.get()) else {
             debug_assert!(false, "the listener says of every request where it came from");
@@ -204,17 +204,17 @@ impl Inner {
             self.log_refused(&origin);
             return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin isn't among http.allowed_origins"));
         }
-        let admitted = self.connections.admit(connection.remote.ip()).map_err(|refused| match refused {
+        let place = self.connections.enter(connection.remote.ip()).map_err(|refused| match refused {
             Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
             Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
         })?;
-        Ok((connection, host.clone(), admitted))
+        Ok((connection, host.clone(), place))
     }
 
     fn log_refused(&self, origin: &str) {
         let now = self.gateway.clock.now().monotonic;
         let mut lines = self.log_lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.get_or_insert_with(|| TokenBucket::new(LOG_LINES, now)).take(LOG_LINES, now) {
+        if lines.take(LOG_LINES, now) {
             tracing::warn!(origin, "WebSocket refused: add the page's origin to http.allowed_origins to let it in");
         }
     }
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn pages_of_this_host_are_let_in_on_any_port_and_others_are_not() {
         let origins = Origins {
-            public_host: "call.example.org".into(),
+            names: vec!["call.example.org".into(), "box".into(), "192.0.2.9".into()],
             addresses: HashSet::from(["198.51.100.2".parse().unwrap(), "2001:db8::2".parse().unwrap()]),
             ..Origins::default()
         };
@@ -262,6 +262,8 @@ mod tests {
             "https://[::1]:8443",
             "https://10.0.0.7:8443",
             "https://198.51.100.2",
+            "https://192.0.2.9:8443",
+            "https://box:8443",
             "https://[2001:db8::2]",
         ] {
             assert!(check(&origins, good), "{good}");

@@ -1,13 +1,14 @@
 //! A TURN client of the tests' own: asks one question at a time, with any flaw that is wished.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use stun::attributes::*;
 use stun::integrity::MessageIntegrity;
 use stun::message::*;
 use throughway::wire::put_xor_address;
 use tokio::net::UdpSocket;
+
+use crate::support::PATIENCE;
 
 pub(crate) const ALLOCATE: u16 = 0x003;
 pub(crate) const REFRESH: u16 = 0x004;
@@ -16,9 +17,6 @@ pub(crate) const DATA: u16 = 0x0017;
 pub(crate) const CREATE_PERMISSION: u16 = 0x008;
 pub(crate) const CHANNEL_BIND: u16 = 0x009;
 pub(crate) const UDP: (u16, &[u8]) = (0x0019, &[17, 0, 0, 0]);
-
-/// How long an answer may take before the test fails.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Asker {
     pub(crate) socket: UdpSocket,

@@ -8,6 +8,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Dialect;
+use crate::signaling::hub::Undelivered;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
 use crate::signaling::message::SignalKind;
@@ -147,6 +148,17 @@ impl Fault {
 
     pub(super) fn unknown_member(name: Target) -> Self {
         Self { code: Code::UnknownMember, message: "nobody is signed in by this name".into(), name }
+    }
+
+    pub(super) fn undelivered(why: Undelivered, to: Name) -> Self {
+        match why {
+            Undelivered::UnknownMember => Self::unknown_member(Some(to)),
+            Undelivered::Full => Self {
+                code: Code::Rate,
+                message: "the other isn't reading that fast; this one is dropped".into(),
+                name: Some(to),
+            },
+        }
     }
 
     /// The error frame.

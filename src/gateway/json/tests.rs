@@ -20,7 +20,18 @@ use crate::metrics::Metrics;
 use crate::rate::Rate;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice::Served;
+use crate::signaling::mailbox::Capacity;
 use crate::signaling::session::Sessions;
+
+const LIMITS: Limits = Limits {
+    message_bytes: 64 * 1024,
+    messages: Rate { per_second: 50.0, burst: 200.0 },
+    bad_frames: 3,
+    queue: Capacity { messages: 256, bytes: 256 * 1024 },
+    sign_in_within: Duration::from_secs(120),
+    ping_every: Duration::from_secs(20),
+    gone_after: Duration::from_secs(45),
+};
 
 fn context(sign_ins: f64) -> Arc<Context> {
     context_with(sign_ins, Arc::new(Credentials::new(Default::default())))
@@ -33,7 +44,7 @@ fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
     let served = Served { udp_port: Some(3478), ..Served::default() };
     Arc::new(Context {
         sessions: Arc::new(Sessions::new(hub, credentials, served)),
-        limits: Limits::default(),
+        limits: LIMITS,
         metrics,
         clock: Clock::system(),
         shutdown: CancellationToken::new(),
@@ -199,32 +210,39 @@ async fn a_silent_member_is_pinged_and_gone_at_45_s() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_is_closed_and_never_holds_its_sender_back() {
+async fn a_stalled_reader_is_closed_after_a_second_and_never_holds_its_sender_back() {
     let context = context(9.0);
-    let mut slow = Client::sign_in(&context, Dialect::Objects, "slow").await;
+    let mut stalled = Client::sign_in(&context, Dialect::Objects, "stalled").await;
     let mut sender = Client::sign_in(&context, Dialect::Objects, "sender").await;
-    let offer = json!({ "type": "offer", "name": "slow", "offer": "x".repeat(60_000) });
+    let offer = json!({ "type": "offer", "name": "stalled", "offer": "x".repeat(60_000) });
 
     for _ in 0..6 {
         sender.send(&offer).await;
     }
+    let refused = sender.hear().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    sender.send(&offer).await;
 
-    assert_eq!(sender.hear().await, json!({ "type": "leave", "name": "slow" }));
-    assert_eq!(slow.hear_out().await.1, Some(4008));
-    slow.served.await.unwrap();
+    assert_eq!((&refused["code"], &refused["name"]), (&json!("rate"), &json!("stalled")));
+    while sender.hear().await != json!({ "type": "leave", "name": "stalled" }) {}
+    assert_eq!(stalled.hear_out().await.1, Some(4008));
+    stalled.served.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_reader_that_never_reads_again_is_dropped_all_the_same() {
+async fn a_stalled_reader_that_never_reads_again_is_dropped_all_the_same() {
     let context = context(9.0);
-    let slow = Client::sign_in(&context, Dialect::Objects, "slow").await;
+    let stalled = Client::sign_in(&context, Dialect::Objects, "stalled").await;
     let mut sender = Client::sign_in(&context, Dialect::Objects, "sender").await;
+    let offer = json!({ "type": "offer", "name": "stalled", "offer": "x".repeat(60_000) });
 
     for _ in 0..6 {
-        sender.send(&json!({ "type": "offer", "name": "slow", "offer": "x".repeat(60_000) })).await;
+        sender.send(&offer).await;
     }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    sender.send(&offer).await;
 
-    slow.served.await.unwrap();
+    stalled.served.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,139 @@
+//! Places: how many of something may be open at once, in all and from each source.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use crate::address::Sources;
+
+/// How many places there are, and for whom.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// In all; also caps how many sources are remembered.
+    pub total: usize,
+    /// For one source.
+    pub per_source: usize,
+    /// What a source is; exempt ones meet the total only.
+    pub sources: Sources,
+}
+
+/// Counts the places that are taken.
+#[derive(Debug)]
+pub struct Places {
+    settings: Settings,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    /// Never more entries than `total`, and none that is zero.
+    by_source: HashMap<IpAddr, usize>,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// All are taken.
+    #[error("too many in all")]
+    Full,
+    /// All of this source's are taken.
+    #[error("too many from this source")]
+    Source,
+}
+
+/// One place; free again when this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
+    source: Option<IpAddr>,
+}
+
+impl Places {
+    /// All free.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self { settings, open: Mutex::default() })
+    }
+
+    /// Takes a place for `ip`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], by the limit that is met.
+    pub fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<Place, Refused> {
+        let source = self.settings.sources.of(ip);
+        let mut open = self.open();
+        if open.total >= self.settings.total {
+            return Err(Refused::Full);
+        }
+        if let Some(source) = source {
+            let count = open.by_source.get(&source).copied().unwrap_or(0);
+            if count >= self.settings.per_source {
+                return Err(Refused::Source);
+            }
+            open.by_source.insert(source, count + 1);
+        }
+        open.total += 1;
+        Ok(Place { places: Arc::clone(self), source })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.places.open();
+        open.total -= 1;
+        let Some(source) = self.source else { return };
+        match open.by_source.get_mut(&source) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => {
+                open.by_source.remove(&source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(total: usize, per_source: usize) -> Arc<Places> {
+        Places::new(Settings { total, per_source, sources: Sources::new(vec!["127.0.0.0/8".parse().unwrap()]) })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_source_meets_its_cap_and_leaves_room_to_others() {
+        let places = places(10, 2);
+
+        let first = places.enter(ip("2001:db8::1")).unwrap();
+        let _second = places.enter(ip("2001:db8:0:ff::1")).unwrap();
+        let _other = places.enter(ip("192.0.2.1")).unwrap();
+
+        assert_eq!(places.enter(ip("2001:db8::2")).err(), Some(Refused::Source), "the whole /56 is one source");
+        drop(first);
+        assert!(places.enter(ip("2001:db8::2")).is_ok(), "one that ended makes room");
+    }
+
+    #[test]
+    fn the_total_holds_for_exempt_sources_too_and_nothing_is_left_behind() {
+        let places = places(3, 1);
+
+        let held: Vec<_> = (0..3).map(|_| places.enter(ip("::ffff:127.0.0.1")).unwrap()).collect();
+        assert_eq!(places.enter(ip("127.0.0.1")).err(), Some(Refused::Full));
+        drop(held);
+        drop(places.enter(ip("192.0.2.1")));
+
+        let open = places.open();
+        assert_eq!((open.total, open.by_source.len()), (0, 0));
+    }
+}
