@@ -101,7 +101,7 @@ impl Streams {
         }
         let why = tokio::select! {
             why = self.read(id, &outbox, &mut reader) => why,
-            why = self.write(&outbox, &mut writer) => why,
+            why = self.write(transport, &outbox, &mut writer) => why,
         };
         tracing::debug!(?why, "a TURN stream is over");
         let (done, told) = oneshot::channel();
@@ -146,7 +146,7 @@ impl Streams {
         }
     }
 
-    async fn write(&self, outbox: &Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> End {
+    async fn write(&self, transport: Transport, outbox: &Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> End {
         let mut buffer = Vec::new();
         loop {
             buffer.clear();
@@ -158,7 +158,12 @@ impl Streams {
                 continue;
             }
             let written = async {
-                writer.write_all(&buffer).await?;
+                let mut rest = &buffer[..];
+                while !rest.is_empty() {
+                    let piece;
+                    (piece, rest) = rest.split_at(piece_of(rest, transport));
+                    writer.write_all(piece).await?;
+                }
                 writer.flush().await
             };
             if let Err(error) = written.await {
@@ -166,6 +171,16 @@ impl Streams {
             }
         }
     }
+}
+
+/// How much of what waits goes into one write: all of it in clear; inside TLS a message, for there a write is a record,
+/// and coturn's client takes a record for a message.
+fn piece_of(waiting: &[u8], transport: Transport) -> usize {
+    let message = match transport {
+        Transport::Udp | Transport::Tcp => None,
+        Transport::Tls => frames::length(waiting).ok().flatten(),
+    };
+    message.unwrap_or(waiting.len()).min(waiting.len())
 }
 
 /// Why a stream is over.
