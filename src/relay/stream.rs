@@ -198,3 +198,92 @@ enum End {
     /// The shard did.
     Stopped,
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::address::Sources;
+    use crate::net::demux::Protocol;
+    use crate::places;
+    use crate::policy;
+    use crate::policy::Policy;
+    use crate::rate::PerSource;
+    use crate::rate::Rate;
+    use crate::relay::shard;
+    use crate::relay::shard::Shard;
+
+    const BINDING: &[u8] = b"\x00\x01\x00\x00\x21\x12\xA4\x42transaction!";
+
+    /// A stream that is served, and what hears of its end.
+    struct Rig {
+        client: DuplexStream,
+        serving: JoinHandle<()>,
+        control: mpsc::Receiver<command::Event>,
+        _shard: Shard,
+    }
+
+    fn start() -> Rig {
+        let (clock, metrics) = (Clock::system(), Arc::new(Metrics::default()));
+        let (events, control) = mpsc::channel(1);
+        let settings = shard::Settings {
+            listeners: Vec::new(),
+            policy: Arc::new(Policy::new(policy::Settings::default())),
+            metrics: Arc::clone(&metrics),
+            clock,
+            bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Vec::new()),
+        };
+        let weak = events.downgrade();
+        let shard = shard::spawn(settings, events).unwrap();
+        let places = Places::new(places::Settings { total: 1, per_source: 1, sources: Sources::new(Vec::new()) });
+        let streams = Streams::new(shard.streams(), weak, places, metrics, clock);
+        let (client, stream) = tokio::io::duplex(1024);
+        let remote = "192.0.2.1:4000".parse().unwrap();
+        let local = "192.0.2.9:3478".parse().unwrap();
+        let opened = Opened { protocol: Protocol::Turn, tls: false, remote, local, stream: Box::new(stream) };
+        let place = streams.enter(remote.ip()).unwrap();
+        let serving = tokio::spawn(async move { streams.serve(opened, place).await });
+        Rig { client, serving, control, _shard: shard }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute() {
+        let mut rig = start();
+        let began = Clock::system().now().monotonic;
+
+        for byte in BINDING.iter().take(10) {
+            tokio::time::sleep(IDLE / 8).await;
+            // It may have ended already.
+            let _ = rig.client.write_all(&[*byte]).await;
+        }
+        rig.serving.await.unwrap();
+
+        let took = Clock::system().now().monotonic - began;
+        assert!((IDLE..IDLE * 2).contains(&took), "{took:?}");
+        assert!(matches!(rig.control.recv().await, Some(command::Event::StreamClosed { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_end_is_told_behind_what_was_asked_even_when_the_queue_is_full() {
+        let mut rig = start();
+        let mut allocate = BINDING.to_vec();
+        allocate[1] = 3;
+        allocate[3] = 8;
+        allocate.extend([0, 0x19, 0, 4, 17, 0, 0, 0]);
+
+        rig.client.write_all(&allocate).await.unwrap();
+        drop(rig.client);
+        let first = rig.control.recv().await;
+        let second = rig.control.recv().await;
+        rig.serving.await.unwrap();
+
+        let (Some(command::Event::Request(asked)), Some(command::Event::StreamClosed { five_tuple, stream })) =
+            (first, second)
+        else {
+            panic!("not a request and an end")
+        };
+        assert_eq!((asked.five_tuple, asked.via), (five_tuple, command::Via::Stream(stream)));
+    }
+}
