@@ -20,8 +20,10 @@ use crate::metrics::Metrics;
 #[derive(Debug)]
 pub(super) struct Outbox {
     waiting: Mutex<Waiting>,
-    /// Rung when something waits where nothing did, and at the end.
+    /// Rung when something waits where nothing did.
     bell: Notify,
+    /// Rung once its client is given up: more answers wait than anybody leaves unread.
+    cut: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -33,8 +35,6 @@ struct Waiting {
     data: VecDeque<u8>,
     /// When each of them came, and its length.
     frames: VecDeque<(Instant, usize)>,
-    /// Nothing more goes in: its client asks and doesn't read.
-    cut: bool,
     allocated: bool,
 }
 
@@ -47,25 +47,19 @@ const MAX_ANSWERS: usize = 64 << 10;
 /// Bytes of data taken for one write: these can't be taken back when they grow old.
 const WRITE: usize = 64 << 10;
 
-/// The client asked and asked and read nothing.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Cut;
-
 impl Outbox {
     /// Empty; drops are counted in `metrics`.
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { waiting: Mutex::default(), bell: Notify::new(), metrics }
+        Self { waiting: Mutex::default(), bell: Notify::new(), cut: Notify::new(), metrics }
     }
 
-    /// Adds a STUN answer, which is never dropped.
+    /// Adds a STUN answer, which is never dropped: when there is no room for it, that is the end of the stream.
     pub(super) fn push_answer(&self, message: &[u8]) {
         let mut waiting = self.lock();
         if waiting.answers.len() + message.len() > MAX_ANSWERS {
-            waiting.cut = true;
+            return self.cut.notify_one();
         }
-        if !waiting.cut {
-            waiting.answers.extend_from_slice(message);
-        }
+        waiting.answers.extend_from_slice(message);
         drop(waiting);
         self.bell.notify_one();
     }
@@ -88,15 +82,8 @@ impl Outbox {
     }
 
     /// Moves what is due next behind what is in `buffer`: all answers, and fresh data up to [`WRITE`] bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`Cut`], once for all.
-    pub(super) fn take(&self, buffer: &mut Vec<u8>, now: Instant) -> Result<(), Cut> {
+    pub(super) fn take(&self, buffer: &mut Vec<u8>, now: Instant) {
         let mut waiting = self.lock();
-        if waiting.cut {
-            return Err(Cut);
-        }
         buffer.append(&mut waiting.answers);
         let dropped = waiting.drop_stale(now);
         let mut bytes = 0;
@@ -108,12 +95,16 @@ impl Outbox {
         buffer.extend(waiting.data.drain(..bytes));
         drop(waiting);
         self.count(dropped);
-        Ok(())
     }
 
     /// Waits until there may be something to take.
     pub(super) async fn filled(&self) {
         self.bell.notified().await;
+    }
+
+    /// Waits until its client is given up, because it asked and asked and read nothing.
+    pub(super) async fn cut(&self) {
+        self.cut.notified().await;
     }
 
     /// Notes whether its client has an allocation.
@@ -163,7 +154,7 @@ mod tests {
 
     fn taken(outbox: &Outbox, now: Instant) -> Vec<u8> {
         let mut buffer = Vec::new();
-        outbox.take(&mut buffer, now).unwrap();
+        outbox.take(&mut buffer, now);
         buffer
     }
 
@@ -218,15 +209,15 @@ mod tests {
         assert_eq!([taken(&outbox, now), taken(&outbox, now)], [vec![1; 65_544], vec![2; 65_544]]);
     }
 
-    #[test]
-    fn who_asks_and_never_reads_is_cut() {
-        let (outbox, _, now) = outbox();
+    #[tokio::test]
+    async fn answers_that_nobody_reads_are_capped() {
+        let (outbox, ..) = outbox();
 
         for _ in 0..1_000_000 {
             outbox.push_answer(&[0; 100]);
         }
 
         assert!(outbox.lock().answers.len() <= MAX_ANSWERS);
-        assert_eq!(outbox.take(&mut Vec::new(), now), Err(Cut));
+        outbox.cut().await;
     }
 }

@@ -102,6 +102,7 @@ impl Streams {
         let why = tokio::select! {
             why = self.read(id, &outbox, &mut reader) => why,
             why = self.write(transport, &outbox, &mut writer) => why,
+            () = outbox.cut() => End::Cut,
         };
         tracing::debug!(?why, "a TURN stream is over");
         let (done, told) = oneshot::channel();
@@ -150,9 +151,7 @@ impl Streams {
         let mut buffer = Vec::new();
         loop {
             buffer.clear();
-            if outbox.take(&mut buffer, self.clock.now().monotonic).is_err() {
-                return End::Cut;
-            }
+            outbox.take(&mut buffer, self.clock.now().monotonic);
             if buffer.is_empty() {
                 outbox.filled().await;
                 continue;
@@ -262,6 +261,16 @@ mod tests {
 
         let took = Clock::system().now().monotonic - began;
         assert!((IDLE..IDLE * 2).contains(&took), "{took:?}");
+        assert!(matches!(rig.control.recv().await, Some(command::Event::StreamClosed { .. })));
+    }
+
+    #[tokio::test]
+    async fn who_asks_and_never_reads_is_cut() {
+        let mut rig = start();
+
+        while rig.client.write_all(BINDING).await.is_ok() {}
+
+        rig.serving.await.unwrap();
         assert!(matches!(rig.control.recv().await, Some(command::Event::StreamClosed { .. })));
     }
 
