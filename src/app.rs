@@ -36,6 +36,7 @@ use crate::places;
 use crate::places::Place;
 use crate::places::Places;
 use crate::rate::Rate;
+use crate::relay::stream::Streams;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
@@ -72,23 +73,29 @@ impl From<TlsError> for StartError {
 /// What a socket serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Serves {
-    /// The web side over TLS.
+    /// The web side over TLS, and TURN.
     Https,
     /// The same without TLS.
     Http,
     /// Counters.
     Metrics,
-    /// STUN and TURN.
+    /// STUN and TURN over UDP.
     Turn,
+    /// TURN over TCP and TLS.
+    TurnTcp,
+    /// TURN over TLS.
+    TurnTls,
 }
 
 impl fmt::Display for Serves {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Https => "https, wss",
-            Self::Http => "http, ws",
+            Self::Https => "https, wss, turns, turn",
+            Self::Http => "http, ws, turn",
             Self::Metrics => "metrics",
             Self::Turn => "stun, turn",
+            Self::TurnTcp => "turn, turns",
+            Self::TurnTls => "turns",
         })
     }
 }
@@ -123,9 +130,17 @@ struct Front {
 /// What one listener of streams does with what it finds.
 #[derive(Clone)]
 struct Role {
+    /// None: TLS is not spoken.
     tls: Option<Arc<ServerConfig>>,
-    inside_tls: Option<Service>,
-    clear: Service,
+    inside_tls: Speaks,
+    clear: Speaks,
+}
+
+/// What is spoken, in clear or inside TLS; what isn't, is closed.
+#[derive(Clone, Default)]
+struct Speaks {
+    http: Option<Service>,
+    turn: Option<Arc<Streams>>,
 }
 
 /// How long the parts may take to end.
@@ -153,6 +168,8 @@ impl App {
         let https = bind_tcp(&config.http.listen, "http.listen")?;
         let http = bind_tcp(&config.http.plain_listen, "http.plain_listen")?;
         let scraped = bind_tcp(&config.metrics.listen, "metrics.listen")?;
+        let turn_tcp = bind_tcp(&config.turn.listen_tcp, "turn.listen_tcp")?;
+        let turn_tls = bind_tcp(&config.turn.listen_tls, "turn.listen_tls")?;
         relay_addresses_are_ours(config)?;
         let udp = turn::bind(config)?;
         if config.turn.realm.len() > SHORT_REALM {
@@ -174,25 +191,39 @@ impl App {
         let served = ice::Served {
             public_host: config.public_host.as_str().to_owned(),
             udp_port: udp.first().map(|addr| addr.port()),
+            tcp_port: first_port([&turn_tcp, &https]),
+            // Browsers take no `turns` with a certificate that they can't verify.
+            tls_port: first_port([&https, &turn_tls, &turn_tcp]).filter(|_| config.tls.mode == TlsMode::Files),
             replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
         };
-        let tcp_ports = [&https, &http, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
+        let tcp_ports =
+            [&https, &http, &turn_tcp, &turn_tls, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
         let first = udp.first();
-        udp.serve(config, Arc::clone(&credentials), Arc::clone(&metrics), tcp_ports, &front, clock)
+        let streams = udp
+            .serve(config, Arc::clone(&credentials), Arc::clone(&metrics), tcp_ports, &front, clock)
             .map_err(StartError::Relay)?;
 
         let routes = web::router(sockets(config, served, Arc::clone(&credentials), &metrics, &front, clock));
 
+        let speaks = |http, turn| Speaks { http, turn };
+        let (tls, turn) = (Some(certificate), Some(streams));
         let secure = Role {
-            tls: Some(certificate),
-            inside_tls: Some(Service::Routes(routes.clone())),
-            clear: Service::Redirect,
+            tls: tls.clone(),
+            inside_tls: speaks(Some(Service::Routes(routes.clone())), turn.clone()),
+            clear: speaks(Some(Service::Redirect), turn.clone()),
         };
-        let plain = Role { tls: None, inside_tls: None, clear: Service::Routes(routes) };
-        let scrape = Role { tls: None, inside_tls: None, clear: Service::Routes(web::metrics_router(metrics)) };
-        for (listeners, role, serves) in
-            [(https, secure, Serves::Https), (http, plain, Serves::Http), (scraped, scrape, Serves::Metrics)]
-        {
+        let plain = Role::clear(speaks(Some(Service::Routes(routes)), turn.clone()));
+        let turns = Role { tls: tls.clone(), inside_tls: speaks(None, turn.clone()), clear: Speaks::default() };
+        let both = Role { clear: speaks(Some(Service::Refuse), turn), ..turns.clone() };
+        let scrape = Role::clear(speaks(Some(Service::Routes(web::metrics_router(metrics))), None));
+        let served = [
+            (https, secure, Serves::Https),
+            (http, plain, Serves::Http),
+            (turn_tcp, both, Serves::TurnTcp),
+            (turn_tls, turns, Serves::TurnTls),
+            (scraped, scrape, Serves::Metrics),
+        ];
+        for (listeners, role, serves) in served {
             for (listener, addr) in listeners {
                 app.listening.push(Listening { transport: "tcp", addr, serves });
                 front.clone().serve(listener, role.clone());
@@ -242,10 +273,15 @@ impl Front {
 }
 
 impl Role {
+    /// Without TLS.
+    fn clear(clear: Speaks) -> Self {
+        Self { tls: None, inside_tls: Speaks::default(), clear }
+    }
+
     async fn take(
         self,
         opened: std::io::Result<demux::Opened>,
-        place: Place,
+        half_open: Place,
         http: Arc<Places>,
         stop: &CancellationToken,
     ) {
@@ -253,13 +289,21 @@ impl Role {
             Ok(opened) => opened,
             Err(error) => return tracing::debug!(%error, "a connection ended before it said what it speaks"),
         };
-        let service = if opened.tls { self.inside_tls } else { Some(self.clear) };
-        match (opened.protocol, service) {
-            (Protocol::Http, Some(service)) => web::serve::serve(opened, service, place, http, stop.clone()).await,
-            // TURN over TCP and TLS is to be taken here.
+        let (remote, protocol, tls) = (Redacted(opened.remote), opened.protocol, opened.tls);
+        let speaks = if tls { self.inside_tls } else { self.clear };
+        match (protocol, speaks) {
+            (Protocol::Http, Speaks { http: Some(service), .. }) => {
+                web::serve::serve(opened, service, half_open, http, stop.clone()).await;
+            }
+            (Protocol::Turn, Speaks { turn: Some(streams), .. }) => match streams.enter(opened.remote.ip()) {
+                Ok(place) => {
+                    drop(half_open);
+                    stop.run_until_cancelled(streams.serve(opened, place)).await;
+                }
+                Err(refused) => tracing::debug!(%remote, %refused, "closed a TURN stream, see turn.limits"),
+            },
             (Protocol::Http | Protocol::Tls | Protocol::Turn | Protocol::Unknown, _) => {
-                let (remote, protocol) = (Redacted(opened.remote), opened.protocol);
-                tracing::debug!(%remote, ?protocol, tls = opened.tls, "closed a connection: not spoken here");
+                tracing::debug!(%remote, ?protocol, tls, "closed a connection: not spoken here");
             }
         }
     }
@@ -360,6 +404,11 @@ fn bind_tcp(addresses: &[Listen], key: &'static str) -> Result<Vec<(TcpListener,
         bound.extend(listen::tcp(addr, key)?);
     }
     Ok(bound)
+}
+
+/// The port of the first listener there is.
+fn first_port<const N: usize>(lists: [&Vec<(TcpListener, SocketAddr)>; N]) -> Option<u16> {
+    lists.into_iter().flatten().next().map(|(_, addr)| addr.port())
 }
 
 fn credential_settings(config: &Config) -> credentials::Settings {

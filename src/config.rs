@@ -154,6 +154,8 @@ tables! {
         allocations_per_member: Count<1, 100_000> = Count::new(100),
         /// Allocations from one source address.
         allocations_per_source: Count<1, 100_000> = Count::new(200),
+        /// Connections that speak TURN, over TCP or TLS, from one source address.
+        connections_per_source: Count<1, 1_000_000> = Count::new(200),
         /// Peers that one allocation may permit at once.
         permissions_per_allocation: Count<1, 1024> = Count::new(64),
         /// Channels that one allocation may bind at once.
@@ -286,8 +288,6 @@ impl Config {
         };
         note(self.tls.mode == TlsMode::Acme, "tls.mode \"acme\" (self-signed instead)");
         note(self.tls.acme != defaults.tls.acme, "tls.acme");
-        note(!self.turn.listen_tcp.is_empty(), "turn.listen_tcp");
-        note(!self.turn.listen_tls.is_empty(), "turn.listen_tls");
         note(self.turn.credentials != defaults.turn.credentials, "turn.credentials");
         note(self.turn.relay_ip.iter().any(|ip| ip.0.is_ipv6()), "IPv6 in turn.relay_ip");
         note(!self.http.trusted_proxies.is_empty(), "http.trusted_proxies");
@@ -337,6 +337,8 @@ impl Config {
         let tcp = [
             ("http.listen", &http.listen),
             ("http.plain_listen", &http.plain_listen),
+            ("turn.listen_tcp", &turn.listen_tcp),
+            ("turn.listen_tls", &turn.listen_tls),
             ("metrics.listen", &metrics.listen),
         ];
         one_each(&tcp)?;

@@ -8,7 +8,7 @@
 //! gateway -> signaling, net                        one file a client protocol, each a translation to and from the hub
 //! signaling -> credentials                         members, names, mailboxes: no socket, no await
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
-//! relay -> net, policy                             data plane: forwarding table and media thread
+//! relay -> net, policy                             data plane: forwarding table, media thread and streams
 //! net, config                                      sockets only; TOML and environment only
 //! address, clock, metrics, logging, places, rate, wire   importable by all
 //! ```
@@ -44,6 +44,9 @@
 //! 4. The control task checks it in the order of the RFCs, enters what it grants with the crate, and hands the shard
 //!    commands: first what changes in the table, then the answer, in one queue, so that no client hears of a permission
 //!    before it works.
+//!    A TCP or TLS connection is told from others by its first bytes (`net::demux`) and cut into messages on tokio; from
+//!    there each goes the same way. What goes to its client waits in an outbox that drops data, oldest first, once it is
+//!    200 ms old or too much, and never answers. When the connection ends, so does its allocation.
 //! 5. A datagram at a relay socket needs a permission for its source. Bound to a channel, it reaches the client as
 //!    ChannelData, else as a Data indication, from the very address and socket that the client uses.
 //!
@@ -66,6 +69,10 @@
 //! | EVEN-PORT until no port is left | reservations count, expire and give back | `twenty_thousand_even_port_allocations_leave_the_port_pool_and_the_quotas_whole` |
 //! | reaching this host or its network | one policy, on by default | `peers_on_this_machine_and_in_private_ranges_are_denied_by_default` |
 //! | the same, dressed as IPv6 | what is embedded is judged too | `every_embedding_of_a_denied_ipv4_address_is_denied` |
+//! | messages in pieces, or none, over TCP and TLS | cut by their own length; idle ones are closed | `messages_survive_one_byte_at_a_time_and_pipelining`, `who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute` |
+//! | asking and never reading | data dropped, unread answers capped, nobody else waits | `who_reads_too_slowly_loses_data_but_no_answer_and_holds_nobody_back`, `who_asks_and_never_reads_is_cut` |
+//! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
+//! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `junk_is_counted_and_answered_with_nothing_and_the_server_lives`, `no_bytes_at_all_bring_the_decoders_down` |
 

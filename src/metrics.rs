@@ -93,6 +93,10 @@ labels! {
         TooLarge => "too-large",
         /// The socket refused it for now.
         SocketFull => "socket-full",
+        /// The client's stream takes too little: data that waited too long, or too much of it.
+        StreamFull => "stream-full",
+        /// The client's stream has ended.
+        StreamClosed => "stream-closed",
         /// The socket reported an error.
         SocketError => "socket-error",
         /// Should not happen; worth a report.
@@ -133,8 +137,13 @@ pub struct Metrics {
 impl Metrics {
     /// Counts one drop.
     pub fn dropped(&self, reason: DropReason) {
+        self.dropped_many(reason, 1);
+    }
+
+    /// Counts several.
+    pub fn dropped_many(&self, reason: DropReason, count: u64) {
         if let Some(counter) = self.dropped.get(reason as usize) {
-            counter.increment();
+            counter.add(count);
         }
     }
 

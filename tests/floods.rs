@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::net::UdpSocket;
+use std::time::Duration;
 
 use stun::attributes::*;
 
@@ -20,6 +21,8 @@ listen = ["127.0.0.1:0"]
 exempt = []
 [turn]
 listen_udp = ["127.0.0.1:0"]
+listen_tcp = []
+listen_tls = []
 relay_ports = "20000-29999" # apart from the ports that the system chooses for listeners
 users = { ann = "1", bob = "2", cat = "3", dan = "4", eve = "5", fay = "6" }
 "#;
@@ -68,10 +71,23 @@ impl Strangers {
             self.witness.exchange(&message(BINDING, &[]).raw).await;
             self.collect(&mut answers);
         }
-        // A request of its own goes through the same queue as theirs: behind it, all of them are dealt with.
-        self.witness.ask(REFRESH, &[]).await;
+        self.settled().await;
         self.collect(&mut answers);
         answers
+    }
+
+    /// Waits until the witness's own request, which goes through the same queue as theirs, is answered: behind it, all of
+    /// them are dealt with. As long as that queue is full it is dropped, and asked again, as every client does.
+    async fn settled(&self) {
+        for _ in 0..60 {
+            let request = self.witness.signed(REFRESH, &[]);
+            self.witness.send(&request).await;
+            let answered = async { while self.witness.receive().await[8..20] != request[8..20] {} };
+            if tokio::time::timeout(Duration::from_millis(500), answered).await.is_ok() {
+                return;
+            }
+        }
+        panic!("the control plane does not answer");
     }
 
     fn collect(&self, answers: &mut Answers) {

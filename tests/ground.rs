@@ -133,16 +133,13 @@ async fn a_client_hello_in_parts_of_one_byte_is_understood() {
 #[tokio::test]
 async fn what_is_not_spoken_on_a_port_is_closed_and_the_next_client_is_served() {
     let server = Server::start(LOCAL);
-    const TURN: &[u8] = b"\x00\x03\x00\x00\x21\x12\xA4\x42************";
     const NOT_TLS: &[u8] = b"\x16\x03\x01\xff\xffnot a client hello";
 
     for (addr, bytes) in [
-        (server.https(), TURN),
         (server.https(), NOT_TLS),
         (server.https(), b"\x00\x03\x00\x00\x00"),
         (server.https(), b"\xde\xad\xbe\xef"),
         (server.https(), b"get / http/1.1\r\n\r\n"),
-        (server.http(), TURN),
         (server.http(), NOT_TLS),
         (server.http(), b"\xff"),
     ] {

@@ -26,6 +26,7 @@ use throughway::relay::command::AllocationId;
 use throughway::relay::command::Event;
 use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
+use throughway::relay::command::Via;
 use throughway::relay::shard;
 use throughway::relay::shard::Command;
 use throughway::relay::shard::Shard;
@@ -86,7 +87,7 @@ impl Rig {
         self.command(Command::Open {
             id: AllocationId(id),
             five_tuple: client.five_tuple,
-            listener: ListenerId(0),
+            via: Via::Datagram(ListenerId(0)),
             relayed: RelayedAddr(relayed),
             advertised,
             socket,
@@ -109,7 +110,8 @@ impl Rig {
     /// Waits until every command so far is carried out: they are, in order.
     async fn settle(&self, client: &Client) {
         let message = b"settled".to_vec();
-        self.command(Command::Answer { five_tuple: client.five_tuple, listener: ListenerId(0), message }).await;
+        self.command(Command::Answer { five_tuple: client.five_tuple, via: Via::Datagram(ListenerId(0)), message })
+            .await;
         assert_eq!(client.receive().await, b"settled");
     }
 
@@ -430,13 +432,16 @@ async fn requests_go_up_with_their_way_back_until_the_queue_is_full() {
 
     assert_eq!(rig.drops(DropReason::QueueFull), 2);
     let first = rig.request().await;
-    assert_eq!((first.five_tuple, first.listener, first.message), (client.five_tuple, ListenerId(0), allocate));
+    assert_eq!(
+        (first.five_tuple, first.via, first.message),
+        (client.five_tuple, Via::Datagram(ListenerId(0)), allocate)
+    );
     assert_eq!(rig.request().await.message, unknown_required);
 
     client.send_to(&binding(&[0, 0x03, 0, 0]), rig.listeners[1]).await;
     let asked = rig.request().await;
     let message = b"answer".to_vec();
-    rig.command(Command::Answer { five_tuple: asked.five_tuple, listener: asked.listener, message }).await;
+    rig.command(Command::Answer { five_tuple: asked.five_tuple, via: asked.via, message }).await;
     assert_eq!(client.receive_from().await, (b"answer".to_vec(), rig.listeners[1]));
 }
 

@@ -1,6 +1,8 @@
-//! TURN over UDP, as clients meet it: webrtc-rs `turn::client`, coturn's clients, and one that asks with every flaw.
+//! TURN as clients meet it: webrtc-rs `turn::client`, coturn's clients, and one that asks with every flaw.
 
 pub(crate) mod asker;
+mod line;
+mod streams;
 
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -26,6 +28,8 @@ plain_listen = ["127.0.0.1:0"]
 listen = ["127.0.0.1:0"]
 [turn]
 listen_udp = ["127.0.0.1:0"]
+listen_tcp = ["127.0.0.1:0"]
+listen_tls = ["127.0.0.1:0"]
 relay_ports = "20000-29999" # apart from the ports that the system chooses for listeners
 users = { alice = "wonderland", bob = "builder" }
 secrets = ["north"]
@@ -42,6 +46,8 @@ plain_listen = ["127.0.0.1:0"]
 listen = ["127.0.0.1:0"]
 [turn]
 listen_udp = ["127.0.0.1:0"]
+listen_tcp = ["127.0.0.1:0"]
+listen_tls = ["127.0.0.1:0"]
 relay_ports = "20000-29999" # apart from the ports that the system chooses for listeners
 users = { alice = "wonderland", bob = "builder" }
 "#;
@@ -250,9 +256,9 @@ struct Tally {
     received: u64,
 }
 
-/// Runs `turnutils_uclient` against the server; every message must come back.
-async fn uclient(server: &Server, arguments: &[&str]) -> Tally {
-    let port = server.udp().port().to_string();
+/// Runs `turnutils_uclient` against the server's `port`; every message must come back.
+async fn uclient(port: u16, arguments: &[&str]) -> Tally {
+    let port = port.to_string();
     let output = Command::new("turnutils_uclient")
         .args(["-u", "alice", "-w", "wonderland", "-p", &port, "-l", "170", "-z", "5"])
         .args(arguments)
@@ -284,7 +290,7 @@ async fn coturns_client_reaches_coturns_peer_by_channels_and_by_indications() {
 
     for method in [&[][..], &["-s"]] {
         let to_peer = ["-e", "127.0.0.1", "-r", &free, "-n", "50", "-m", "4"];
-        let tally = uclient(&server, &[&to_peer, method].concat()).await;
+        let tally = uclient(server.udp().port(), &[&to_peer, method].concat()).await;
         assert_eq!(tally.sent, tally.received, "{method:?}");
         assert!(tally.sent >= 200, "{tally:?}");
     }
@@ -298,7 +304,7 @@ async fn coturns_clients_reach_each_other_under_the_default_deny_list_inside_the
 
     for method in [&[][..], &["-s"]] {
         let before = server.metric("throughway_hairpin_total").await;
-        let tally = uclient(&server, &[&["-y", "-n", "50", "-m", "4"], method].concat()).await;
+        let tally = uclient(server.udp().port(), &[&["-y", "-n", "50", "-m", "4"], method].concat()).await;
         let hairpin = server.metric("throughway_hairpin_total").await - before;
         assert_eq!(tally.sent, tally.received, "{method:?}");
         assert!(tally.sent >= 200, "{tally:?}");

@@ -1,4 +1,4 @@
-//! Starts STUN and TURN: the sockets, a media thread, a control task, and the proof that together they relay.
+//! Starts STUN and TURN: the UDP sockets, a media thread, what serves streams, a control task, and the proof that together they relay.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -15,6 +15,7 @@ use super::Serves;
 use super::count;
 use super::exempt;
 use super::own_addresses;
+use super::places;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::value::Listen;
@@ -29,10 +30,13 @@ use crate::policy::Policy;
 use crate::rate::PerSource;
 use crate::rate::Rate;
 use crate::relay::shard;
+use crate::relay::stream::Streams;
 use crate::turn;
 use crate::turn::Processor;
 use crate::turn::probe;
 
+/// Streams that speak TURN, in all.
+const MAX_STREAMS: usize = 16_384;
 /// Requests that wait for the control plane; beyond, the shard drops and counts them.
 const REQUESTS_QUEUED: usize = 1024;
 /// Whom the start-up test counts for.
@@ -69,7 +73,8 @@ impl Bound {
         self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: Serves::Turn })
     }
 
-    /// Serves them until the end. `tcp_ports` are those that this process listens on besides.
+    /// Serves them until the end, and what is to serve TURN on streams. `tcp_ports` are those that this process listens
+    /// on besides.
     ///
     /// # Errors
     ///
@@ -82,10 +87,7 @@ impl Bound {
         tcp_ports: impl Iterator<Item = u16>,
         front: &Front,
         clock: Clock,
-    ) -> std::io::Result<()> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
+    ) -> std::io::Result<Arc<Streams>> {
         let ports = self.0.iter().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
         let policy = Arc::new(Policy::new(policy_settings(config, ports)));
         let (requests, asked) = mpsc::channel(REQUESTS_QUEUED);
@@ -97,7 +99,10 @@ impl Bound {
             clock,
             bindings: PerSource::new(Rate { per_second: bindings, burst: bindings.max(1.0) }, exempt(config)),
         };
+        let control = requests.downgrade();
         let shard = shard::spawn(settings, requests)?;
+        let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), config);
+        let streams = Streams::new(shard.streams(), control, places, Arc::clone(&metrics), clock);
         let commands = shard.commands();
         let processor = Processor::new(turn_settings(config), credentials, policy, metrics, Box::new(Socket::bind));
         let stop = front.stop.clone();
@@ -110,7 +115,7 @@ impl Bound {
             }
             shard.stop();
         });
-        Ok(())
+        Ok(Arc::new(streams))
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use socket2::Domain;
 use socket2::Protocol;
+use socket2::SockRef;
 use socket2::Socket;
 use socket2::Type;
 use tokio::net::TcpListener;
@@ -119,6 +120,7 @@ pub async fn accept(
                 };
                 // Small answers leave at once; a socket that refuses the option is as good.
                 let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
                 each(stream, place);
             }
             Err(error) if is_of_connection(&error) => (),
@@ -133,6 +135,8 @@ pub async fn accept(
     }
 }
 
+/// Bytes that the kernel holds of what isn't even sent yet: more would only wait there, out of our reach.
+const UNSENT: u32 = 64 << 10;
 /// How many connections the kernel holds for us.
 const BACKLOG: i32 = 1024;
 /// How long to wait when the system has no room for another connection.

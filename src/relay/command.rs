@@ -13,9 +13,22 @@ use crate::address::RelayedAddr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AllocationId(pub u64);
 
-/// Which of a shard's sockets a packet came in by, so that the answer leaves by the same.
+/// Which of a shard's sockets a datagram came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenerId(pub usize);
+
+/// Names one stream (TCP or TLS) for the life of the process: never used twice, so that what comes late hits nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u64);
+
+/// The way between a client and this server: answers take the one that the question came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// Datagrams at one of the shard's sockets.
+    Datagram(ListenerId),
+    /// A stream.
+    Stream(StreamId),
+}
 
 /// Permissions an allocation holds at once at most, however `turn.limits` is set; expired ones make room.
 pub const MAX_PERMISSIONS: usize = 1024;
@@ -32,6 +45,13 @@ pub enum Event {
         /// Which.
         id: AllocationId,
     },
+    /// A stream is over, and the allocation that it made with it; comes behind its requests, and is never dropped.
+    StreamClosed {
+        /// Between whom it was.
+        five_tuple: FiveTuple,
+        /// Which.
+        stream: StreamId,
+    },
 }
 
 /// A STUN request that the shard does not answer itself.
@@ -39,8 +59,8 @@ pub enum Event {
 pub struct Request {
     /// Who asks, and where.
     pub five_tuple: FiveTuple,
-    /// The listener it came in by.
-    pub listener: ListenerId,
+    /// How it came in.
+    pub via: Via,
     /// The whole message. [`crate::wire::Stun::parse`] takes it: the shard checked.
     pub message: Vec<u8>,
 }
@@ -52,8 +72,8 @@ pub enum Command<S> {
     Answer {
         /// Whom to, and from where.
         five_tuple: FiveTuple,
-        /// The listener that the question came in by.
-        listener: ListenerId,
+        /// How the question came in.
+        via: Via,
         /// The whole message.
         message: Vec<u8>,
     },
@@ -65,8 +85,8 @@ pub enum Command<S> {
         id: AllocationId,
         /// Its client.
         five_tuple: FiveTuple,
-        /// The listener its client uses.
-        listener: ListenerId,
+        /// How its client is reached.
+        via: Via,
         /// The address `socket` is bound to.
         relayed: RelayedAddr,
         /// What clients and peers know the relayed address as: `relayed`, or the external address in front of it.

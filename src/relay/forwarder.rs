@@ -1,5 +1,6 @@
 //! What a shard does with one packet: forward it by the table, answer it, hand it to the control plane, or drop it.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -12,9 +13,13 @@ use super::command::AllocationId;
 use super::command::Event;
 use super::command::ListenerId;
 use super::command::Request;
+use super::command::StreamId;
+use super::command::Via;
 use super::framing;
 use super::framing::SendIndication;
 use super::framing::TransactionIds;
+use super::outbox::Outbox;
+use super::stream::StreamEvent;
 use super::table::Delivery;
 use super::table::Forward;
 use super::table::Framing;
@@ -35,6 +40,7 @@ use crate::rate::PerSource;
 use crate::wire::ChannelData;
 use crate::wire::Class;
 use crate::wire::Kind;
+use crate::wire::STUN_HEADER;
 use crate::wire::Stun;
 use crate::wire::method;
 
@@ -54,6 +60,16 @@ impl Watched {
     }
 }
 
+/// A stream of a client.
+#[derive(Debug)]
+struct Stream {
+    five_tuple: FiveTuple,
+    outbox: Arc<Outbox>,
+}
+
+/// A datagram of a peer's with the longest head: a Data indication from an IPv6 address. Only streams take it whole.
+const MAX_FRAME: usize = STUN_HEADER + 24 + 4 + MAX_PAYLOAD + 3;
+
 /// Everything that packets are judged by, and the sockets they leave by.
 #[derive(Debug)]
 pub(super) struct Forwarder {
@@ -62,6 +78,8 @@ pub(super) struct Forwarder {
     pub(super) table: Table<Watched>,
     pub(super) metrics: Arc<Metrics>,
     events: mpsc::Sender<Event>,
+    /// Capped by the places that streams take before they come here.
+    streams: HashMap<StreamId, Stream>,
     bindings: PerSource,
     ids: TransactionIds,
     /// Where what goes to clients is framed.
@@ -76,8 +94,8 @@ impl Forwarder {
         events: mpsc::Sender<Event>,
         bindings: PerSource,
     ) -> Self {
-        let (ids, frame) = (TransactionIds::new(), vec![0; MAX_PAYLOAD]);
-        Self { listeners, table, metrics, events, bindings, ids, frame }
+        let (ids, frame) = (TransactionIds::new(), vec![0; MAX_FRAME]);
+        Self { listeners, table, metrics, events, streams: HashMap::new(), bindings, ids, frame }
     }
 
     /// Takes a packet that came in by a listener.
@@ -94,9 +112,39 @@ impl Forwarder {
         }
     }
 
+    /// Takes what happened on a stream.
+    pub(super) fn handle_stream_event(&mut self, event: StreamEvent, now: Instant) {
+        match event {
+            StreamEvent::Opened { id, five_tuple, outbox } => {
+                self.streams.insert(id, Stream { five_tuple, outbox });
+            }
+            StreamEvent::Frame { id, message } => {
+                let five_tuple = self.streams.get(&id).map(|stream| stream.five_tuple).ok_or(DropReason::Bug);
+                let judged = five_tuple.and_then(|it| self.judge_message(Via::Stream(id), &it, &message, None, now));
+                if let Err(reason) = judged {
+                    self.metrics.dropped(reason);
+                }
+            }
+            StreamEvent::Closed { id, done } => {
+                self.streams.remove(&id);
+                // Its task may have been ended together with the process.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Notes at a client's stream, if it uses one, whether it has an allocation.
+    pub(super) fn set_allocated(&self, via: Via, allocated: bool) {
+        if let Via::Stream(id) = via
+            && let Some(stream) = self.streams.get(&id)
+        {
+            stream.outbox.set_allocated(allocated);
+        }
+    }
+
     /// Sends a STUN answer of the control plane.
-    pub(super) fn answer(&self, five_tuple: &FiveTuple, listener: ListenerId, message: &[u8]) {
-        if let Err(reason) = send_to_client(&self.listeners, five_tuple, listener, message, None) {
+    pub(super) fn answer(&self, five_tuple: &FiveTuple, via: Via, message: &[u8]) {
+        if let Err(reason) = self.send_answer(five_tuple, via, message) {
             self.metrics.dropped(reason);
         }
     }
@@ -112,14 +160,26 @@ impl Forwarder {
         let listening = self.listeners.get(id.0).ok_or(DropReason::Bug)?.socket.local_addr();
         let server = SocketAddr::new(packet.local_ip.unwrap_or(listening.ip()), listening.port());
         let five_tuple = FiveTuple::new(Transport::Udp, packet.source, server);
-        match Kind::of(packet.data) {
+        self.judge_message(Via::Datagram(id), &five_tuple, packet.data, packet.ecn, now)
+    }
+
+    /// Judges what a client sent, which came in whole: as a datagram, or cut from its stream.
+    fn judge_message(
+        &mut self,
+        via: Via,
+        five_tuple: &FiveTuple,
+        message: &[u8],
+        ecn: Option<Ecn>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        match Kind::of(message) {
             Kind::ChannelData => {
-                let message = ChannelData::parse(packet.data).map_err(|_| DropReason::Malformed)?;
-                self.forward(&five_tuple, Target::Channel(message.number), message.data, packet.ecn, now)
+                let message = ChannelData::parse(message).map_err(|_| DropReason::Malformed)?;
+                self.forward(five_tuple, Target::Channel(message.number), message.data, ecn, now)
             }
             Kind::Stun => {
-                let message = Stun::parse(packet.data).map_err(|_| DropReason::Malformed)?;
-                self.judge_stun(id, &five_tuple, &message, packet.ecn, now)
+                let message = Stun::parse(message).map_err(|_| DropReason::Malformed)?;
+                self.judge_stun(via, five_tuple, &message, ecn, now)
             }
             Kind::Other => Err(DropReason::NotTurn),
         }
@@ -127,7 +187,7 @@ impl Forwarder {
 
     fn judge_stun(
         &mut self,
-        listener: ListenerId,
+        via: Via,
         five_tuple: &FiveTuple,
         message: &Stun<'_>,
         ecn: Option<Ecn>,
@@ -139,7 +199,7 @@ impl Forwarder {
                 self.forward(five_tuple, Target::Peer(peer), data, ecn, now)
             }
             (Class::Request, method::BINDING) if message.attributes().all(|it| it.kind >= 0x8000) => {
-                self.answer_binding(listener, five_tuple, message.transaction_id(), now)
+                self.answer_binding(via, five_tuple, message.transaction_id(), now)
             }
             (Class::Request, method) if method != method::BINDING && message.raw().len() < SHORTEST_REQUEST => {
                 Err(DropReason::TooShort)
@@ -147,7 +207,7 @@ impl Forwarder {
             (Class::Request, _) => {
                 let place = self.events.try_reserve().map_err(|_| DropReason::QueueFull)?;
                 let message = message.raw().to_vec();
-                place.send(Event::Request(Request { five_tuple: *five_tuple, listener, message }));
+                place.send(Event::Request(Request { five_tuple: *five_tuple, via, message }));
                 Ok(())
             }
             (Class::Indication | Class::Success | Class::Error, _) => Err(DropReason::Unexpected),
@@ -156,7 +216,7 @@ impl Forwarder {
 
     fn answer_binding(
         &mut self,
-        listener: ListenerId,
+        via: Via,
         five_tuple: &FiveTuple,
         id: [u8; 12],
         now: Instant,
@@ -166,7 +226,7 @@ impl Forwarder {
         }
         let length = framing::put_binding_success(&mut self.frame, id, five_tuple.client).ok_or(DropReason::Bug)?;
         let answer = self.frame.get(..length).ok_or(DropReason::Bug)?;
-        send_to_client(&self.listeners, five_tuple, listener, answer, None)?;
+        self.send_answer(five_tuple, via, answer)?;
         self.metrics.bindings.increment();
         Ok(())
     }
@@ -186,7 +246,7 @@ impl Forwarder {
                 self.metrics.to_peers.increment();
             }
             Forward::Hairpin(delivery) => {
-                self.deliver(&delivery, data, ecn)?;
+                self.deliver(&delivery, data, ecn, now)?;
                 self.metrics.hairpin.increment();
             }
         }
@@ -197,19 +257,43 @@ impl Forwarder {
     fn judge_peer_packet(&mut self, slot: Slot, packet: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {
         let peer = PeerAddr::new(packet.source);
         let delivery = self.table.handle_peer_data(slot, peer, now)?;
-        self.deliver(&delivery, packet.data, packet.ecn)?;
+        self.deliver(&delivery, packet.data, packet.ecn, now)?;
         self.metrics.to_clients.increment();
         self.metrics.relayed_bytes.add(packet.data.len() as u64);
         Ok(())
     }
 
-    fn deliver(&mut self, delivery: &Delivery, data: &[u8], ecn: Option<Ecn>) -> Result<(), DropReason> {
+    fn deliver(&mut self, delivery: &Delivery, data: &[u8], ecn: Option<Ecn>, now: Instant) -> Result<(), DropReason> {
         let length = match delivery.framing {
             Framing::Channel(number) => framing::put_channel_data(&mut self.frame, number, data),
             Framing::Data(peer) => framing::put_data_indication(&mut self.frame, self.ids.next(), peer, data),
         };
-        let frame = length.and_then(|length| self.frame.get(..length)).ok_or(DropReason::TooLarge)?;
-        send_to_client(&self.listeners, &delivery.client.five_tuple, delivery.client.listener, frame, ecn)
+        let length = length.ok_or(DropReason::TooLarge)?;
+        match delivery.client.via {
+            Via::Datagram(listener) => {
+                let frame = self.frame.get(..length).ok_or(DropReason::Bug)?;
+                send_to_client(&self.listeners, &delivery.client.five_tuple, listener, frame, ecn)
+            }
+            Via::Stream(id) => {
+                // On streams ChannelData is padded, too (RFC 8656, section 12.5).
+                let padded = length.next_multiple_of(4);
+                self.frame.get_mut(length..padded).ok_or(DropReason::TooLarge)?.fill(0);
+                let stream = self.streams.get(&id).ok_or(DropReason::StreamClosed)?;
+                stream.outbox.push_data(self.frame.get(..padded).ok_or(DropReason::Bug)?, now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends a STUN answer the way that the question came.
+    fn send_answer(&self, five_tuple: &FiveTuple, via: Via, message: &[u8]) -> Result<(), DropReason> {
+        match via {
+            Via::Datagram(listener) => send_to_client(&self.listeners, five_tuple, listener, message, None),
+            Via::Stream(id) => {
+                self.streams.get(&id).ok_or(DropReason::StreamClosed)?.outbox.push_answer(message);
+                Ok(())
+            }
+        }
     }
 }
 

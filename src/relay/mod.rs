@@ -3,5 +3,7 @@
 pub mod command;
 mod forwarder;
 mod framing;
+mod outbox;
 pub mod shard;
+pub mod stream;
 mod table;

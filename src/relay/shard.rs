@@ -1,7 +1,8 @@
 //! One media thread: an edge-triggered poll loop over its listeners and relay sockets, steered by commands.
 //!
-//! It runs no futures and never waits but for sockets and commands. Each socket gets one batch a round, so that nobody
-//! at full blast starves the others; one with more to give stays on a list, and the next poll doesn't wait.
+//! It runs no futures and never waits but for sockets, commands and what happens on streams. Each socket gets one batch
+//! a round, so that nobody at full blast starves the others; one with more to give stays on a list, and the next poll
+//! doesn't wait.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,8 +25,10 @@ use super::command;
 use super::command::AllocationId;
 use super::command::Event;
 use super::command::ListenerId;
+use super::command::Via;
 use super::forwarder::Forwarder;
 use super::forwarder::Watched;
+use super::stream::StreamEvent;
 use super::table::Client;
 use super::table::Opening;
 use super::table::Slot;
@@ -77,23 +80,27 @@ pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shar
         stopped: AtomicBool::new(false),
     });
     let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
+    let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
     let table = Table::new(settings.policy);
     let media = Media {
         forwarder: Forwarder::new(listeners, table, settings.metrics, events, settings.bindings),
         poll,
         ready: VecDeque::new(),
         commands,
+        streams: happened,
         bell: bell.clone(),
         clock: settings.clock,
     };
     let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?;
-    Ok(Shard { commands: CommandSender { queue: sender, bell }, thread: Some(thread) })
+    let streams = StreamSender { queue: streams, bell: bell.clone() };
+    Ok(Shard { commands: CommandSender { queue: sender, bell }, streams, thread: Some(thread) })
 }
 
 /// A running shard. Dropping it stops it.
 #[derive(Debug)]
 pub struct Shard {
     commands: CommandSender,
+    streams: StreamSender,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -101,6 +108,11 @@ impl Shard {
     /// Where its commands go in.
     pub fn commands(&self) -> CommandSender {
         self.commands.clone()
+    }
+
+    /// Where what happens on streams goes in.
+    pub fn streams(&self) -> StreamSender {
+        self.streams.clone()
     }
 
     /// Ends it after the round it is in, its sockets with it.
@@ -145,11 +157,27 @@ impl CommandSender {
     }
 }
 
+/// The way of what happens on streams to one shard: bounded, in order on each stream, and fair between those that wait.
+#[derive(Clone, Debug)]
+pub struct StreamSender {
+    queue: mpsc::Sender<StreamEvent>,
+    bell: Arc<Bell>,
+}
+
+impl StreamSender {
+    /// Sends one, once there is room for it: a client that sends faster than the shard forwards waits.
+    pub(super) async fn send(&self, event: StreamEvent) -> Result<(), Stopped> {
+        self.queue.send(event).await.map_err(|_| Stopped)?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
 /// Wakes the media thread.
 #[derive(Debug)]
 struct Bell {
     waker: Waker,
-    /// Rung since commands were last looked for: no need to ring again.
+    /// Rung since commands and streams were last looked at: no need to ring again.
     rung: AtomicBool,
     stopped: AtomicBool,
 }
@@ -170,6 +198,7 @@ struct Media {
     /// Sockets that may have something to give, each at most once: listeners by number, then relay sockets by slot.
     ready: VecDeque<Token>,
     commands: mpsc::Receiver<Command>,
+    streams: mpsc::Receiver<StreamEvent>,
     bell: Arc<Bell>,
     clock: Clock,
 }
@@ -179,7 +208,7 @@ impl Media {
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(EVENTS);
         while !self.bell.stopped.load(Ordering::Acquire) {
-            let rest = !self.commands.is_empty() || !self.ready.is_empty();
+            let rest = !self.commands.is_empty() || !self.streams.is_empty() || !self.ready.is_empty();
             match self.poll.poll(&mut events, rest.then_some(Duration::ZERO)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -195,7 +224,10 @@ impl Media {
             for _ in 0..self.ready.len() {
                 self.serve_next(&mut batch, now);
             }
+            // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
+            self.bell.rung.swap(false, Ordering::AcqRel);
             self.carry_out_commands();
+            self.serve_streams(now);
         }
     }
 
@@ -235,11 +267,16 @@ impl Media {
     }
 
     fn carry_out_commands(&mut self) {
-        // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
-        self.bell.rung.swap(false, Ordering::AcqRel);
         for _ in 0..COMMANDS_PER_ROUND {
             let Ok(command) = self.commands.try_recv() else { return };
             self.carry_out(command);
+        }
+    }
+
+    fn serve_streams(&mut self, now: Instant) {
+        for _ in 0..EVENTS_PER_ROUND {
+            let Ok(event) = self.streams.try_recv() else { return };
+            self.forwarder.handle_stream_event(event, now);
         }
     }
 
@@ -248,16 +285,16 @@ impl Media {
         let now = self.clock.now().monotonic;
         let table = &mut self.forwarder.table;
         let done = match command {
-            Command::Answer { five_tuple, listener, message } => {
-                self.forwarder.answer(&five_tuple, listener, &message);
+            Command::Answer { five_tuple, via, message } => {
+                self.forwarder.answer(&five_tuple, via, &message);
                 Ok(())
             }
-            Command::Open { id, five_tuple, listener, relayed, advertised, socket, deadline } => {
-                let client = Client { five_tuple, listener };
+            Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline } => {
+                let client = Client { five_tuple, via };
                 let (advertised, socket) = (PeerAddr::new(advertised), Watched::new(socket));
                 let opened = table.open(Opening { id, client, relayed, advertised, socket, deadline });
                 match opened {
-                    Ok(slot) => self.watch(id, slot),
+                    Ok(slot) => self.watch(id, via, slot),
                     Err(_) => self.forwarder.refuse(id),
                 }
                 opened.map(drop)
@@ -278,7 +315,8 @@ impl Media {
         }
     }
 
-    fn watch(&mut self, id: AllocationId, slot: Slot) {
+    fn watch(&mut self, id: AllocationId, via: Via, slot: Slot) {
+        self.forwarder.set_allocated(via, true);
         let token = Token(self.forwarder.listeners.len() + slot.0);
         let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
         if self.poll.registry().register(&mut relay.socket, token, Interest::READABLE).is_err() {
@@ -289,7 +327,9 @@ impl Media {
     }
 
     fn close(&mut self, id: AllocationId) {
-        if let Some(mut relay) = self.forwarder.table.close(id) {
+        if let Some(opening) = self.forwarder.table.close(id) {
+            self.forwarder.set_allocated(opening.client.via, false);
+            let mut relay = opening.socket;
             // Closing it would do as well; what is on the ready list falls away by itself.
             let _ = self.poll.registry().deregister(&mut relay.socket);
         }
@@ -311,5 +351,9 @@ const LISTENER_BUFFERS: usize = 4 << 20;
 const EVENTS: usize = 1024;
 /// Commands that wait; more make the control plane wait.
 const COMMANDS_QUEUED: usize = 1024;
+/// What happened on streams and waits; more makes their clients wait. Each is a message, of 64 KiB at most.
+const EVENTS_QUEUED: usize = 256;
+/// How much of it is taken between two rounds of media.
+const EVENTS_PER_ROUND: usize = 128;
 /// Commands carried out between two rounds of media.
 const COMMANDS_PER_ROUND: usize = 256;

@@ -13,9 +13,9 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::command::AllocationId;
-use super::command::ListenerId;
 use super::command::MAX_CHANNELS;
 use super::command::MAX_PERMISSIONS;
+use super::command::Via;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::address::RelayedAddr;
@@ -23,13 +23,13 @@ use crate::metrics::DropReason;
 use crate::policy::Policy;
 use crate::policy::Reach;
 
-/// A client, and the listener that reaches it.
+/// A client, and the way to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Client {
     /// Its 5-tuple.
     pub(super) five_tuple: FiveTuple,
-    /// Where its packets come in and go out.
-    pub(super) listener: ListenerId,
+    /// How its packets come in and go out.
+    pub(super) via: Via,
 }
 
 /// What an allocation begins with. `S` is its relay socket, which the table only keeps.
@@ -189,8 +189,8 @@ impl<S> Table<S> {
         self.by_id(id).map_or(Ok(()), |allocation| allocation.bind(number, channel, now))
     }
 
-    /// Ends an allocation and gives its socket back.
-    pub(super) fn close(&mut self, id: AllocationId) -> Option<S> {
+    /// Ends an allocation, and gives back what it began with: its socket among it.
+    pub(super) fn close(&mut self, id: AllocationId) -> Option<Opening<S>> {
         let allocation = self.allocations.try_remove(self.by_id.remove(&id)?)?;
         self.by_client.remove(&allocation.opening.client.five_tuple);
         for name in names(&allocation.opening).into_iter().flatten() {
@@ -202,7 +202,7 @@ impl<S> Table<S> {
                 }
             }
         }
-        Some(allocation.opening.socket)
+        Some(allocation.opening)
     }
 
     /// Decides about data from a client.

@@ -13,6 +13,10 @@ pub struct Served {
     pub public_host: String,
     /// Where STUN and TURN are served over UDP.
     pub udp_port: Option<u16>,
+    /// Where TURN is served over TCP.
+    pub tcp_port: Option<u16>,
+    /// Where TURN is served over TLS, with a certificate that browsers accept.
+    pub tls_port: Option<u16>,
     /// Replaces the list (`turn.ice_servers`), for port mappings and proxies that this process can't know of.
     pub replaced: Option<Value>,
 }
@@ -25,17 +29,17 @@ impl Served {
         if let Some(replaced) = &self.replaced {
             return with_credentials(replaced.clone(), credential);
         }
-        let Some(port) = self.udp_port else { return json!([]) };
         let host = if self.public_host.is_empty() { request_host } else { &self.public_host };
         let host = host_in_url(host);
-        json!([
-            { "urls": [format!("stun:{host}:{port}")] },
-            {
-                "urls": [format!("turn:{host}:{port}?transport=udp")],
-                "username": credential.username,
-                "credential": credential.password,
-            },
-        ])
+        let stun = self.udp_port.map(|port| json!({ "urls": [format!("stun:{host}:{port}")] }));
+        let ways = [("turn", self.udp_port, "udp"), ("turn", self.tcp_port, "tcp"), ("turns", self.tls_port, "tcp")];
+        let urls: Vec<_> = ways
+            .into_iter()
+            .filter_map(|(scheme, port, transport)| Some(format!("{scheme}:{host}:{}?transport={transport}", port?)))
+            .collect();
+        let turn = (!urls.is_empty())
+            .then(|| json!({ "urls": urls, "username": credential.username, "credential": credential.password }));
+        stun.into_iter().chain(turn).collect()
     }
 }
 
@@ -80,10 +84,25 @@ mod tests {
 
     #[test]
     fn the_public_host_comes_first_and_nothing_served_is_nothing_listed() {
-        let served = Served { public_host: "example.org".into(), udp_port: Some(1), replaced: None };
+        let served = Served { public_host: "example.org".into(), udp_port: Some(1), ..Served::default() };
 
         assert_eq!(served.ice_servers("10.0.0.1", &credential())[0]["urls"][0], "stun:example.org:1");
         assert_eq!(Served::default().ice_servers("localhost", &credential()), json!([]));
+    }
+
+    #[test]
+    fn streams_follow_datagrams_and_only_what_is_served_is_listed() {
+        let all = Served { udp_port: Some(1), tcp_port: Some(2), tls_port: Some(3), ..Served::default() };
+        let tcp_only = Served { tcp_port: Some(2), ..Served::default() };
+
+        assert_eq!(
+            all.ice_servers("a", &credential())[1]["urls"],
+            json!(["turn:a:1?transport=udp", "turn:a:2?transport=tcp", "turns:a:3?transport=tcp"])
+        );
+        assert_eq!(
+            tcp_only.ice_servers("a", &credential()),
+            json!([{ "urls": ["turn:a:2?transport=tcp"], "username": "1:s", "credential": "p" }])
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The control task: takes requests from a shard one after the other, and hands it the commands that follow.
+//! The control task: takes what a shard asks and tells one after the other, and hands it the commands that follow.
 
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
@@ -26,6 +26,9 @@ pub async fn run<S, F, E>(
             () = shutdown.cancelled() => return,
             event = events.recv() => match event {
                 Some(Event::Request(request)) => processor.handle_request(&request, clock.now()).await,
+                Some(Event::StreamClosed { five_tuple, stream }) => {
+                    processor.handle_stream_closed(five_tuple, stream).await;
+                }
                 Some(Event::Refused { id }) => processor.end(id).await,
                 None => return,
             },

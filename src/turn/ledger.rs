@@ -12,12 +12,15 @@ use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::credentials::Identity;
 use crate::relay::command::AllocationId;
+use crate::relay::command::Via;
 
 /// One allocation (RFC 8656, section 3).
 #[derive(Debug)]
 pub(super) struct Allocation {
     /// Its name.
     pub(super) id: AllocationId,
+    /// How its client came.
+    pub(super) via: Via,
     /// USERNAME of the Allocate request: every later request on the 5-tuple must carry it.
     pub(super) username: String,
     /// Whom it counts for.

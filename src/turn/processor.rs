@@ -27,6 +27,8 @@ use crate::rate::PerSource;
 use crate::relay::command::AllocationId;
 use crate::relay::command::Command;
 use crate::relay::command::Request;
+use crate::relay::command::StreamId;
+use crate::relay::command::Via;
 use crate::turn::Rejection;
 use crate::turn::Settings;
 use crate::turn::answer::Answer;
@@ -130,8 +132,15 @@ impl<S> Processor<S> {
         };
         self.settle_ended();
         if let Some(message) = answer {
-            let listener = request.listener;
-            self.commands.push_back(Command::Answer { five_tuple: client, listener, message });
+            self.commands.push_back(Command::Answer { five_tuple: client, via: request.via, message });
+        }
+    }
+
+    /// Ends the allocation that was made by a stream which is over.
+    pub async fn handle_stream_closed(&mut self, client: FiveTuple, stream: StreamId) {
+        let by_it = self.ledger.get(&client).filter(|allocation| allocation.via == Via::Stream(stream));
+        if let Some(id) = by_it.map(|allocation| allocation.id) {
+            self.end(id).await;
         }
     }
 
@@ -315,6 +324,7 @@ impl<S> Processor<S> {
         let deadline = now.monotonic + lifetime;
         let allocation = Allocation {
             id,
+            via: request.via,
             username: asker.username.clone(),
             owner,
             relayed,
@@ -327,17 +337,9 @@ impl<S> Processor<S> {
         };
         self.ledger.insert(client, allocation);
         self.metrics.allocations.increment();
-        let (listener, socket) = (request.listener, bound.socket);
+        let (via, socket) = (request.via, bound.socket);
         let relayed = RelayedAddr(relayed);
-        self.commands.push_back(Command::Open {
-            id,
-            five_tuple: client,
-            listener,
-            relayed,
-            advertised,
-            socket,
-            deadline,
-        });
+        self.commands.push_back(Command::Open { id, five_tuple: client, via, relayed, advertised, socket, deadline });
         let answer = Answer::success(asked.stun())
             .with(&RelayedAddress { ip: advertised.ip(), port: advertised.port() })
             .mapped(client.client)

@@ -35,6 +35,8 @@ pub enum Service {
     Routes(Router),
     /// The same address over TLS, whatever is asked for.
     Redirect,
+    /// 400 and the end: this port is for other things.
+    Refuse,
 }
 
 /// How long a request's header may take; also how long an idle connection is kept.
@@ -99,6 +101,10 @@ impl Service {
         let authority = Authority::of(&request);
         match self {
             Self::Redirect => to_https(&request, authority, connection),
+            Self::Refuse => {
+                (StatusCode::BAD_REQUEST, [(header::CONNECTION, "close")], "This port speaks TURN, not HTTP\n")
+                    .into_response()
+            }
             Self::Routes(router) => {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(request_host(authority.as_ref(), connection.local.ip()));

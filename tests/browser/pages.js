@@ -20,6 +20,8 @@ export async function launch() {
       "--disable-background-timer-throttling",
       "--disable-backgrounding-occluded-windows",
       "--disable-renderer-backgrounding",
+      // Of `turns`, too, which acceptInsecureCerts says nothing about.
+      "--ignore-certificate-errors",
       // WebRTC leaves loopback out otherwise, and a machine without a network has nothing else.
       "--allow-loopback-in-peer-connection",
     ],
@@ -91,6 +93,15 @@ export class Person {
     await this.page.$eval(selector, (field) => (field.value = ""));
     await this.page.type(selector, text);
     await this.page.keyboard.press("Enter");
+  }
+
+  /** How the newest connection's own relayed candidate reaches the relay: udp, tcp or tls. */
+  async relayProtocol() {
+    return this.page.evaluate(async () => {
+      const stats = await globalThis.connections.at(-1).getStats();
+      const transport = [...stats.values()].find(({ type }) => type === "transport");
+      return stats.get(stats.get(transport.selectedCandidatePairId).localCandidateId).relayProtocol;
+    });
   }
 
   /** The selected candidate pair of the newest connection: kinds on both sides. */

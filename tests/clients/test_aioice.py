@@ -20,6 +20,8 @@ plain_listen = ["127.0.0.1:0"]
 listen = ["127.0.0.1:0"]
 [turn]
 listen_udp = ["127.0.0.1:0"]
+listen_tcp = []
+listen_tls = []
 relay_ports = "20000-29999"
 users = { alice = "wonderland", bob = "builder" }
 """

@@ -56,7 +56,7 @@ impl Rig {
         let open = Command::Open {
             id,
             five_tuple,
-            listener: ListenerId(0),
+            via: Via::Datagram(ListenerId(0)),
             relayed: RelayedAddr(at),
             advertised: at,
             socket: relay,

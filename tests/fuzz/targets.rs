@@ -32,6 +32,7 @@ use throughway::rate::Rate;
 use throughway::relay::command::Command;
 use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
+use throughway::relay::command::Via;
 use throughway::signaling::hub::Hub;
 use throughway::signaling::ice::Served;
 use throughway::signaling::mailbox::Capacity;
@@ -238,7 +239,7 @@ impl Control {
 
     /// The answer, to whoever asked and with the transaction ID of the question.
     async fn send(&mut self, message: Vec<u8>) -> Option<Vec<u8>> {
-        let request = Request { five_tuple: self.client, listener: ListenerId(0), message };
+        let request = Request { five_tuple: self.client, via: Via::Datagram(ListenerId(0)), message };
         self.processor.handle_request(&request, self.clock.now()).await;
         let mut answers = Vec::new();
         while let Some(command) = self.processor.poll_command() {

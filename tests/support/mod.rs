@@ -80,6 +80,21 @@ impl Server {
         self.listener("udp", "stun")
     }
 
+    /// The first address that serves `turn, turns`.
+    pub(crate) fn turn_tcp(&self) -> SocketAddr {
+        self.listener("tcp", "turn,")
+    }
+
+    /// The first address that serves `turns` alone.
+    pub(crate) fn turn_tls(&self) -> SocketAddr {
+        self.listener("tcp", "turns")
+    }
+
+    /// TLS that trusts its self-signed certificate.
+    pub(crate) fn tls(&self) -> tokio_rustls::TlsConnector {
+        client::tls(self.log.parent().unwrap())
+    }
+
     /// The address that serves `metrics`.
     pub(crate) fn metrics_addr(&self) -> SocketAddr {
         self.listener("tcp", "metrics")

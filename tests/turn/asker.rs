@@ -6,7 +6,8 @@ use stun::attributes::*;
 use stun::integrity::MessageIntegrity;
 use stun::message::*;
 use throughway::wire::put_xor_address;
-use tokio::net::UdpSocket;
+
+use super::line::Line;
 
 use crate::support::PATIENCE;
 
@@ -20,8 +21,7 @@ pub(crate) const CHANNEL_BIND: u16 = 0x009;
 pub(crate) const UDP: (u16, &[u8]) = (0x0019, &[17, 0, 0, 0]);
 
 pub(crate) struct Asker {
-    pub(crate) socket: UdpSocket,
-    server: SocketAddr,
+    pub(crate) line: Line,
     user: String,
     password: String,
     nonce: Vec<u8>,
@@ -30,9 +30,12 @@ pub(crate) struct Asker {
 impl Asker {
     /// A client from a loopback port of its own, with a nonce.
     pub(crate) async fn new(server: SocketAddr, user: &str, password: &str) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let mut asker =
-            Self { socket, server, user: user.to_owned(), password: password.to_owned(), nonce: Vec::new() };
+        Self::over(Line::udp(server).await, user, password).await
+    }
+
+    /// A client on a line of its own, with a nonce.
+    pub(crate) async fn over(line: Line, user: &str, password: &str) -> Self {
+        let mut asker = Self { line, user: user.to_owned(), password: password.to_owned(), nonce: Vec::new() };
         let challenge = asker.exchange(&message(ALLOCATE, &[UDP]).raw).await;
         assert_eq!(code(&challenge), 401);
         asker.nonce = challenge.get(ATTR_NONCE).unwrap();
@@ -40,16 +43,12 @@ impl Asker {
     }
 
     pub(crate) async fn send(&self, raw: &[u8]) {
-        self.socket.send_to(raw, self.server).await.unwrap();
+        self.line.send(raw).await;
     }
 
     pub(crate) async fn receive(&self) -> Vec<u8> {
-        let mut buffer = vec![0; 65_536];
-        let received = tokio::time::timeout(PATIENCE, self.socket.recv_from(&mut buffer)).await;
-        let (length, source) = received.expect("something to receive").unwrap();
-        assert_eq!(source, self.server, "answers come from the address that was asked");
-        buffer.truncate(length);
-        buffer
+        let received = tokio::time::timeout(PATIENCE, self.line.receive()).await;
+        received.expect("something to receive").expect("the line is open")
     }
 
     pub(crate) async fn exchange(&self, raw: &[u8]) -> Message {

@@ -10,6 +10,7 @@ use crate::address::Prefix;
 use crate::address::Transport;
 use crate::clock::Clock;
 use crate::policy;
+use crate::relay::command::ListenerId;
 
 type Secs = u64;
 
@@ -28,7 +29,7 @@ fn client(n: u16) -> Client {
         SocketAddr::from(([198, 51, 100, 1], n)),
         SocketAddr::from(([192, 0, 2, 9], 3478)),
     );
-    Client { five_tuple, listener: ListenerId(n.into()) }
+    Client { five_tuple, via: Via::Datagram(ListenerId(n.into())) }
 }
 
 /// Denied, reachable, and denied but allowed.
@@ -242,7 +243,7 @@ proptest! {
                     let closed = table.close(AllocationId(id));
                     let expected = model.get(id).map(|_| id);
                     model.allocations.retain(|it| it.id != id);
-                    prop_assert_eq!(closed, expected);
+                    prop_assert_eq!(closed.map(|opening| opening.socket), expected);
                     slots.remove(&id);
                 }
                 Step::Wait(seconds) => model.now += seconds,

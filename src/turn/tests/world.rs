@@ -24,6 +24,7 @@ use crate::relay::command::AllocationId;
 use crate::relay::command::Command;
 use crate::relay::command::ListenerId;
 use crate::relay::command::Request;
+use crate::relay::command::Via;
 
 pub(super) const BINDING: u16 = 0x001;
 pub(super) const ALLOCATE: u16 = 0x003;
@@ -119,7 +120,7 @@ impl World {
 
     /// Sends raw bytes; the answer's bytes, if any.
     pub(super) async fn send(&mut self, message: &[u8]) -> Option<Vec<u8>> {
-        let request = Request { five_tuple: self.client, listener: ListenerId(0), message: message.to_vec() };
+        let request = Request { five_tuple: self.client, via: Via::Datagram(ListenerId(0)), message: message.to_vec() };
         self.processor.handle_request(&request, self.clock.now()).await;
         self.answer()
     }

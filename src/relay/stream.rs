@@ -1,0 +1,298 @@
+//! TURN over one TCP or TLS connection: cuts it into messages for the shard, and writes what the shard has for it.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio::time::timeout_at;
+
+use self::frames::Frames;
+use super::command;
+use super::command::StreamId;
+use super::outbox::Outbox;
+use super::shard::Stopped;
+use super::shard::StreamSender;
+use crate::address::FiveTuple;
+use crate::address::Transport;
+use crate::clock::Clock;
+use crate::metrics::DropReason;
+use crate::metrics::Metrics;
+use crate::net::demux::Opened;
+use crate::places::Place;
+use crate::places::Places;
+use crate::places::Refused;
+
+mod frames;
+
+/// What happens on a stream, for the shard; in order on each.
+#[derive(Debug)]
+pub(super) enum StreamEvent {
+    /// It begins.
+    Opened {
+        id: StreamId,
+        five_tuple: FiveTuple,
+        /// Where what goes to the client is left.
+        outbox: Arc<Outbox>,
+    },
+    /// One whole message from the client.
+    Frame { id: StreamId, message: Vec<u8> },
+    /// It is over. `done` is told once nothing of it is left to be handed to the control plane.
+    Closed { id: StreamId, done: oneshot::Sender<()> },
+}
+
+/// Serves TURN on streams, for one shard.
+#[derive(Debug)]
+pub struct Streams {
+    shard: StreamSender,
+    /// Told of streams that are over. Weak, for it is the shard's end that closes it.
+    control: mpsc::WeakSender<command::Event>,
+    places: Arc<Places>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    next: AtomicU64,
+}
+
+/// How long a client without an allocation may say nothing whole.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long saying goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+impl Streams {
+    /// Streams of `shard`, each in one of `places`; their ends are told to `control`.
+    pub fn new(
+        shard: StreamSender,
+        control: mpsc::WeakSender<command::Event>,
+        places: Arc<Places>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        Self { shard, control, places, metrics, clock, next: AtomicU64::new(0) }
+    }
+
+    /// Takes a place for a connection from `ip`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], when its source, or everybody, has too many.
+    pub fn enter(&self, ip: IpAddr) -> Result<Place, Refused> {
+        self.places.enter(ip)
+    }
+
+    /// Serves a connection to its end; `place` is given back when its allocation is sure to go.
+    pub async fn serve(&self, opened: Opened, place: Place) {
+        let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
+        let transport = if opened.tls { Transport::Tls } else { Transport::Tcp };
+        let five_tuple = FiveTuple::new(transport, opened.remote, opened.local);
+        let outbox = Arc::new(Outbox::new(Arc::clone(&self.metrics)));
+        let (mut reader, mut writer) = tokio::io::split(opened.stream);
+        let event = StreamEvent::Opened { id, five_tuple, outbox: Arc::clone(&outbox) };
+        if self.shard.send(event).await.is_err() {
+            return;
+        }
+        let why = tokio::select! {
+            why = self.read(id, &outbox, &mut reader) => why,
+            why = self.write(transport, &outbox, &mut writer) => why,
+            () = outbox.cut() => End::Cut,
+        };
+        tracing::debug!(?why, "a TURN stream is over");
+        let (done, told) = oneshot::channel();
+        if self.shard.send(StreamEvent::Closed { id, done }).await.is_ok()
+            && told.await.is_ok()
+            && let Some(control) = self.control.upgrade()
+        {
+            // Behind everything that it has asked for; when nobody is there to hear it, nothing is left to be ended.
+            let _ = control.send(command::Event::StreamClosed { five_tuple, stream: id }).await;
+        }
+        drop(place);
+        let _ = timeout(GOODBYE, writer.shutdown()).await;
+    }
+
+    async fn read(&self, id: StreamId, outbox: &Outbox, reader: &mut (impl AsyncRead + Unpin)) -> End {
+        let mut frames = Frames::default();
+        let mut patience = self.clock.now().monotonic + IDLE;
+        loop {
+            loop {
+                match frames.next() {
+                    Ok(Some(message)) => {
+                        patience = self.clock.now().monotonic + IDLE;
+                        let event = StreamEvent::Frame { id, message: message.to_vec() };
+                        if let Err(Stopped) = self.shard.send(event).await {
+                            return End::Stopped;
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(_) => {
+                        self.metrics.dropped(DropReason::NotTurn);
+                        return End::NotTurn;
+                    }
+                }
+            }
+            match timeout_at(patience, reader.read_buf(frames.space())).await {
+                Ok(Ok(0)) => return End::ByClient,
+                Ok(Ok(_)) => (),
+                Ok(Err(error)) => return End::Failed(error),
+                Err(_) if outbox.is_allocated() => patience = self.clock.now().monotonic + IDLE,
+                Err(_) => return End::Idle,
+            }
+        }
+    }
+
+    async fn write(&self, transport: Transport, outbox: &Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> End {
+        let mut buffer = Vec::new();
+        loop {
+            buffer.clear();
+            outbox.take(&mut buffer, self.clock.now().monotonic);
+            if buffer.is_empty() {
+                outbox.filled().await;
+                continue;
+            }
+            let written = async {
+                let mut rest = &buffer[..];
+                while !rest.is_empty() {
+                    let piece;
+                    (piece, rest) = rest.split_at(piece_of(rest, transport));
+                    writer.write_all(piece).await?;
+                }
+                writer.flush().await
+            };
+            if let Err(error) = written.await {
+                return End::Failed(error);
+            }
+        }
+    }
+}
+
+/// How much of what waits goes into one write: all of it in clear; inside TLS a message, for there a write is a record,
+/// and coturn's client takes a record for a message.
+fn piece_of(waiting: &[u8], transport: Transport) -> usize {
+    let message = match transport {
+        Transport::Udp | Transport::Tcp => None,
+        Transport::Tls => frames::length(waiting).ok().flatten(),
+    };
+    message.unwrap_or(waiting.len()).min(waiting.len())
+}
+
+/// Why a stream is over.
+#[derive(Debug)]
+#[expect(dead_code, reason = "read by people, in the log")]
+enum End {
+    ByClient,
+    /// It sent what is neither STUN nor ChannelData.
+    NotTurn,
+    /// It said nothing and had no allocation.
+    Idle,
+    /// It asked and didn't read.
+    Cut,
+    Failed(io::Error),
+    /// The shard did.
+    Stopped,
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::address::Sources;
+    use crate::net::demux::Protocol;
+    use crate::places;
+    use crate::policy;
+    use crate::policy::Policy;
+    use crate::rate::PerSource;
+    use crate::rate::Rate;
+    use crate::relay::shard;
+    use crate::relay::shard::Shard;
+
+    const BINDING: &[u8] = b"\x00\x01\x00\x00\x21\x12\xA4\x42transaction!";
+
+    /// A stream that is served, and what hears of its end.
+    struct Rig {
+        client: DuplexStream,
+        serving: JoinHandle<()>,
+        control: mpsc::Receiver<command::Event>,
+        _shard: Shard,
+    }
+
+    fn start() -> Rig {
+        let (clock, metrics) = (Clock::system(), Arc::new(Metrics::default()));
+        let (events, control) = mpsc::channel(1);
+        let settings = shard::Settings {
+            listeners: Vec::new(),
+            policy: Arc::new(Policy::new(policy::Settings::default())),
+            metrics: Arc::clone(&metrics),
+            clock,
+            bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Vec::new()),
+        };
+        let weak = events.downgrade();
+        let shard = shard::spawn(settings, events).unwrap();
+        let places = Places::new(places::Settings { total: 1, per_source: 1, sources: Sources::new(Vec::new()) });
+        let streams = Streams::new(shard.streams(), weak, places, metrics, clock);
+        let (client, stream) = tokio::io::duplex(1024);
+        let remote = "192.0.2.1:4000".parse().unwrap();
+        let local = "192.0.2.9:3478".parse().unwrap();
+        let opened = Opened { protocol: Protocol::Turn, tls: false, remote, local, stream: Box::new(stream) };
+        let place = streams.enter(remote.ip()).unwrap();
+        let serving = tokio::spawn(async move { streams.serve(opened, place).await });
+        Rig { client, serving, control, _shard: shard }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute() {
+        let mut rig = start();
+        let began = Clock::system().now().monotonic;
+
+        for byte in BINDING.iter().take(10) {
+            tokio::time::sleep(IDLE / 8).await;
+            // It may have ended already.
+            let _ = rig.client.write_all(&[*byte]).await;
+        }
+        rig.serving.await.unwrap();
+
+        let took = Clock::system().now().monotonic - began;
+        assert!((IDLE..IDLE * 2).contains(&took), "{took:?}");
+        assert!(matches!(rig.control.recv().await, Some(command::Event::StreamClosed { .. })));
+    }
+
+    #[tokio::test]
+    async fn who_asks_and_never_reads_is_cut() {
+        let mut rig = start();
+
+        while rig.client.write_all(BINDING).await.is_ok() {}
+
+        rig.serving.await.unwrap();
+        assert!(matches!(rig.control.recv().await, Some(command::Event::StreamClosed { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_end_is_told_behind_what_was_asked_even_when_the_queue_is_full() {
+        let mut rig = start();
+        let mut allocate = BINDING.to_vec();
+        allocate[1] = 3;
+        allocate[3] = 8;
+        allocate.extend([0, 0x19, 0, 4, 17, 0, 0, 0]);
+
+        rig.client.write_all(&allocate).await.unwrap();
+        drop(rig.client);
+        let first = rig.control.recv().await;
+        let second = rig.control.recv().await;
+        rig.serving.await.unwrap();
+
+        let (Some(command::Event::Request(asked)), Some(command::Event::StreamClosed { five_tuple, stream })) =
+            (first, second)
+        else {
+            panic!("not a request and an end")
+        };
+        assert_eq!((asked.five_tuple, asked.via), (five_tuple, command::Via::Stream(stream)));
+    }
+}
