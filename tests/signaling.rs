@@ -235,10 +235,18 @@ async fn the_login_reply_has_ice_servers_of_this_host_and_a_credential_that_veri
 
 #[tokio::test]
 async fn only_what_is_served_is_listed() {
-    let server = Server::start(&config("").replace("listen_udp = [\"127.0.0.1:0\"]", "listen_udp = []"));
-    let mut client = Client::connect(server.http(), OBJECTS).await;
+    let no_udp = config("").replace("listen_udp = [\"127.0.0.1:0\"]", "listen_udp = []");
+    let nothing = no_udp.replace("listen = [\"127.0.0.1:0\"], plain", "listen = [], plain");
 
-    assert_eq!(client.log_in("alice").await["iceServers"], json!([]));
+    let server = Server::start(&no_udp);
+    let reply = Client::connect(server.http(), OBJECTS).await.log_in("alice").await;
+    let shared = server.https().port();
+    assert_eq!(reply["iceServers"][0]["urls"], json!([format!("turn:localhost:{shared}?transport=tcp")]));
+    assert_eq!(reply["iceServers"].as_array().unwrap().len(), 1);
+
+    let server = Server::start(&nothing);
+    let reply = Client::connect(server.http(), OBJECTS).await.log_in("alice").await;
+    assert_eq!(reply["iceServers"], json!([]), "what is served on this machine alone is not listed");
 }
 
 #[tokio::test]
