@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use tokio::time::Instant;
 
 use crate::address::Prefix;
-use crate::address::source_of;
+use crate::address::Sources;
 
 /// So many a second, with bursts of so many.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,7 +52,7 @@ impl TokenBucket {
 #[derive(Debug)]
 pub struct PerSource {
     rate: Rate,
-    exempt: Vec<Prefix>,
+    sources: Sources,
     key: RandomState,
     /// [`PerSource::BUCKETS`] of them for ever, 1.5 MiB; None is full.
     buckets: Box<[Option<TokenBucket>]>,
@@ -64,16 +64,13 @@ impl PerSource {
 
     /// All buckets full; those in `exempt` are never limited.
     pub fn new(rate: Rate, exempt: Vec<Prefix>) -> Self {
-        Self { rate, exempt, key: RandomState::new(), buckets: vec![None; Self::BUCKETS].into() }
+        Self { rate, sources: Sources::new(exempt), key: RandomState::new(), buckets: vec![None; Self::BUCKETS].into() }
     }
 
     /// Takes one token of the source of `ip`; false when none is left.
     pub fn take(&mut self, ip: IpAddr, now: Instant) -> bool {
-        let ip = ip.to_canonical();
-        if self.exempt.iter().any(|prefix| prefix.contains(ip)) {
-            return true;
-        }
-        let [a, b, ..] = self.key.hash_one(source_of(ip)).to_ne_bytes();
+        let Some(source) = self.sources.of(ip) else { return true };
+        let [a, b, ..] = self.key.hash_one(source).to_ne_bytes();
         let Some(bucket) = self.buckets.get_mut(usize::from(u16::from_ne_bytes([a, b]))) else { return false };
         bucket.get_or_insert_with(|| TokenBucket::new(self.rate, now)).take(self.rate, now)
     }

@@ -47,11 +47,19 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");
     // A closed stdout is no reason to stop serving.
     let _ = io::stdout().write_all(banner::text(config, file, app.listening()).as_bytes());
-    stop.asked().await;
+    let failed = tokio::select! {
+        () = stop.asked() => false,
+        () = app.failed() => true,
+    };
     tracing::info!("stopping; a second signal ends it at once");
     tokio::select! {
-        () = app.shutdown() => Ok(()),
-        () = stop.asked() => Ok(()),
+        () = app.shutdown() => (),
+        () = stop.asked() => (),
+    }
+    if failed {
+        Err(Failure::Ours("a part that the others need has ended; the log says which".to_owned()))
+    } else {
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ use turn::proto::rsrvtoken::ReservationToken;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::address::RelayedAddr;
-use crate::address::source_of;
+use crate::address::Sources;
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::random;
@@ -74,6 +74,7 @@ pub struct Processor<S> {
     metrics: Arc<Metrics>,
     ports: Ports<S>,
     challenges: PerSource,
+    sources: Sources,
     backstop: Backstop,
     ledger: Ledger,
     quotas: Quotas,
@@ -106,6 +107,7 @@ impl<S> Processor<S> {
             metrics,
             ports: Ports::new(settings.relay_ports.clone(), bind),
             challenges: PerSource::new(settings.limits.challenges, settings.limits.exempt.clone()),
+            sources: Sources::new(settings.limits.exempt.clone()),
             backstop: Backstop::default(),
             ledger: Ledger::default(),
             quotas: Quotas::default(),
@@ -389,9 +391,7 @@ impl<S> Processor<S> {
     }
 
     fn owner(&self, client: FiveTuple, asker: &Asker) -> Owner {
-        let ip = client.client.ip();
-        let exempt = self.settings.limits.exempt.iter().any(|prefix| prefix.contains(ip));
-        Owner { identity: asker.identity.clone(), source: (!exempt).then(|| source_of(ip)) }
+        Owner { identity: asker.identity.clone(), source: self.sources.of(client.client.ip()) }
     }
 
     fn reserve(&mut self, bound: Bound<S>, username: String, owner: Owner, now: Now) -> [u8; 8] {

@@ -8,6 +8,7 @@ use crate::turn::Rejection;
 use crate::wire::Attribute;
 use crate::wire::CHANNELS;
 use crate::wire::Stun;
+use crate::wire::method;
 use crate::wire::xor_address;
 
 /// The methods that need a proof of who asks (RFC 8656, section 17).
@@ -27,10 +28,10 @@ impl Method {
     /// The method of this number, if this server has it.
     pub(super) fn of(number: u16) -> Option<Self> {
         Some(match number {
-            0x003 => Self::Allocate,
-            0x004 => Self::Refresh,
-            0x008 => Self::CreatePermission,
-            0x009 => Self::ChannelBind,
+            method::ALLOCATE => Self::Allocate,
+            method::REFRESH => Self::Refresh,
+            method::CREATE_PERMISSION => Self::CreatePermission,
+            method::CHANNEL_BIND => Self::ChannelBind,
             _ => return None,
         })
     }

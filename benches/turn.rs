@@ -1,0 +1,273 @@
+//! What the control plane costs, beside coturn's in the same run: CPU per authenticated request, memory per allocation.
+//!
+//! `cargo bench --bench turn` starts each server in turn, pinned to core 0, and asks it from core 1 with many clients, one
+//! request at a time each. Rounds alternate between the servers; the first of each is dropped; medians are printed.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use stun::attributes::*;
+use stun::integrity::MessageIntegrity;
+use stun::message::Message;
+use stun::message::Setter;
+use throughway::wire::put_xor_address;
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
+
+const USER: &str = "alice";
+const PASSWORD: &str = "wonderland";
+const REALM: &str = "throughway";
+const CLIENTS: usize = 200;
+/// Times that each client refreshes its allocation and its channel in a round.
+const REPEATS: usize = 100;
+const ROUNDS: usize = 6;
+/// Allocations held to measure memory.
+const HELD: usize = 2_000;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
+    if std::env::args().any(|argument| argument == "--test") {
+        return Ok(());
+    }
+    pin_to(1)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut rows = vec![(Kind::Throughway, Vec::new())];
+    match Command::new("turnserver").arg("--version").output() {
+        Ok(output) => {
+            println!("coturn {}", String::from_utf8_lossy(&output.stdout).trim());
+            rows.push((Kind::Coturn, Vec::new()));
+        }
+        Err(_) => println!("coturn is not installed: measured alone (apt-get install coturn)"),
+    }
+    for round in 0..ROUNDS {
+        for (kind, rounds) in &mut rows {
+            let measured = runtime.block_on(measure(*kind))?;
+            if round > 0 {
+                rounds.push(measured);
+            }
+        }
+    }
+    println!("{:12} {:>16} {:>14} {:>18}", "server", "CPU us/request", "requests/s", "KiB/allocation");
+    for (kind, rounds) in &rows {
+        let of = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
+        let (cpu, rate, memory) = (of(|it| it.cpu_us), of(|it| it.per_second), of(|it| it.kib_per_allocation));
+        println!("{:12} {cpu:>16.1} {rate:>14.0} {memory:>18.1}", kind.name());
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Throughway,
+    Coturn,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Throughway => "throughway",
+            Self::Coturn => "coturn",
+        }
+    }
+
+    fn start(self, home: &Path, port: u16) -> Result<Child, Failure> {
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0"]).stdout(Stdio::null()).stderr(Stdio::null());
+        match self {
+            Self::Throughway => {
+                let file = home.join("throughway.toml");
+                let turn = format!("listen_udp = [\"127.0.0.1:{port}\"]\nlisten_tcp = []\nlisten_tls = []");
+                let users = format!("users = {{ {USER} = \"{PASSWORD}\" }}");
+                let limits = "[turn.limits]\nallocations_per_member = 100000";
+                let text = format!("[http]\nlisten = []\nplain_listen = []\n[turn]\n{turn}\n{users}\n{limits}\n");
+                std::fs::write(&file, text)?;
+                command.arg(env!("CARGO_BIN_EXE_throughway")).arg("--config").arg(file);
+            }
+            Self::Coturn => {
+                let (port, user) = (port.to_string(), format!("{USER}:{PASSWORD}"));
+                command.args(["turnserver", "-n", "-a", "-r", REALM, "-u", &user, "-p", &port, "-m", "1"]);
+                command.args(["-L", "127.0.0.1", "-E", "127.0.0.1", "--no-tcp", "--no-tls", "--no-dtls", "--no-cli"]);
+                command.args(["--no-stdout-log", "--log-file", "/dev/null", "--stale-nonce=600", "--userdb"]);
+                command.arg(home.join("turndb")).arg("--pidfile").arg(home.join("turnserver.pid"));
+            }
+        }
+        Ok(command.spawn()?)
+    }
+}
+
+/// One server, started for a round and ended with it.
+struct Server {
+    child: Child,
+    addr: SocketAddr,
+    _home: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start(kind: Kind) -> Result<Self, Failure> {
+        let home = tempfile::tempdir()?;
+        let port = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        let child = kind.start(home.path(), port)?;
+        let server = Self { child, addr: SocketAddr::from(([127, 0, 0, 1], port)), _home: home };
+        let began = now();
+        while Client::new(server.addr).await.is_err() {
+            if now() - began > Duration::from_secs(20) {
+                return Err(format!("{} does not answer", kind.name()).into());
+            }
+        }
+        Ok(server)
+    }
+
+    /// User and system time of the process.
+    fn cpu(&self) -> Result<Duration, Failure> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    fn resident_kib(&self) -> Result<f64, Failure> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Round {
+    cpu_us: f64,
+    per_second: f64,
+    kib_per_allocation: f64,
+}
+
+async fn measure(kind: Kind) -> Result<Round, Failure> {
+    let server = Server::start(kind).await?;
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(Client::new(server.addr).await?);
+    }
+    let (cpu, began) = (server.cpu()?, now());
+    let mut tasks = JoinSet::new();
+    for client in clients {
+        tasks.spawn(async move {
+            client.ask(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)]).await?;
+            for _ in 0..REPEATS {
+                client.ask(REFRESH, &[(ATTR_LIFETIME, &600_u32.to_be_bytes())]).await?;
+                client.bind().await?;
+            }
+            client.ask(REFRESH, &[(ATTR_LIFETIME, &[0; 4])]).await
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    let requests = (CLIENTS * (2 * REPEATS + 2)) as f64;
+    let (took, used) = (now() - began, server.cpu()? - cpu);
+    let before = server.resident_kib()?;
+    let mut held = Vec::new();
+    for _ in 0..HELD {
+        let client = Client::new(server.addr).await?;
+        client.ask(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)]).await?;
+        client.bind().await?;
+        held.push(client);
+    }
+    Ok(Round {
+        cpu_us: used.as_secs_f64() * 1e6 / requests,
+        per_second: requests / took.as_secs_f64(),
+        kib_per_allocation: (server.resident_kib()? - before) / HELD as f64,
+    })
+}
+
+const ALLOCATE: u16 = 0x003;
+const REFRESH: u16 = 0x004;
+const CHANNEL_BIND: u16 = 0x009;
+const UDP: &[u8] = &[17, 0, 0, 0];
+
+struct Client {
+    socket: UdpSocket,
+    key: MessageIntegrity,
+    nonce: Vec<u8>,
+}
+
+impl Client {
+    /// A client with a nonce.
+    async fn new(server: SocketAddr) -> Result<Self, Failure> {
+        let socket = UdpSocket::bind("127.0.0.1:0").await?;
+        socket.connect(server).await?;
+        let key = MessageIntegrity::new_long_term_integrity(USER.into(), REALM.into(), PASSWORD.into());
+        let mut client = Self { socket, key, nonce: Vec::new() };
+        let answer = client.exchange(&message(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)])).await?;
+        client.nonce = answer.get(ATTR_NONCE)?;
+        Ok(client)
+    }
+
+    /// Binds a channel to a public peer that nothing is ever sent to.
+    async fn bind(&self) -> Result<(), Failure> {
+        let (mut peer, to) = ([0; 12], SocketAddr::from(([8, 8, 8, 8], 9)));
+        put_xor_address(&mut peer, ATTR_XOR_PEER_ADDRESS.0, to, [0; 12]).ok_or("no address")?;
+        let [_, _, _, _, peer @ ..] = peer;
+        self.ask(CHANNEL_BIND, &[(ATTR_CHANNEL_NUMBER, &[0x40, 0, 0, 0]), (ATTR_XOR_PEER_ADDRESS, &peer)]).await
+    }
+
+    async fn ask(&self, method: u16, attributes: &[(AttrType, &[u8])]) -> Result<(), Failure> {
+        let mut request = message(method, attributes);
+        request.add(ATTR_USERNAME, USER.as_bytes());
+        request.add(ATTR_REALM, REALM.as_bytes());
+        request.add(ATTR_NONCE, &self.nonce);
+        self.key.add_to(&mut request)?;
+        let answer = self.exchange(&request).await?;
+        match answer.get(ATTR_ERROR_CODE) {
+            Err(_) => Ok(()),
+            Ok(code) => Err(format!("refused: {code:?}").into()),
+        }
+    }
+
+    async fn exchange(&self, request: &Message) -> Result<Message, Failure> {
+        self.socket.send(&request.raw).await?;
+        let mut buffer = vec![0; 1500];
+        let length = tokio::time::timeout(Duration::from_secs(2), self.socket.recv(&mut buffer)).await??;
+        buffer.truncate(length);
+        let mut answer = Message { raw: buffer, ..Message::default() };
+        answer.decode()?;
+        Ok(answer)
+    }
+}
+
+fn message(method: u16, attributes: &[(AttrType, &[u8])]) -> Message {
+    let mut message = Message::new();
+    message.transaction_id = stun::agent::TransactionId::new();
+    message.typ.read_value(method);
+    message.write_header();
+    for (kind, value) in attributes {
+        message.add(*kind, value);
+    }
+    message
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Keeps this process off the server's core.
+fn pin_to(core: usize) -> Result<(), Failure> {
+    let pid = std::process::id().to_string();
+    let done = Command::new("taskset").args(["-cp", &core.to_string(), &pid]).stdout(Stdio::null()).status()?;
+    if done.success() { Ok(()) } else { Err("taskset failed: two cores are needed".into()) }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}
