@@ -13,6 +13,7 @@ use self::world::*;
 use super::*;
 use crate::metrics::DropReason;
 use crate::relay::command::Command;
+use crate::relay::command::StreamId;
 
 #[tokio::test(start_paused = true)]
 async fn a_challenge_is_short_and_an_allocate_with_its_nonce_gets_a_relayed_address() {
@@ -439,4 +440,16 @@ async fn an_allocation_that_the_data_plane_refused_is_over() {
 
     assert_eq!(world.processor.idle_ports("192.0.2.9".parse().unwrap()), Some(1000));
     assert_eq!(world.code_of(REFRESH, lifetime(600)).await, 437);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streams_end_leaves_what_came_another_way_on_its_5_tuple_alone() {
+    let mut world = World::new(|_| ());
+    assert_eq!(world.code_of(ALLOCATE, transport()).await, 0);
+
+    world.processor.handle_stream_closed(world.client, StreamId(1)).await;
+
+    assert!(world.answer().is_none());
+    assert_eq!(world.closed(), []);
+    assert_eq!(world.metrics.allocations.get(), 1);
 }
