@@ -166,16 +166,18 @@ async fn measure(kind: Kind) -> Result<Round, Failure> {
                 client.ask(REFRESH, &[(ATTR_LIFETIME, &600_u32.to_be_bytes())]).await?;
                 client.bind().await?;
             }
-            client.ask(REFRESH, &[(ATTR_LIFETIME, &[0; 4])]).await
+            client.ask(REFRESH, &[(ATTR_LIFETIME, &[0; 4])]).await?;
+            Ok::<_, Failure>(client)
         });
     }
+    // Kept to the end: coturn remembers their ports for a while, and refuses who comes from one anew.
+    let mut held = Vec::new();
     while let Some(done) = tasks.join_next().await {
-        done??;
+        held.push(done??);
     }
     let requests = (CLIENTS * (2 * REPEATS + 2)) as f64;
     let (took, used) = (now() - began, server.cpu()? - cpu);
     let before = server.resident_kib()?;
-    let mut held = Vec::new();
     for _ in 0..HELD {
         let client = Client::new(server.addr).await?;
         client.ask(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)]).await?;
