@@ -4,8 +4,8 @@
 //!
 //! ```text
 //! main -> cli -> app -> everything below           one process: app starts the parts in order and owns their end
-//! web -> gateway, signaling, credentials           HTTP: pages, WebSocket upgrade, health, metrics
-//! gateway -> signaling, net                        one file a client protocol, each a translation to and from the hub
+//! web -> gateway, signaling, net                   HTTP: pages, WebSocket upgrade, health, metrics
+//! gateway -> signaling                             one file a client protocol, each a translation to and from the hub
 //! signaling -> credentials                         members, names, mailboxes: no socket, no await
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
 //! relay -> net, policy                             data plane: forwarding table, media thread and streams
@@ -44,11 +44,11 @@
 //! 4. The control task checks it in the order of the RFCs, enters what it grants with the crate, and hands the shard
 //!    commands: first what changes in the table, then the answer, in one queue, so that no client hears of a permission
 //!    before it works.
-//!    A TCP or TLS connection is told from others by its first bytes (`net::demux`) and cut into messages on tokio; from
-//!    there each goes the same way. What goes to its client waits in an outbox that drops data, oldest first, once it is
-//!    200 ms old or too much, and never answers. When the connection ends, so does its allocation.
 //! 5. A datagram at a relay socket needs a permission for its source. Bound to a channel, it reaches the client as
 //!    ChannelData, else as a Data indication, from the very address and socket that the client uses.
+//! 6. A TCP or TLS connection is told from others by its first bytes (`net::demux`) and cut into messages on tokio; from
+//!    there each goes the same way. What goes to its client waits in an outbox that drops data, oldest first, once it is
+//!    200 ms old or too much, and never answers. When the connection ends, so does its allocation.
 //!
 //! # Life of a call
 //!
@@ -63,6 +63,10 @@
 //! |---|---|---|
 //! | permissions and channels refreshed in the second they expire hang the crate | its refresh paths are never taken | `refreshing_permissions_and_channels_in_the_second_they_expire_leaves_the_control_plane_answering` |
 //! | spoofed requests fill memory, or reflect | nonces without state; answers rare per source and short | `strangers_get_so_many_answers_a_second_and_then_silence`, `a_challenge_is_short_and_an_allocate_with_its_nonce_gets_a_relayed_address` |
+//! | the same from more sources than can be remembered | buckets of fixed number, keyed; no shared one | `a_flood_of_sources_shuts_out_neither_known_nor_new_ones_and_costs_no_memory` |
+//! | the same, on the wire | the same | `floods_from_two_hundred_networks_leave_memory_files_and_allocations_flat`, `no_question_of_a_stranger_gets_an_answer_beyond_the_budget` |
+//! | a flood that keeps a client from a new nonce | its old one proves its address | `a_client_whose_nonce_has_aged_gets_a_new_one_however_busy_its_source_is` |
+//! | a peer named thousands of times in one request | each counts once, too many are refused first | `a_peer_named_five_thousand_times_costs_as_much_as_one` |
 //! | a nonce replayed from another address | it is bound to address and transport | `another_user_on_the_5_tuple_is_refused_and_a_nonce_from_elsewhere_is_stale` |
 //! | another user on the 5-tuple | 441 | the same |
 //! | attributes appended behind the integrity | they don't exist for us | `what_stands_behind_the_integrity_does_not_count` |
@@ -71,6 +75,7 @@
 //! | the same, dressed as IPv6 | what is embedded is judged too | `every_embedding_of_a_denied_ipv4_address_is_denied` |
 //! | messages in pieces, or none, over TCP and TLS | cut by their own length; idle ones are closed | `messages_survive_one_byte_at_a_time_and_pipelining`, `who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute` |
 //! | asking and never reading | data dropped, unread answers capped, nobody else waits | `who_reads_too_slowly_loses_data_but_no_answer_and_holds_nobody_back`, `who_asks_and_never_reads_is_cut` |
+//! | filling another member's mailbox | the sender is refused, only who takes nothing is closed | `a_member_that_reads_is_not_closed_by_who_sends_faster_than_it_reads` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |

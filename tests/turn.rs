@@ -13,14 +13,17 @@ use asker::*;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use tokio::net::UdpSocket;
+use tokio::process::Child;
 use tokio::process::Command;
 use webrtc_util::Conn;
 
 use crate::support::PATIENCE;
 use crate::support::Server;
 
-/// Peers on loopback are allowed here, which lets tests play the peer.
-pub(crate) const PEERS_ON_LOOPBACK: &str = r#"
+/// Every listener on a port of its own, two users.
+macro_rules! local {
+    () => {
+        r#"
 [http]
 listen = ["127.0.0.1:0"]
 plain_listen = ["127.0.0.1:0"]
@@ -32,25 +35,21 @@ listen_tcp = ["127.0.0.1:0"]
 listen_tls = ["127.0.0.1:0"]
 relay_ports = "20000-29999" # apart from the ports that the system chooses for listeners
 users = { alice = "wonderland", bob = "builder" }
-secrets = ["north"]
-[turn.peers]
-allow = ["127.0.0.0/8"]
-"#;
+"#
+    };
+}
 
 /// The deny list as it comes.
-const DEFAULT_PEERS: &str = r#"
-[http]
-listen = ["127.0.0.1:0"]
-plain_listen = ["127.0.0.1:0"]
-[metrics]
-listen = ["127.0.0.1:0"]
-[turn]
-listen_udp = ["127.0.0.1:0"]
-listen_tcp = ["127.0.0.1:0"]
-listen_tls = ["127.0.0.1:0"]
-relay_ports = "20000-29999" # apart from the ports that the system chooses for listeners
-users = { alice = "wonderland", bob = "builder" }
-"#;
+const DEFAULT_PEERS: &str = local!();
+
+/// Peers on loopback are allowed here, which lets tests play the peer.
+pub(crate) const PEERS_ON_LOOPBACK: &str = concat!(
+    local!(),
+    r#"secrets = ["north"]
+[turn.peers]
+allow = ["127.0.0.0/8"]
+"#
+);
 
 async fn client(server: &Server, user: &str, password: &str) -> turn::client::Client {
     let config = turn::client::ClientConfig {
@@ -256,6 +255,35 @@ struct Tally {
     received: u64,
 }
 
+/// A running `turnutils_peer`, which sends back what it gets. It ends when this is dropped.
+struct CoturnsPeer {
+    _process: Child,
+    port: String,
+}
+
+impl CoturnsPeer {
+    async fn start() -> Self {
+        let port = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let process = Command::new("turnutils_peer")
+            .args(["-L", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let asking = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        asking.connect(("127.0.0.1", port)).await.unwrap();
+        let echoed = async {
+            // Refused until it listens; what it is sent then, comes back.
+            while asking.send(b"there?").await.is_err() || asking.recv(&mut [0; 16]).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, echoed).await.expect("turnutils_peer listens");
+        Self { _process: process, port: port.to_string() }
+    }
+}
+
 /// Runs `turnutils_uclient` against the server's `port`; every message must come back.
 async fn uclient(port: u16, arguments: &[&str]) -> Tally {
     let port = port.to_string();
@@ -279,23 +307,14 @@ async fn uclient(port: u16, arguments: &[&str]) -> Tally {
 #[tokio::test]
 async fn coturns_client_reaches_coturns_peer_by_channels_and_by_indications() {
     let server = Server::start(PEERS_ON_LOOPBACK);
-    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let mut peer = Command::new("turnutils_peer")
-        .args(["-L", "127.0.0.1", "-p", &free])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let peer = CoturnsPeer::start().await;
 
     for method in [&[][..], &["-s"]] {
-        let to_peer = ["-e", "127.0.0.1", "-r", &free, "-n", "50", "-m", "4"];
+        let to_peer = ["-e", "127.0.0.1", "-r", &peer.port, "-n", "50", "-m", "4"];
         let tally = uclient(server.udp().port(), &[&to_peer, method].concat()).await;
         assert_eq!(tally.sent, tally.received, "{method:?}");
         assert!(tally.sent >= 200, "{tally:?}");
     }
-
-    peer.kill().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! Starts STUN and TURN: the UDP sockets, a media thread, what serves streams, a control task, and the proof that together they relay.
+//! Starts STUN and TURN: the UDP sockets, a media thread, what serves streams, a control task, and the proof that
+//! together they relay.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -51,13 +52,9 @@ pub(super) struct Bound(Vec<Socket>);
 ///
 /// [`ListenError`], for the first address that can't be had.
 pub(super) fn bind(config: &Config) -> Result<Bound, ListenError> {
-    let key = "turn.listen_udp";
     let mut sockets = Vec::new();
-    for Listen(configured) in config.turn.listen_udp.iter().copied() {
-        for addr in listen::probe_udp(configured, key)? {
-            let socket = Socket::bind(addr);
-            sockets.push(socket.map_err(|error| ListenError { transport: "udp", addr, key, error })?);
-        }
+    for Listen(addr) in config.turn.listen_udp.iter().copied() {
+        sockets.extend(listen::udp(addr, "turn.listen_udp")?);
     }
     Ok(Bound(sockets))
 }

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::udp;
 use crate::clock::Clock;
 use crate::places::Place;
 use crate::places::Places;
@@ -65,7 +66,7 @@ impl fmt::Display for ListenError {
 ///
 /// [`ListenError`], when an address can't be had. A host without IPv6 gets `[::]` as IPv4 only.
 pub fn tcp(addr: SocketAddr, key: &'static str) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
-    let bound = bind_families(addr, Type::STREAM, Protocol::TCP);
+    let bound = bind_families(addr, tcp_socket, local_addr);
     let listening = bound.and_then(|sockets| {
         sockets
             .into_iter()
@@ -81,21 +82,14 @@ pub fn tcp(addr: SocketAddr, key: &'static str) -> Result<Vec<(TcpListener, Sock
     listening.map_err(|(addr, error)| ListenError { transport: "tcp", addr, key, error })
 }
 
-/// Makes sure that nobody listens on `addr`, which `key` names, and gives the addresses to bind: one per family, with
-/// real ports.
-///
-/// It binds plainly and lets go, so that `[::]` gets one port in both families; who takes it meanwhile makes the real
-/// bind fail.
+/// Binds `addr`, which `key` names, for datagrams; families and errors as [`tcp`].
 ///
 /// # Errors
 ///
-/// As [`tcp`].
-pub fn probe_udp(addr: SocketAddr, key: &'static str) -> Result<Vec<SocketAddr>, ListenError> {
-    let bound = bind_families(addr, Type::DGRAM, Protocol::UDP);
-    let addresses = bound.and_then(|sockets| {
-        sockets.iter().map(local_addr).collect::<io::Result<Vec<_>>>().map_err(|error| (addr, error))
-    });
-    addresses.map_err(|(addr, error)| ListenError { transport: "udp", addr, key, error })
+/// [`ListenError`].
+pub fn udp(addr: SocketAddr, key: &'static str) -> Result<Vec<udp::Socket>, ListenError> {
+    let bound = bind_families(addr, udp::Socket::bind, |socket| Ok(socket.local_addr()));
+    bound.map_err(|(addr, error)| ListenError { transport: "udp", addr, key, error })
 }
 
 /// Accepts until `stop`, and gives each connection that has a place in `half_open` to `each`. No error ends it.
@@ -173,17 +167,23 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-fn bind_families(addr: SocketAddr, kind: Type, protocol: Protocol) -> Result<Vec<Socket>, (SocketAddr, io::Error)> {
-    let SocketAddr::V6(v6) = addr else { return one(addr, kind, protocol).map(|socket| vec![socket]) };
-    if !v6.ip().is_unspecified() {
-        return one(addr, kind, protocol).map(|socket| vec![socket]);
+/// Binds by `bind`: once, or for `[::]` once in each family, on the same port; `local` tells which.
+fn bind_families<T>(
+    addr: SocketAddr,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+    local: impl Fn(&T) -> io::Result<SocketAddr>,
+) -> Result<Vec<T>, (SocketAddr, io::Error)> {
+    let one = |addr| bind(addr).map_err(|error| (addr, error));
+    let both_families = addr.is_ipv6() && addr.ip().is_unspecified();
+    if !both_families {
+        return one(addr).map(|socket| vec![socket]);
     }
     let mut tries = if addr.port() == 0 { PORT_TRIES } else { 1 };
     loop {
         tries -= 1;
-        let v4 = one(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), addr.port()), kind, protocol)?;
-        let port = local_addr(&v4).map_err(|error| (addr, error))?.port();
-        match one(SocketAddr::new(addr.ip(), port), kind, protocol) {
+        let v4 = one(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), addr.port()))?;
+        let port = local(&v4).map_err(|error| (addr, error))?.port();
+        match one(SocketAddr::new(addr.ip(), port)) {
             Ok(v6) => return Ok(vec![v4, v6]),
             Err((_, error)) if has_no_ipv6(&error) => {
                 NO_IPV6.call_once(|| tracing::info!("this host has no IPv6: [::] stands for IPv4 only"));
@@ -201,20 +201,15 @@ static NO_IPV6: Once = Once::new();
 /// How often a free port is looked for that both families have.
 const PORT_TRIES: u32 = 16;
 
-fn one(addr: SocketAddr, kind: Type, protocol: Protocol) -> Result<Socket, (SocketAddr, io::Error)> {
-    let bind = || {
-        let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        if kind == Type::STREAM {
-            // A port whose connections of the last run still linger is free; one that somebody listens on is not.
-            socket.set_reuse_address(true)?;
-        }
-        socket.bind(&addr.into())?;
-        Ok(socket)
-    };
-    bind().map_err(|error| (addr, error))
+fn tcp_socket(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A port whose connections of the last run still linger is free; one that somebody listens on is not.
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket)
 }
 
 fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {

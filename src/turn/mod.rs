@@ -117,6 +117,7 @@ pub struct Rejection {
 
 impl Rejection {
     const UNAUTHENTICATED: Self = Self::new(401, "no proof of who asks");
+    const UNKNOWN_ATTRIBUTES: Self = Self::new(420, "unknown attributes");
     const WRONG_CREDENTIALS: Self = Self::new(441, "the allocation belongs to another user name");
     const STALE_NONCE: Self = Self::new(438, "the nonce is too old");
     const FOREIGN_NONCE: Self = Self::new(438, "the nonce was not issued to this client");

@@ -6,8 +6,7 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
-use ring::rand::SecureRandom;
-use ring::rand::SystemRandom;
+use crate::credentials::random;
 
 /// Binds a relay socket to exactly this address, or says why not.
 pub type Bind<S> = Box<dyn Fn(SocketAddr) -> io::Result<S> + Send + Sync>;
@@ -45,7 +44,6 @@ pub(super) enum NoPort {
 pub(super) struct Ports<S> {
     bind: Bind<S>,
     range: RangeInclusive<u16>,
-    random: SystemRandom,
     /// By advertised address. Capped by the addresses of this host, each 8 KiB.
     free: HashMap<IpAddr, FreePorts>,
 }
@@ -56,7 +54,7 @@ const TRIES: usize = 128;
 impl<S> Ports<S> {
     /// All ports of `range` free, on every address.
     pub(super) fn new(range: RangeInclusive<u16>, bind: Bind<S>) -> Self {
-        Self { bind, range, random: SystemRandom::new(), free: HashMap::new() }
+        Self { bind, range, free: HashMap::new() }
     }
 
     /// Binds a socket to a random free port of `local`, which is advertised as `advertised`.
@@ -112,9 +110,7 @@ impl<S> Ports<S> {
         wanted: Wanted,
         bind: impl Fn(&Bind<S>, u16) -> io::Result<T>,
     ) -> Result<(u16, T), NoPort> {
-        let mut start = [0; 2];
-        self.random.fill(&mut start).map_err(|_| NoPort::Os(io::Error::other("no random numbers")))?;
-        let mut start = u16::from_ne_bytes(start);
+        let mut start = u16::from_ne_bytes(random());
         for _ in 0..TRIES {
             let port = self.free(advertised).next(start, wanted).ok_or(NoPort::Exhausted)?;
             match bind(&self.bind, port) {

@@ -236,10 +236,7 @@ impl<S> Processor<S> {
         asker: &Asker,
         now: Now,
     ) -> Result<Answer, Rejection> {
-        let unknown = asked.unknown();
-        if !unknown.is_empty() {
-            return Err(Rejection { unknown, ..Rejection::new(420, "unknown attributes") });
-        }
+        asked.all_known()?;
         let (client, grace) = (request.five_tuple, self.settings.expired_grace);
         let Some(allocation) = self.ledger.get(&client) else {
             return match (method, asker.expired) {
@@ -248,19 +245,17 @@ impl<S> Processor<S> {
                 (Method::Refresh | Method::CreatePermission | Method::ChannelBind, _) => Err(Rejection::NO_ALLOCATION),
             };
         };
-        if method == Method::Allocate {
-            return Err(Rejection::ALLOCATED_ALREADY);
-        }
-        if allocation.username != asker.username {
-            return Err(Rejection::WRONG_CREDENTIALS);
-        }
+        let theirs = allocation.username == asker.username;
         // A browser keeps using the credential that a call began with: the allocation outlives it, for a while.
-        if asker.expired.is_some_and(|ago| ago > grace) {
-            return Err(Rejection::UNAUTHENTICATED);
-        }
+        let over = asker.expired.is_some_and(|ago| ago > grace);
         let held = Held { client, id: allocation.id, relay: allocation.relayed.ip() };
         match method {
-            Method::Allocate | Method::Refresh => self.refresh(asked, held, now).await,
+            Method::Allocate => Err(Rejection::ALLOCATED_ALREADY),
+            Method::Refresh | Method::CreatePermission | Method::ChannelBind if !theirs => {
+                Err(Rejection::WRONG_CREDENTIALS)
+            }
+            Method::Refresh | Method::CreatePermission | Method::ChannelBind if over => Err(Rejection::UNAUTHENTICATED),
+            Method::Refresh => self.refresh(asked, held, now).await,
             Method::CreatePermission => self.create_permission(asked, held, now).await,
             Method::ChannelBind => self.channel_bind(asked, held, now).await,
         }
@@ -271,13 +266,13 @@ impl<S> Processor<S> {
             self.metrics.dropped(DropReason::RateLimited);
             return None;
         }
-        let unknown = asked.unknown();
-        if unknown.is_empty() {
-            self.metrics.bindings.increment();
-            return Answer::success(asked.stun()).mapped(client.client).finish(None);
+        match asked.all_known() {
+            Ok(()) => {
+                self.metrics.bindings.increment();
+                Answer::success(asked.stun()).mapped(client.client).finish(None)
+            }
+            Err(rejection) => Answer::error(asked.stun(), &rejection).finish(None),
         }
-        let rejection = Rejection { unknown, ..Rejection::new(420, "unknown attributes") };
-        Answer::error(asked.stun(), &rejection).finish(None)
     }
 
     /// An unsigned error, for somebody who has proven nothing: rarely, and short. An old nonce of its own proves at least

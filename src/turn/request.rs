@@ -110,8 +110,12 @@ impl<'a> Asked<'a> {
         }))
     }
 
-    /// The comprehension-required attributes that this server doesn't know, without repetition, 16 at most.
-    pub(super) fn unknown(&self) -> Vec<u16> {
+    /// Whether all comprehension-required attributes are known (RFC 8489, section 6.3.1).
+    ///
+    /// # Errors
+    ///
+    /// 420 with those that aren't, without repetition, 16 at most.
+    pub(super) fn all_known(&self) -> Result<(), Rejection> {
         let mut unknown = Vec::new();
         for attribute in self.counting() {
             let strange = attribute.kind < 0x8000 && !kind::KNOWN.contains(&attribute.kind);
@@ -119,7 +123,7 @@ impl<'a> Asked<'a> {
                 unknown.push(attribute.kind);
             }
         }
-        unknown
+        if unknown.is_empty() { Ok(()) } else { Err(Rejection { unknown, ..Rejection::UNKNOWN_ATTRIBUTES }) }
     }
 
     /// REQUESTED-TRANSPORT's protocol number (RFC 8656, section 18.8).

@@ -249,21 +249,14 @@ async fn turns_is_listed_only_with_a_certificate_that_browsers_accept() {
 #[tokio::test]
 async fn coturns_clients_lose_nothing_over_tcp_and_tls() {
     let server = Server::start(PEERS_ON_LOOPBACK);
-    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let mut peer = Command::new("turnutils_peer")
-        .args(["-L", "127.0.0.1", "-p", &free])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let peer = CoturnsPeer::start().await;
 
     for (port, transport) in [
         (server.turn_tcp().port(), &["-t"][..]),
         (server.turn_tls().port(), &["-t", "-S"]),
         (server.https().port(), &["-t", "-S"]),
     ] {
-        let to_peer = ["-e", "127.0.0.1", "-r", &free];
+        let to_peer = ["-e", "127.0.0.1", "-r", &peer.port];
         let ways = [&to_peer[..], &[&to_peer[..], &["-s"]].concat(), &["-y"], &["-y", "-s"]];
         let runs = ways.map(async |way| uclient(port, &[&["-n", "50", "-m", "4"], transport, way].concat()).await);
         for tally in futures_util::future::join_all(runs).await {
@@ -273,5 +266,4 @@ async fn coturns_clients_lose_nothing_over_tcp_and_tls() {
     }
 
     server.metric_becomes("throughway_allocations", 0).await;
-    peer.kill().await.unwrap();
 }
