@@ -320,7 +320,7 @@ fn sockets(
 ) -> socket::State {
     let limits = &config.signaling.limits;
     let sign_ins = limits.sign_ins.get();
-    let sign_ins = Rate { per_second: sign_ins, burst: (sign_ins * SIGN_IN_BURST).max(1.0) };
+    let sign_ins = Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST };
     let hub = Hub::new(sign_ins, exempt(config), Arc::clone(metrics));
     let gateway = gateway::Context {
         sessions: Arc::new(Sessions::new(hub, credentials, served)),

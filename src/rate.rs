@@ -44,7 +44,7 @@ impl TokenBucket {
     }
 }
 
-/// Token buckets for all sources ([`source_of`]): a fixed number of them, each source's chosen by a keyed hash.
+/// Token buckets for all sources ([`Sources`]): a fixed number of them, each source's chosen by a keyed hash.
 ///
 /// Sources that share a bucket share its rate, and nobody can choose with whom. A flood from forged sources thins out
 /// over all buckets, so that it costs neither memory nor other sources their turn until it alone spends what all

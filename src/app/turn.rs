@@ -94,7 +94,7 @@ impl Bound {
             policy: Arc::clone(&policy),
             metrics: Arc::clone(&metrics),
             clock,
-            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings.max(1.0) }, exempt(config)),
+            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, exempt(config)),
         };
         let control = requests.downgrade();
         let shard = shard::spawn(settings, requests)?;
