@@ -3,26 +3,20 @@
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use turn::proto::lifetime::Lifetime;
-use turn::proto::relayaddr::RelayedAddress;
-use turn::proto::rsrvtoken::ReservationToken;
 
+use self::allocate::granted_lifetime;
 use crate::address::FiveTuple;
-use crate::address::PeerAddr;
-use crate::address::RelayedAddr;
 use crate::address::Sources;
 use crate::clock::Now;
 use crate::credentials::Credentials;
-use crate::credentials::random;
 use crate::metrics::DropReason;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
-use crate::policy::Reach;
 use crate::rate::PerSource;
 use crate::relay::command::AllocationId;
 use crate::relay::command::Command;
@@ -35,21 +29,20 @@ use crate::turn::answer::Answer;
 use crate::turn::auth::Asker;
 use crate::turn::auth::Authenticator;
 use crate::turn::backstop::Backstop;
-use crate::turn::ledger::Allocation;
-use crate::turn::ledger::Channels;
-use crate::turn::ledger::Deadlines;
 use crate::turn::ledger::Ledger;
 use crate::turn::ledger::Owner;
 use crate::turn::ledger::Quotas;
 use crate::turn::ports::Bind;
 use crate::turn::ports::Bound;
-use crate::turn::ports::NoPort;
 use crate::turn::ports::Ports;
 use crate::turn::request::Asked;
 use crate::turn::request::Family;
 use crate::turn::request::Method;
 use crate::wire::Stun;
 use crate::wire::method;
+
+mod allocate;
+mod peers;
 
 /// An allocation's life unless the client asks for longer, and at least (RFC 8656, section 7.2).
 const SHORTEST: u32 = 600;
@@ -298,120 +291,6 @@ impl<S> Processor<S> {
         answer.challenge(realm, &nonce).finish(None)
     }
 
-    /// Allocate (RFC 8656, section 7.2).
-    async fn allocate(
-        &mut self,
-        asked: &Asked<'_>,
-        request: &Request,
-        asker: &Asker,
-        now: Now,
-    ) -> Result<Answer, Rejection> {
-        let Grant { bound, owner, token, lifetime } = self.grant(asked, request.five_tuple, asker, now)?;
-        self.next_id += 1;
-        let (id, client, relayed) = (AllocationId(self.next_id), request.five_tuple, bound.addr);
-        if let Err(error) = self.backstop.create(client, id, relayed, &asker.username, lifetime).await {
-            tracing::warn!(%error, "an allocation could not be entered");
-            self.ports.release(bound.advertised);
-            self.quotas.give_back(&owner, 1);
-            return Err(Rejection::CAPACITY);
-        }
-        let advertised = bound.advertised;
-        let deadline = now.monotonic + lifetime;
-        let allocation = Allocation {
-            id,
-            via: request.via,
-            username: asker.username.clone(),
-            owner,
-            relayed,
-            advertised,
-            deadline,
-            allocated_by: asked.stun().transaction_id(),
-            answer: Vec::new(),
-            permissions: Deadlines::default(),
-            channels: Channels::default(),
-        };
-        self.ledger.insert(client, allocation);
-        self.metrics.allocations.increment();
-        let (via, socket) = (request.via, bound.socket);
-        let relayed = RelayedAddr(relayed);
-        self.commands.push_back(Command::Open { id, five_tuple: client, via, relayed, advertised, socket, deadline });
-        let answer = Answer::success(asked.stun())
-            .with(&RelayedAddress { ip: advertised.ip(), port: advertised.port() })
-            .mapped(client.client)
-            .with(&Lifetime(lifetime));
-        Ok(match token {
-            Some(token) => answer.with(&ReservationToken(token.to_vec())),
-            None => answer,
-        })
-    }
-
-    /// What an Allocate request gets: everything that can be refused is settled here, and nothing taken if it is.
-    fn grant(&mut self, asked: &Asked<'_>, client: FiveTuple, asker: &Asker, now: Now) -> Result<Grant<S>, Rejection> {
-        if asked.requested_transport()? != turn::proto::PROTO_UDP.0 {
-            return Err(Rejection::NOT_UDP);
-        }
-        let (even, token, family) = (asked.even_port()?, asked.reservation_token()?, asked.requested_family()?);
-        let lifetime = granted_lifetime(asked.lifetime()?);
-        if token.is_some() && (even.is_some() || family.is_some()) {
-            return Err(Rejection::bad_request("RESERVATION-TOKEN goes with neither EVEN-PORT nor an address family"));
-        }
-        if let Some(token) = token {
-            return self.redeem(token, &asker.username).map(|reservation| {
-                let Reservation { bound, owner, .. } = reservation;
-                Grant { bound, owner, token: None, lifetime }
-            });
-        }
-        if family == Some(Family::V6) {
-            return Err(Rejection::FAMILY_NOT_SUPPORTED);
-        }
-        let ip = self.settings.relay_address(client.server.ip()).ok_or(Rejection::FAMILY_NOT_SUPPORTED)?;
-        let advertised = self.settings.advertised(ip);
-        let owner = self.owner(client, asker);
-        let count = if even == Some(true) { 2 } else { 1 };
-        let limits = &self.settings.limits;
-        if !self.quotas.take(&owner, count, limits.allocations_per_member, limits.allocations_per_source) {
-            return Err(Rejection::QUOTA);
-        }
-        let bound = match even {
-            None => self.ports.any(ip, advertised).map(|bound| (bound, None)),
-            Some(false) => self.ports.even(ip, advertised).map(|bound| (bound, None)),
-            Some(true) => self.ports.pair(ip, advertised).map(|(bound, next)| (bound, Some(next))),
-        };
-        let (bound, reserved) = bound.map_err(|error| {
-            self.quotas.give_back(&owner, count);
-            no_port(&error)
-        })?;
-        let token = reserved.map(|bound| self.reserve(bound, asker.username.clone(), owner.clone(), now));
-        Ok(Grant { bound, owner, token, lifetime })
-    }
-
-    fn owner(&self, client: FiveTuple, asker: &Asker) -> Owner {
-        Owner { identity: asker.identity.clone(), source: self.sources.of(client.client.ip()) }
-    }
-
-    fn reserve(&mut self, bound: Bound<S>, username: String, owner: Owner, now: Now) -> [u8; 8] {
-        let token = random::<8>();
-        self.reservations.insert(token, Reservation { bound, username, owner });
-        self.metrics.reservations.increment();
-        self.reservation_ends.push_back((now.monotonic + RESERVATION_LIFETIME, token));
-        token
-    }
-
-    fn redeem(&mut self, token: [u8; 8], username: &str) -> Result<Reservation<S>, Rejection> {
-        let of_asker = self.reservations.get(&token).is_some_and(|reservation| reservation.username == username);
-        if !of_asker {
-            return Err(Rejection::CAPACITY);
-        }
-        self.reservation_ends.retain(|(_, other)| *other != token);
-        self.take_reservation(token).ok_or(Rejection::CAPACITY)
-    }
-
-    fn take_reservation(&mut self, token: [u8; 8]) -> Option<Reservation<S>> {
-        let reservation = self.reservations.remove(&token)?;
-        self.metrics.reservations.decrement();
-        Some(reservation)
-    }
-
     /// Refresh (RFC 8656, section 7.3).
     async fn refresh(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
         let (family, lifetime) = (asked.requested_family()?, asked.lifetime()?);
@@ -429,78 +308,6 @@ impl<S> Processor<S> {
         self.ledger.extend(held.client, deadline);
         self.commands.push_back(Command::Extend { id: held.id, deadline });
         Ok(answer.with(&Lifetime(lifetime)))
-    }
-
-    /// CreatePermission (RFC 8656, section 10.2): all peers or none.
-    ///
-    /// A peer named a thousand times is one, and more than may be permitted are refused before any of them costs work.
-    async fn create_permission(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
-        let peers = asked.peer_ips()?;
-        let (cap, deadline) = (self.settings.limits.permissions, now.monotonic + PERMISSION_LIFETIME);
-        let allocation = self.ledger.get_mut(&held.client).ok_or(Rejection::NO_ALLOCATION)?;
-        if !allocation.permissions.have_room_for(peers.iter().copied(), cap, now.monotonic) {
-            return Err(Rejection::CAPACITY);
-        }
-        for peer in &peers {
-            self.may_reach(any_port(*peer), held.relay)?;
-        }
-        for peer in peers {
-            self.backstop.permit(held.client, any_port(peer)).await;
-            self.permit(held, peer, deadline);
-        }
-        Ok(Answer::success(asked.stun()))
-    }
-
-    /// ChannelBind (RFC 8656, section 12.2), which gives or refreshes the peer's permission too.
-    async fn channel_bind(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
-        let (channel, peer) = (asked.channel_number()?, asked.peer()?);
-        let allocation = self.ledger.get_mut(&held.client).ok_or(Rejection::NO_ALLOCATION)?;
-        if !allocation.channels.may_bind(channel, peer, now.monotonic) {
-            return Err(Rejection::bad_request("the channel or the peer is bound otherwise"));
-        }
-        let limits = &self.settings.limits;
-        let room = allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic)
-            && allocation.channels.have_room_for(channel, limits.channels, now.monotonic);
-        self.may_reach(peer, held.relay)?;
-        if !room {
-            return Err(Rejection::CAPACITY);
-        }
-        if let Err(error) = self.backstop.bind(held.client, channel, peer, CHANNEL_LIFETIME).await {
-            tracing::warn!(%error, "a channel could not be entered");
-            return Err(Rejection::CAPACITY);
-        }
-        self.permit(held, peer.ip(), now.monotonic + PERMISSION_LIFETIME);
-        let deadline = now.monotonic + CHANNEL_LIFETIME;
-        if let Some(allocation) = self.ledger.get_mut(&held.client) {
-            allocation.channels.bind(channel, peer, deadline);
-        }
-        self.commands.push_back(Command::Bind { id: held.id, channel, peer, deadline });
-        Ok(Answer::success(asked.stun()))
-    }
-
-    fn permit(&mut self, held: Held, peer: IpAddr, deadline: Instant) {
-        if let Some(allocation) = self.ledger.get_mut(&held.client) {
-            allocation.permissions.set(peer, deadline);
-        }
-        self.commands.push_back(Command::Permit { id: held.id, peer, deadline });
-    }
-
-    /// Family and policy. Where our relayed addresses are is always granted: the data plane delivers what is sent there
-    /// inside the process, to a live relayed port, or drops it.
-    fn may_reach(&self, peer: PeerAddr, relay: IpAddr) -> Result<(), Rejection> {
-        if Family::of(peer.ip()) != Family::of(relay) {
-            return Err(Rejection::PEER_FAMILY);
-        }
-        match self.policy.reach(peer) {
-            Reach::Kernel => Ok(()),
-            Reach::Denied(_) if self.may_be_ours(peer) => Ok(()),
-            Reach::Denied(why) => Err(Rejection::new(403, why)),
-        }
-    }
-
-    fn may_be_ours(&self, peer: PeerAddr) -> bool {
-        let port = peer.get().port();
-        self.ledger.is_relay_ip(peer.ip()) && (port == 0 || self.settings.relay_ports.contains(&port))
     }
 
     fn settle_ended(&mut self) {
@@ -526,25 +333,4 @@ struct Held {
     client: FiveTuple,
     id: AllocationId,
     relay: IpAddr,
-}
-
-/// What an Allocate request was granted.
-struct Grant<S> {
-    bound: Bound<S>,
-    owner: Owner,
-    token: Option<[u8; 8]>,
-    lifetime: Duration,
-}
-
-fn granted_lifetime(requested: Option<u32>) -> Duration {
-    Duration::from_secs(requested.unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST).into())
-}
-
-fn any_port(ip: IpAddr) -> PeerAddr {
-    PeerAddr::new(SocketAddr::new(ip, 0))
-}
-
-fn no_port(error: &NoPort) -> Rejection {
-    tracing::debug!(%error, "no relayed port");
-    Rejection::CAPACITY
 }
