@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Once;
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -26,10 +27,12 @@ use crate::gateway;
 use crate::logging::Redacted;
 use crate::metrics::Metrics;
 use crate::net::demux;
+use crate::net::demux::Closed;
 use crate::net::demux::Protocol;
 use crate::net::host;
 use crate::net::listen;
 use crate::net::listen::ListenError;
+use crate::net::proxy::Balancers;
 use crate::net::tls;
 use crate::net::tls::TlsError;
 use crate::places;
@@ -123,6 +126,8 @@ pub struct App {
 struct Front {
     half_open: Arc<Places>,
     http: Arc<Places>,
+    balancers: Arc<Balancers>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -182,6 +187,8 @@ impl App {
         let front = Front {
             half_open: places(count(limits.half_open.get()), limits.half_open_per_source.get(), config),
             http: places(count(limits.http.get()), limits.http_per_source.get(), config),
+            balancers: Arc::new(balancers(config)),
+            metrics: Arc::clone(&metrics),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -226,7 +233,12 @@ impl App {
         for (listeners, role, serves) in served {
             for (listener, addr) in listeners {
                 app.listening.push(Listening { transport: "tcp", addr, serves });
-                front.clone().serve(listener, role.clone());
+                let mut front = front.clone();
+                if serves == Serves::Metrics {
+                    // Whoever scrapes does so directly, from the very machine of a load balancer too.
+                    front.balancers = Arc::default();
+                }
+                front.serve(listener, role.clone());
             }
         }
         if let Some(listener) = first {
@@ -258,19 +270,36 @@ impl App {
 impl Front {
     /// Accepts from `listener` until the end.
     fn serve(self, listener: TcpListener, role: Role) {
-        let Self { half_open, http, stop, tasks } = self;
-        let connections = tasks.clone();
-        tasks.spawn(listen::accept(listener, half_open, stop.clone(), move |stream, place| {
-            let (role, http, stop) = (role.clone(), Arc::clone(&http), stop.clone());
-            connections.spawn(async move {
-                let opening = demux::open(stream, role.tls.clone());
-                if let Some(opened) = stop.run_until_cancelled(opening).await {
-                    role.take(opened, place, http, &stop).await;
-                }
+        let (front, half_open) = (self.clone(), Arc::clone(&self.half_open));
+        let accepting = listen::accept(listener, half_open, Arc::clone(&self.balancers), self.stop.clone(), {
+            move |arrival| {
+                let (front, role) = (front.clone(), role.clone());
+                front.tasks.clone().spawn(async move {
+                    let opening = demux::open(arrival, &front.balancers, role.tls.clone());
+                    match front.stop.run_until_cancelled(opening).await {
+                        Some(Ok((opened, place))) => role.take(opened, place, front.http, &front.stop).await,
+                        Some(Err(closed)) => front.note(&closed),
+                        None => (),
+                    }
+                });
+            }
+        });
+        self.tasks.spawn(accepting);
+    }
+
+    fn note(&self, closed: &Closed) {
+        tracing::debug!(%closed, "a connection ended before it said what it speaks");
+        if let Closed::Unannounced(why) = closed {
+            self.metrics.unannounced.increment();
+            UNANNOUNCED.call_once(|| {
+                tracing::warn!("closed a connection from an address in http.proxy_protocol: {why}; said once");
             });
-        }));
+        }
     }
 }
+
+/// Only a load balancer's operator can cure it, and a balancer checks often.
+static UNANNOUNCED: Once = Once::new();
 
 impl Role {
     /// Without TLS.
@@ -278,17 +307,7 @@ impl Role {
         Self { tls: None, inside_tls: Speaks::default(), clear }
     }
 
-    async fn take(
-        self,
-        opened: std::io::Result<demux::Opened>,
-        half_open: Place,
-        http: Arc<Places>,
-        stop: &CancellationToken,
-    ) {
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => return tracing::debug!(%error, "a connection ended before it said what it speaks"),
-        };
+    async fn take(self, opened: demux::Opened, half_open: Place, http: Arc<Places>, stop: &CancellationToken) {
         let (remote, protocol, tls) = (Redacted(opened.remote), opened.protocol, opened.tls);
         let speaks = if tls { self.inside_tls } else { self.clear };
         match (protocol, speaks) {
@@ -381,6 +400,13 @@ fn own_names(config: &Config) -> impl Iterator<Item = String> {
     let machine = host::name().map(|name| name.to_ascii_lowercase());
     let public = config.public_host.as_str().to_owned();
     ["localhost".to_owned(), public].into_iter().chain(machine).filter(|name| !name.is_empty() && name.is_ascii())
+}
+
+fn balancers(config: &Config) -> Balancers {
+    Balancers {
+        from: config.http.proxy_protocol.iter().map(|network| network.0).collect(),
+        host: host::addresses().into_iter().map(|ip| ip.to_canonical()).collect(),
+    }
 }
 
 /// The addresses of this machine, and those that the world knows it by; canonical.

@@ -151,8 +151,8 @@ mod tests {
     fn connect(places: &[Arc<Places>; 2], stop: &CancellationToken) -> (DuplexStream, tokio::task::JoinHandle<()>) {
         let (client, server) = tokio::io::duplex(1024);
         let addr = "127.0.0.1:1".parse().unwrap();
-        let opened =
-            Opened { protocol: Protocol::Http, tls: false, remote: addr, local: addr, stream: Box::new(server) };
+        let (protocol, stream) = (Protocol::Http, Box::new(server));
+        let opened = Opened { protocol, tls: false, remote: addr, local: addr, reached: addr.ip(), stream };
         let routes = Router::new().route("/", get(async || "x".repeat(5000)));
         let [half_open, served] = places;
         let place = half_open.enter(addr.ip()).unwrap();

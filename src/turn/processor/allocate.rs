@@ -39,7 +39,7 @@ impl<S> Processor<S> {
         asker: &Asker,
         now: Now,
     ) -> Result<Answer, Rejection> {
-        let Grant { bound, owner, token, lifetime } = self.grant(asked, request.five_tuple, asker, now)?;
+        let Grant { bound, owner, token, lifetime } = self.grant(asked, request, asker, now)?;
         self.next_id += 1;
         let (id, client, relayed) = (AllocationId(self.next_id), request.five_tuple, bound.addr);
         if let Err(error) = self.backstop.create(client, id, relayed, &asker.username, lifetime).await {
@@ -79,7 +79,7 @@ impl<S> Processor<S> {
     }
 
     /// What an Allocate request gets: everything that can be refused is settled here, and nothing taken if it is.
-    fn grant(&mut self, asked: &Asked<'_>, client: FiveTuple, asker: &Asker, now: Now) -> Result<Grant<S>, Rejection> {
+    fn grant(&mut self, asked: &Asked<'_>, request: &Request, asker: &Asker, now: Now) -> Result<Grant<S>, Rejection> {
         if asked.requested_transport()? != turn::proto::PROTO_UDP.0 {
             return Err(Rejection::NOT_UDP);
         }
@@ -97,9 +97,9 @@ impl<S> Processor<S> {
         if family == Some(Family::V6) {
             return Err(Rejection::FAMILY_NOT_SUPPORTED);
         }
-        let ip = self.settings.relay_address(client.server.ip()).ok_or(Rejection::FAMILY_NOT_SUPPORTED)?;
+        let ip = self.settings.relay_address(request.reached).ok_or(Rejection::FAMILY_NOT_SUPPORTED)?;
         let advertised = self.settings.advertised(ip);
-        let owner = self.owner(client, asker);
+        let owner = self.owner(request.five_tuple, asker);
         let count = if even == Some(true) { 2 } else { 1 };
         let limits = &self.settings.limits;
         if !self.quotas.take(&owner, count, limits.allocations_per_member, limits.allocations_per_source) {
