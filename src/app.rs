@@ -45,6 +45,7 @@ use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::session::Sessions;
 use crate::web;
+use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
 use crate::web::socket;
 
@@ -154,7 +155,7 @@ const END_WITHIN: Duration = Duration::from_millis(1500);
 /// How many seconds' worth of sign-ins a source may have at once: behind one address, an office reconnects together.
 const SIGN_IN_BURST: f64 = 4.0;
 /// How many WebSockets may be open at once: what a small host can carry.
-const MAX_WEBSOCKETS: usize = 50_000;
+const MAX_WEBSOCKETS: u32 = 50_000;
 /// The longest realm with which a refusal stays short beside the request that it answers: 2.3 times 28 bytes.
 const SHORT_REALM: usize = 12;
 
@@ -184,9 +185,12 @@ impl App {
         let metrics = Arc::new(Metrics::default());
         let credentials = Arc::new(Credentials::new(credential_settings(config)));
         let limits = &config.limits;
+        let proxies = trusted_proxies(config);
+        // A proxy's connections carry many clients' requests: none of them is one source's.
+        let uncounted = [exempt(config), proxies.clone()].concat();
         let front = Front {
-            half_open: places(count(limits.half_open.get()), limits.half_open_per_source.get(), config),
-            http: places(count(limits.http.get()), limits.http_per_source.get(), config),
+            half_open: places(limits.half_open.get(), limits.half_open_per_source.get(), uncounted.clone()),
+            http: places(limits.http.get(), limits.http_per_source.get(), uncounted),
             balancers: Arc::new(balancers(config)),
             metrics: Arc::clone(&metrics),
             stop: CancellationToken::new(),
@@ -212,17 +216,19 @@ impl App {
 
         let routes = web::router(sockets(config, served, Arc::clone(&credentials), &metrics, &front, clock));
 
+        let routes = Service::Routes(routes, Arc::new(Proxies::new(proxies)));
         let speaks = |http, turn| Speaks { http, turn };
         let (tls, turn) = (Some(certificate), Some(streams));
         let secure = Role {
             tls: tls.clone(),
-            inside_tls: speaks(Some(Service::Routes(routes.clone())), turn.clone()),
+            inside_tls: speaks(Some(routes.clone()), turn.clone()),
             clear: speaks(Some(Service::Redirect), turn.clone()),
         };
-        let plain = Role::clear(speaks(Some(Service::Routes(routes)), turn.clone()));
+        let plain = Role::clear(speaks(Some(routes), turn.clone()));
         let turns = Role { tls: tls.clone(), inside_tls: speaks(None, turn.clone()), clear: Speaks::default() };
         let both = Role { clear: speaks(Some(Service::Refuse), turn), ..turns.clone() };
-        let scrape = Role::clear(speaks(Some(Service::Routes(web::metrics_router(metrics))), None));
+        let scrape = Service::Routes(web::metrics_router(metrics), Arc::default());
+        let scrape = Role::clear(speaks(Some(scrape), None));
         let served = [
             (https, secure, Serves::Https),
             (http, plain, Serves::Http),
@@ -354,7 +360,7 @@ fn sockets(
         allowed: config.http.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
         required: config.http.require_origin,
     };
-    let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), config);
+    let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
     socket::State::new(origins, connections, Arc::new(gateway), front.tasks.clone())
 }
 
@@ -444,13 +450,18 @@ fn credential_settings(config: &Config) -> credentials::Settings {
     }
 }
 
-fn places(total: usize, per_source: u32, config: &Config) -> Arc<Places> {
-    let sources = Sources::new(exempt(config));
-    Places::new(places::Settings { total, per_source: count(per_source), sources })
+fn places(total: u32, per_source: u32, exempt: Vec<Prefix>) -> Arc<Places> {
+    let sources = Sources::new(exempt);
+    Places::new(places::Settings { total: count(total), per_source: count(per_source), sources })
 }
 
 fn count(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// HTTP proxies whose word counts for whom a request comes from.
+fn trusted_proxies(config: &Config) -> Vec<Prefix> {
+    config.http.trusted_proxies.iter().map(|network| network.0).collect()
 }
 
 /// Sources that no per-source limit counts.

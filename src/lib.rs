@@ -80,6 +80,7 @@
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
 //! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
+//! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |
 //! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `junk_is_counted_and_answered_with_nothing_and_the_server_lives`, `no_bytes_at_all_bring_the_decoders_down` |

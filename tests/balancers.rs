@@ -1,4 +1,4 @@
-//! Behind load balancers: the PROXY header that they put before each connection, on the real binary.
+//! Behind load balancers and HTTP proxies, on the real binary: the PROXY header before a connection, and X-Forwarded-For.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::support::PATIENCE;
 use crate::support::Server;
+use crate::support::client::Client;
 use crate::turn::asker::*;
 use crate::turn::line::Line;
 
@@ -25,7 +26,8 @@ const BEHIND: &str = r#"
 [http]
 listen = ["127.0.0.5:0"]
 plain_listen = ["127.0.0.5:0"]
-proxy_protocol = ["127.0.0.2", "2001:db8::/32"]
+proxy_protocol = ["127.0.0.2"]
+trusted_proxies = ["127.0.0.4", "198.51.100.4"]
 [metrics]
 listen = ["127.0.0.5:0"]
 [turn]
@@ -268,4 +270,55 @@ async fn who_dawdles_with_the_header_or_behind_it_is_closed_after_the_same_ten_s
     );
 
     assert_eq!(server.metric(REFUSED).await, 0, "slow is not malformed");
+}
+
+#[tokio::test]
+async fn the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins() {
+    let limits = "[limits]\nexempt = []\n[signaling.limits]\nconnections_per_source = 1\nsign_ins = \"1/h\"\n";
+    let server = Server::start(&format!("{BEHIND}{limits}"));
+    let connect = async |ip: &str, header: &[u8], lines: &[&str]| {
+        let headers: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
+        Client::over(from(ip, server.http(), header).await, "/ws", &headers).await
+    };
+    let proxied = async |lines: &[&str]| connect("127.0.0.4", b"", lines).await;
+
+    let mut first = proxied(&["192.0.2.1"]).await.unwrap();
+    for again in ["192.0.2.1", "192.0.2.7, 192.0.2.1", "192.0.2.1, 127.0.0.4", "192.0.2.1:99, 198.51.100.4"] {
+        assert_eq!(proxied(&[again]).await.err(), Some(429), "{again}");
+    }
+    let balanced = header("198.51.100.4:4000", "203.0.113.9:443");
+    assert_eq!(connect("127.0.0.2", &balanced, &["192.0.2.1"]).await.err(), Some(429), "behind both");
+    let mut second = proxied(&["192.0.2.2"]).await.unwrap();
+    let _malformed = proxied(&["192.0.2.3, nobody"]).await.unwrap();
+    assert_eq!(proxied(&["192.0.2.4, "]).await.err(), Some(429), "both are the proxy's own");
+    let _direct = connect("127.0.0.3", b"", &["192.0.2.5"]).await.unwrap();
+    assert_eq!(
+        connect("127.0.0.3", b"", &["192.0.2.6"]).await.err(),
+        Some(429),
+        "a stranger's word counts for nothing"
+    );
+
+    assert_eq!(first.log_in("alice").await["success"], true);
+    assert_eq!(second.log_in("bob").await["success"], true, "each client has its own sign-ins");
+    drop(first);
+    server.metric_becomes("throughway_connections", 3).await;
+    let mut back = proxied(&["192.0.2.1"]).await.unwrap();
+    assert_eq!(back.log_in("carol").await["reason"], "rate");
+}
+
+#[tokio::test]
+async fn a_trusted_proxys_own_connections_meet_no_limit_per_source() {
+    let server =
+        Server::start(&format!("{BEHIND}[limits]\nexempt = []\nhalf_open_per_source = 1\nhttp_per_source = 1\n"));
+    let mut held = Vec::new();
+
+    for _ in 0..3 {
+        held.push(from("127.0.0.4", server.http(), b"").await);
+        let mut kept_alive =
+            from("127.0.0.4", server.http(), b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let mut status = [0; 12];
+        timeout(PATIENCE, kept_alive.read_exact(&mut status)).await.unwrap().unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+        held.push(kept_alive);
+    }
 }
