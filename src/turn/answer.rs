@@ -19,9 +19,13 @@ use stun::message::Setter;
 use stun::xoraddr::XorMappedAddress;
 use subtle::ConstantTimeEq;
 
+use crate::address::Family;
 use crate::turn::Rejection;
 use crate::wire::STUN_HEADER;
 use crate::wire::Stun;
+
+/// RFC 8656, section 18.12; the crate has no name for it.
+const ADDRESS_ERROR_CODE: AttrType = AttrType(0x8001);
 
 /// A long-term credential's key: MD5 of `username:realm:password` (RFC 8489, section 9.2.2).
 #[derive(Clone)]
@@ -102,6 +106,18 @@ impl Answer {
     #[must_use]
     pub(super) fn challenge(self, realm: &str, nonce: &str) -> Self {
         self.raw(ATTR_REALM, realm.as_bytes()).raw(ATTR_NONCE, nonce.as_bytes())
+    }
+
+    /// Adds ADDRESS-ERROR-CODE: why there is no relayed address of this family (RFC 8656, section 18.12).
+    #[must_use]
+    pub(super) fn address_error(self, family: Family, rejection: &Rejection) -> Self {
+        let family = match family {
+            Family::V4 => 1,
+            Family::V6 => 2,
+        };
+        let [_, code] = (rejection.code % 100).to_be_bytes();
+        let [_, class] = (rejection.code / 100).to_be_bytes();
+        self.raw(ADDRESS_ERROR_CODE, &[family, 0, class, code])
     }
 
     fn raw(mut self, kind: AttrType, value: &[u8]) -> Self {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +28,7 @@ use crate::turn::answer::Answer;
 use crate::turn::auth::Asker;
 use crate::turn::auth::Authenticator;
 use crate::turn::backstop::Backstop;
+use crate::turn::ledger::Allocation;
 use crate::turn::ledger::Ledger;
 use crate::turn::ledger::Owner;
 use crate::turn::ledger::Quotas;
@@ -36,7 +36,6 @@ use crate::turn::ports::Bind;
 use crate::turn::ports::Bound;
 use crate::turn::ports::Ports;
 use crate::turn::request::Asked;
-use crate::turn::request::Family;
 use crate::turn::request::Method;
 use crate::wire::Stun;
 use crate::wire::method;
@@ -129,23 +128,17 @@ impl<S> Processor<S> {
         }
     }
 
-    /// Ends the allocation that was made by a stream which is over.
+    /// Ends what was allocated by a stream which is over.
     pub async fn handle_stream_closed(&mut self, client: FiveTuple, stream: StreamId) {
-        let by_it = self.ledger.get(&client).filter(|allocation| allocation.via == Via::Stream(stream));
-        if let Some(id) = by_it.map(|allocation| allocation.id) {
+        for id in self.ids_on(client, |allocation| allocation.via == Via::Stream(stream)) {
             self.end(id).await;
         }
     }
 
     /// Ends what has expired.
     pub async fn handle_timeout(&mut self, now: Now) {
-        while let Some(client) = self.ledger.poll_expired(now.monotonic) {
-            self.backstop.delete(client).await;
-            self.settle_ended();
-            // Had the crate forgotten it, it would never be told as ended.
-            if let Some(allocation) = self.ledger.get(&client).filter(|found| found.deadline <= now.monotonic) {
-                self.settle(allocation.id);
-            }
+        while let Some(id) = self.ledger.poll_expired(now.monotonic) {
+            self.end(id).await;
         }
         while let Some((_, token)) = self.reservation_ends.pop_front_if(|(end, _)| *end <= now.monotonic) {
             if let Some(Reservation { bound, owner, .. }) = self.take_reservation(token) {
@@ -155,10 +148,11 @@ impl<S> Processor<S> {
         }
     }
 
-    /// Ends an allocation that the data plane refused.
+    /// Ends an allocation; the data plane says so of one that it refused.
     pub async fn end(&mut self, id: AllocationId) {
-        if let Some(client) = self.ledger.client_of(id) {
-            self.backstop.delete(client).await;
+        if let Some(leg) = self.ledger.leg_of(id) {
+            self.backstop.delete(leg).await;
+            // Had the crate forgotten it, it would never be told as ended.
             self.settle(id);
         }
     }
@@ -182,7 +176,7 @@ impl<S> Processor<S> {
 
     /// How many ports of `ip` are free, when nobody is counted for anything.
     #[cfg(test)]
-    pub(super) fn idle_ports(&mut self, ip: IpAddr) -> Option<usize> {
+    pub(super) fn idle_ports(&mut self, ip: std::net::IpAddr) -> Option<usize> {
         self.quotas.is_empty().then(|| self.ports.available(ip))
     }
 
@@ -199,8 +193,8 @@ impl<S> Processor<S> {
             Ok(answer) => {
                 self.metrics.turn_successes.increment();
                 let message = answer.finish(Some(&asker.key))?;
-                if let (Method::Allocate, Some(allocation)) = (method, self.ledger.get_mut(&client)) {
-                    allocation.answer.clone_from(&message);
+                if method == Method::Allocate {
+                    self.ledger.note_answer(client, &message);
                 }
                 Some(message)
             }
@@ -215,7 +209,7 @@ impl<S> Processor<S> {
 
     /// The answer to an Allocate request that comes once more.
     fn answer_again(&self, asked: &Asked<'_>, method: Method, client: FiveTuple, asker: &Asker) -> Option<Vec<u8>> {
-        let allocation = self.ledger.get(&client).filter(|_| method == Method::Allocate)?;
+        let (_, allocation) = self.ledger.on(client).next().filter(|_| method == Method::Allocate)?;
         let same = allocation.allocated_by == asked.stun().transaction_id() && allocation.username == asker.username;
         same.then(|| allocation.answer.clone())
     }
@@ -231,7 +225,7 @@ impl<S> Processor<S> {
     ) -> Result<Answer, Rejection> {
         asked.all_known()?;
         let (client, grace) = (request.five_tuple, self.settings.expired_grace);
-        let Some(allocation) = self.ledger.get(&client) else {
+        let Some((_, allocation)) = self.ledger.on(client).next() else {
             return match (method, asker.expired) {
                 (Method::Allocate, None) => self.allocate(asked, request, asker, now).await,
                 (Method::Allocate, Some(_)) => Err(Rejection::UNAUTHENTICATED),
@@ -241,16 +235,15 @@ impl<S> Processor<S> {
         let theirs = allocation.username == asker.username;
         // A browser keeps using the credential that a call began with: the allocation outlives it, for a while.
         let over = asker.expired.is_some_and(|ago| ago > grace);
-        let held = Held { client, id: allocation.id, relay: allocation.relayed.ip() };
         match method {
             Method::Allocate => Err(Rejection::ALLOCATED_ALREADY),
             Method::Refresh | Method::CreatePermission | Method::ChannelBind if !theirs => {
                 Err(Rejection::WRONG_CREDENTIALS)
             }
             Method::Refresh | Method::CreatePermission | Method::ChannelBind if over => Err(Rejection::UNAUTHENTICATED),
-            Method::Refresh => self.refresh(asked, held, now).await,
-            Method::CreatePermission => self.create_permission(asked, held, now).await,
-            Method::ChannelBind => self.channel_bind(asked, held, now).await,
+            Method::Refresh => self.refresh(asked, client, now).await,
+            Method::CreatePermission => self.create_permission(asked, client, now).await,
+            Method::ChannelBind => self.channel_bind(asked, client, now).await,
         }
     }
 
@@ -291,23 +284,31 @@ impl<S> Processor<S> {
         answer.challenge(realm, &nonce).finish(None)
     }
 
-    /// Refresh (RFC 8656, section 7.3).
-    async fn refresh(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
-        let (family, lifetime) = (asked.requested_family()?, asked.lifetime()?);
-        if family.is_some_and(|family| family != Family::of(held.relay)) {
+    /// Refresh (RFC 8656, section 8.2): of every leg, or of the one of the family that the client names.
+    async fn refresh(&mut self, asked: &Asked<'_>, client: FiveTuple, now: Now) -> Result<Answer, Rejection> {
+        let (family, requested) = (asked.requested_family()?, asked.lifetime()?);
+        let named = self.ledger.on(client).filter(|(leg, _)| family.is_none_or(|family| family == leg.family));
+        let legs: Vec<_> = named.map(|(leg, allocation)| (leg, allocation.id)).collect();
+        if legs.is_empty() {
             return Err(Rejection::PEER_FAMILY);
         }
-        let answer = Answer::success(asked.stun());
-        if lifetime == Some(0) {
-            self.backstop.delete(held.client).await;
-            return Ok(answer.with(&Lifetime(Duration::ZERO)));
+        let lifetime = if requested == Some(0) { Duration::ZERO } else { granted_lifetime(requested) };
+        for (leg, id) in legs {
+            if lifetime.is_zero() {
+                self.end(id).await;
+                continue;
+            }
+            let deadline = now.monotonic + lifetime;
+            self.backstop.refresh(leg, lifetime).await;
+            self.ledger.extend(leg, deadline);
+            self.commands.push_back(Command::Extend { id, deadline });
         }
-        let lifetime = granted_lifetime(lifetime);
-        let deadline = now.monotonic + lifetime;
-        self.backstop.refresh(held.client, lifetime).await;
-        self.ledger.extend(held.client, deadline);
-        self.commands.push_back(Command::Extend { id: held.id, deadline });
-        Ok(answer.with(&Lifetime(lifetime)))
+        Ok(Answer::success(asked.stun()).with(&Lifetime(lifetime)))
+    }
+
+    fn ids_on(&self, client: FiveTuple, wanted: impl Fn(&Allocation) -> bool) -> Vec<AllocationId> {
+        let on = self.ledger.on(client).map(|(_, allocation)| allocation);
+        on.filter(|allocation| wanted(allocation)).map(|allocation| allocation.id).collect()
     }
 
     fn settle_ended(&mut self) {
@@ -325,12 +326,4 @@ impl<S> Processor<S> {
             self.metrics.allocations.decrement();
         }
     }
-}
-
-/// An allocation that its owner asks something of.
-#[derive(Clone, Copy)]
-struct Held {
-    client: FiveTuple,
-    id: AllocationId,
-    relay: IpAddr,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use crate::address::Family;
 use crate::address::PeerAddr;
 use crate::turn::Rejection;
 use crate::wire::Attribute;
@@ -34,22 +35,6 @@ impl Method {
             method::CHANNEL_BIND => Self::ChannelBind,
             _ => return None,
         })
-    }
-}
-
-/// The address family of a relayed address (RFC 8656, section 18.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// The family of `ip`.
-    pub(super) fn of(ip: IpAddr) -> Self {
-        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 }
 
@@ -150,6 +135,19 @@ impl<'a> Asked<'a> {
             Some([2, _, _, _]) => Ok(Some(Family::V6)),
             Some([_, _, _, _]) => Err(Rejection::FAMILY_NOT_SUPPORTED),
             Some(_) => Err(Rejection::bad_request("REQUESTED-ADDRESS-FAMILY")),
+        }
+    }
+
+    /// Whether ADDITIONAL-ADDRESS-FAMILY asks for an IPv6 address besides the IPv4 one (RFC 8656, section 18.11).
+    ///
+    /// # Errors
+    ///
+    /// 400 when misshapen, or for any other family.
+    pub(super) fn additional_family(&self) -> Result<bool, Rejection> {
+        match self.value(kind::ADDITIONAL_ADDRESS_FAMILY) {
+            None => Ok(false),
+            Some([2, _, _, _]) => Ok(true),
+            Some(_) => Err(Rejection::bad_request("ADDITIONAL-ADDRESS-FAMILY is for IPv6")),
         }
     }
 
@@ -268,6 +266,8 @@ mod kind {
     pub(super) const EVEN_PORT: u16 = ATTR_EVEN_PORT.0;
     pub(super) const REQUESTED_TRANSPORT: u16 = ATTR_REQUESTED_TRANSPORT.0;
     pub(super) const RESERVATION_TOKEN: u16 = ATTR_RESERVATION_TOKEN.0;
+    /// RFC 8656, section 18.11; the crate has no name for it.
+    pub(super) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 
     /// Comprehension-required types that are understood, if only to ignore them where they mean nothing.
     ///

@@ -6,17 +6,19 @@ use std::net::SocketAddr;
 use tokio::time::Instant;
 
 use super::CHANNEL_LIFETIME;
-use super::Held;
 use super::PERMISSION_LIFETIME;
 use super::Processor;
+use crate::address::Family;
+use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::clock::Now;
 use crate::policy::Reach;
 use crate::relay::command::Command;
 use crate::turn::Rejection;
 use crate::turn::answer::Answer;
+use crate::turn::ledger::Allocation;
+use crate::turn::ledger::Leg;
 use crate::turn::request::Asked;
-use crate::turn::request::Family;
 
 impl<S> Processor<S> {
     /// CreatePermission (RFC 8656, section 10.2): all peers or none.
@@ -25,65 +27,78 @@ impl<S> Processor<S> {
     pub(super) async fn create_permission(
         &mut self,
         asked: &Asked<'_>,
-        held: Held,
+        client: FiveTuple,
         now: Now,
     ) -> Result<Answer, Rejection> {
         let peers = asked.peer_ips()?;
         let (cap, deadline) = (self.settings.limits.permissions, now.monotonic + PERMISSION_LIFETIME);
-        let allocation = self.ledger.get_mut(&held.client).ok_or(Rejection::NO_ALLOCATION)?;
-        if !allocation.permissions.have_room_for(peers.iter().copied(), cap, now.monotonic) {
-            return Err(Rejection::CAPACITY);
+        for family in Family::ALL {
+            let mut of_family = peers.iter().copied().filter(|peer| Family::of(*peer) == family).peekable();
+            if of_family.peek().is_none() {
+                continue;
+            }
+            let allocation = self.ledger.get_mut(Leg { client, family }).ok_or(Rejection::PEER_FAMILY)?;
+            if !allocation.permissions.have_room_for(of_family, cap, now.monotonic) {
+                return Err(Rejection::CAPACITY);
+            }
         }
         for peer in &peers {
-            self.may_reach(any_port(*peer), held.relay)?;
+            self.may_reach(any_port(*peer))?;
         }
         for peer in peers {
-            self.backstop.permit(held.client, any_port(peer)).await;
-            self.permit(held, peer, deadline);
+            let leg = Leg { client, family: Family::of(peer) };
+            self.backstop.permit(leg, any_port(peer)).await;
+            self.permit(leg, peer, deadline);
         }
         Ok(Answer::success(asked.stun()))
     }
 
     /// ChannelBind (RFC 8656, section 12.2), which gives or refreshes the peer's permission too.
-    pub(super) async fn channel_bind(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
+    pub(super) async fn channel_bind(
+        &mut self,
+        asked: &Asked<'_>,
+        client: FiveTuple,
+        now: Now,
+    ) -> Result<Answer, Rejection> {
         let (channel, peer) = (asked.channel_number()?, asked.peer()?);
-        let allocation = self.ledger.get_mut(&held.client).ok_or(Rejection::NO_ALLOCATION)?;
-        if !allocation.channels.may_bind(channel, peer, now.monotonic) {
+        let leg = Leg { client, family: Family::of(peer.ip()) };
+        // A number is the whole 5-tuple's: ChannelData names no family.
+        let elsewhere = |other: &Allocation| !other.channels.may_bind(channel, peer, now.monotonic);
+        if self.ledger.on(client).any(|(_, allocation)| elsewhere(allocation)) {
             return Err(Rejection::bad_request("the channel or the peer is bound otherwise"));
         }
         let limits = &self.settings.limits;
+        let allocation = self.ledger.get_mut(leg).ok_or(Rejection::PEER_FAMILY)?;
         let room = allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic)
             && allocation.channels.have_room_for(channel, limits.channels, now.monotonic);
-        self.may_reach(peer, held.relay)?;
+        let id = allocation.id;
+        self.may_reach(peer)?;
         if !room {
             return Err(Rejection::CAPACITY);
         }
-        if let Err(error) = self.backstop.bind(held.client, channel, peer, CHANNEL_LIFETIME).await {
+        if let Err(error) = self.backstop.bind(leg, channel, peer, CHANNEL_LIFETIME).await {
             tracing::warn!(%error, "a channel could not be entered");
             return Err(Rejection::CAPACITY);
         }
-        self.permit(held, peer.ip(), now.monotonic + PERMISSION_LIFETIME);
+        self.permit(leg, peer.ip(), now.monotonic + PERMISSION_LIFETIME);
         let deadline = now.monotonic + CHANNEL_LIFETIME;
-        if let Some(allocation) = self.ledger.get_mut(&held.client) {
+        if let Some(allocation) = self.ledger.get_mut(leg) {
             allocation.channels.bind(channel, peer, deadline);
         }
-        self.commands.push_back(Command::Bind { id: held.id, channel, peer, deadline });
+        self.commands.push_back(Command::Bind { id, channel, peer, deadline });
         Ok(Answer::success(asked.stun()))
     }
 
-    fn permit(&mut self, held: Held, peer: IpAddr, deadline: Instant) {
-        if let Some(allocation) = self.ledger.get_mut(&held.client) {
+    fn permit(&mut self, leg: Leg, peer: IpAddr, deadline: Instant) {
+        if let Some(allocation) = self.ledger.get_mut(leg) {
             allocation.permissions.set(peer, deadline);
+            self.commands.push_back(Command::Permit { id: allocation.id, peer, deadline });
         }
-        self.commands.push_back(Command::Permit { id: held.id, peer, deadline });
     }
 
-    /// Family and policy. Where our relayed addresses are is always granted: the data plane delivers what is sent there
-    /// inside the process, to a live relayed port, or drops it.
-    fn may_reach(&self, peer: PeerAddr, relay: IpAddr) -> Result<(), Rejection> {
-        if Family::of(peer.ip()) != Family::of(relay) {
-            return Err(Rejection::PEER_FAMILY);
-        }
+    /// The policy. Where our relayed addresses are is always granted: the data plane delivers what is sent there inside the
+    /// process, to a live relayed port, or drops it.
+    fn may_reach(&self, peer: PeerAddr) -> Result<(), Rejection> {
         match self.policy.reach(peer) {
             Reach::Kernel => Ok(()),
             Reach::Denied(_) if self.may_be_ours(peer) => Ok(()),
