@@ -280,8 +280,7 @@ impl<S> Processor<S> {
         if rejection.code == 400 {
             return answer.finish(None);
         }
-        let (realm, nonce) = self.authenticator.challenge(client, now);
-        answer.challenge(realm, &nonce).finish(None)
+        answer.challenge(&self.authenticator.challenge(client, now)).finish(None)
     }
 
     /// Refresh (RFC 8656, section 8.2): of every leg, or of the one of the family that the client names.

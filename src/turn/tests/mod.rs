@@ -1,5 +1,6 @@
 //! The control plane driven by calls under a paused clock: no socket, no thread.
 
+mod algorithms;
 mod families;
 mod fuzz;
 mod world;
@@ -8,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use stun::attributes::*;
+use stun::integrity::MessageIntegrity;
 use stun::message::*;
 
 use self::world::*;
