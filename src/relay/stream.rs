@@ -32,7 +32,7 @@ use crate::places::Place;
 use crate::places::Places;
 use crate::places::Refused;
 
-mod frames;
+pub mod frames;
 
 /// What happens on a stream, for the shard; in order on each.
 #[derive(Debug)]

@@ -41,6 +41,7 @@ use throughway::relay::command::Command;
 use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
 use throughway::relay::command::Via;
+use throughway::relay::stream::frames::Frames;
 use throughway::signaling::hub::Hub;
 use throughway::signaling::ice::Served;
 use throughway::signaling::mailbox::Capacity;
@@ -190,6 +191,37 @@ pub fn proxy(bytes: &[u8]) {
         };
         assert_eq!(addr.ip(), ip.to_canonical());
         assert_eq!(addr.port().to_be_bytes(), ports[port..port + 2]);
+    }
+}
+
+/// A TURN stream behind the sizes of the parts that it comes in: the messages are those of the whole.
+pub fn stream(bytes: &[u8]) {
+    let Some((count, rest)) = bytes.split_first() else { return };
+    let (parts, stream) = rest.split_at(rest.len().min(usize::from(count % 16)));
+    let cut = |parts: &mut dyn Iterator<Item = usize>| {
+        let (mut frames, mut messages, mut rest) = (Frames::default(), Vec::new(), stream);
+        while !rest.is_empty() {
+            let (part, more) = rest.split_at(parts.next().unwrap_or(rest.len()).clamp(1, rest.len()));
+            rest = more;
+            frames.space().extend_from_slice(part);
+            loop {
+                match frames.next() {
+                    Ok(Some(message)) => messages.push(message.to_vec()),
+                    Ok(None) => break,
+                    Err(malformed) => return (messages, Err(malformed)),
+                }
+            }
+        }
+        (messages, Ok(frames.space().len()))
+    };
+
+    let whole = cut(&mut std::iter::empty());
+    assert_eq!(cut(&mut parts.iter().map(|size| usize::from(*size))), whole);
+    assert_eq!(cut(&mut std::iter::repeat(1)), whole, "one byte at a time");
+    let (messages, end) = whole;
+    assert!(stream.starts_with(&messages.concat()), "in order, and nothing made up");
+    if let Ok(kept) = end {
+        assert_eq!(messages.concat().len() + kept, stream.len(), "nothing lost");
     }
 }
 
