@@ -67,6 +67,7 @@
 //! | the same, on the wire | the same | `floods_from_two_hundred_networks_leave_memory_files_and_allocations_flat`, `no_question_of_a_stranger_gets_an_answer_beyond_the_budget` |
 //! | a flood that keeps a client from a new nonce | its old one proves its address | `a_client_whose_nonce_has_aged_gets_a_new_one_however_busy_its_source_is` |
 //! | a peer named thousands of times in one request | each counts once, too many are refused first | `a_peer_named_five_thousand_times_costs_as_much_as_one` |
+//! | scanning others' hosts through the relay | new peers rare per member | `a_member_meets_so_many_new_peers_a_second_however_many_allocations_it_has` |
 //! | a nonce replayed from another address | it is bound to address and transport | `another_user_on_the_5_tuple_is_refused_and_a_nonce_from_elsewhere_is_stale` |
 //! | another user on the 5-tuple | 441 | the same |
 //! | attributes appended behind the integrity | they don't exist for us | `what_stands_behind_the_integrity_does_not_count` |

@@ -13,6 +13,7 @@ use std::time::Duration;
 use throughway::address::FiveTuple;
 use throughway::address::PeerAddr;
 use throughway::address::RelayedAddr;
+use throughway::address::Sources;
 use throughway::address::Transport;
 use throughway::clock::Clock;
 use throughway::metrics::DropReason;
@@ -70,7 +71,10 @@ impl Rig {
             policy: Arc::new(Policy::new(policy)),
             metrics: metrics.clone(),
             clock,
-            bindings: PerSource::new(Rate { per_second: 0.001, burst: 300.0 }, vec!["127.0.0.1".parse().unwrap()]),
+            bindings: PerSource::new(
+                Rate { per_second: 0.001, burst: 300.0 },
+                Sources::new(vec!["127.0.0.1".parse().unwrap()]),
+            ),
         };
         Self { shard: shard::spawn(settings, sender).unwrap(), events, metrics, listeners, clock }
     }

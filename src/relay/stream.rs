@@ -232,7 +232,7 @@ mod tests {
             policy: Arc::new(Policy::new(policy::Settings::default())),
             metrics: Arc::clone(&metrics),
             clock,
-            bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Vec::new()),
+            bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
         };
         let weak = events.downgrade();
         let shard = shard::spawn(settings, events).unwrap();

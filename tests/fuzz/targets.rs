@@ -223,6 +223,7 @@ impl Control {
                 allocations_per_source: 4,
                 permissions: 4,
                 channels: 4,
+                new_peers: Rate { per_second: 20.0, burst: 200.0 },
                 challenges: Rate { per_second: 100.0, burst: 500.0 },
                 exempt: Vec::new(),
             },
