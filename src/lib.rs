@@ -46,9 +46,10 @@
 //!    before it works.
 //! 5. A datagram at a relay socket needs a permission for its source. Bound to a channel, it reaches the client as
 //!    ChannelData, else as a Data indication, from the very address and socket that the client uses.
-//! 6. A TCP or TLS connection is told from others by its first bytes (`net::demux`) and cut into messages on tokio; from
-//!    there each goes the same way. What goes to its client waits in an outbox that drops data, oldest first, once it is
-//!    200 ms old or too much, and never answers. When the connection ends, so does its allocation.
+//! 6. A TCP or TLS connection is told from others by its first bytes (`net::demux`), behind the header of a load balancer
+//!    if it comes from one (`net::proxy`), and cut into messages on tokio; from there each goes the same way. What goes to
+//!    its client waits in an outbox that drops data, oldest first, once it is 200 ms old or too much, and never answers.
+//!    When the connection ends, so does its allocation.
 //!
 //! # Life of a call
 //!
@@ -79,6 +80,9 @@
 //! | filling another member's mailbox | the sender is refused, only who takes nothing is closed | `a_member_that_reads_is_not_closed_by_who_sends_faster_than_it_reads` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
+//! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
+//! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |
+//! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `junk_is_counted_and_answered_with_nothing_and_the_server_lives`, `no_bytes_at_all_bring_the_decoders_down` |
 

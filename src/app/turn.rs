@@ -38,7 +38,7 @@ use crate::turn::Processor;
 use crate::turn::probe;
 
 /// Streams that speak TURN, in all.
-const MAX_STREAMS: usize = 16_384;
+const MAX_STREAMS: u32 = 16_384;
 /// Requests that wait for the control plane; beyond, the shard drops and counts them.
 const REQUESTS_QUEUED: usize = 1024;
 /// Whom the start-up test counts for.
@@ -99,7 +99,7 @@ impl Bound {
         };
         let control = requests.downgrade();
         let shard = shard::spawn(settings, requests)?;
-        let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), config);
+        let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), exempt(config));
         let streams = Streams::new(shard.streams(), control, places, Arc::clone(&metrics), clock);
         let commands = shard.commands();
         let processor = Processor::new(turn_settings(config), credentials, policy, metrics, Box::new(Socket::bind));
