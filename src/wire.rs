@@ -22,6 +22,8 @@ pub mod attr {
     pub const DATA: u16 = 0x0013;
     /// XOR-MAPPED-ADDRESS.
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+    /// ICMP.
+    pub const ICMP: u16 = 0x8004;
     /// FINGERPRINT.
     pub const FINGERPRINT: u16 = 0x8028;
 }

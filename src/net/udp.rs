@@ -21,6 +21,11 @@ use socket2::Domain;
 use socket2::Protocol;
 use socket2::Type;
 
+mod report;
+
+pub use self::report::Icmp;
+pub use self::report::Report;
+
 /// The largest payload of a UDP datagram over IPv4; nothing larger is sent in either family.
 pub const MAX_PAYLOAD: usize = 65_507;
 
@@ -71,6 +76,9 @@ impl Socket {
 
     /// Sends one datagram, from `source` where the socket is bound to a wildcard.
     ///
+    /// What comes back about an earlier datagram makes the kernel fail the next call without doing anything: therefore,
+    /// what fails is tried once more.
+    ///
     /// # Errors
     ///
     /// `WouldBlock` when the socket is full, `EMSGSIZE` when the datagram is too large, else what the kernel says.
@@ -80,7 +88,12 @@ impl Socket {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let transmit = Transmit { destination: to, ecn, contents: data, segment_size: None, src_ip: source };
-        self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+        match self.state.try_send(UdpSockRef::from(&self.io), &transmit) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+            }
+            sent => sent,
+        }
     }
 }
 

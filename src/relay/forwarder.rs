@@ -20,6 +20,7 @@ use super::framing::SendIndication;
 use super::framing::TransactionIds;
 use super::outbox::Outbox;
 use super::stream::StreamEvent;
+use super::table::Client;
 use super::table::Delivery;
 use super::table::Forward;
 use super::table::Framing;
@@ -34,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::net::udp::Datagram;
 use crate::net::udp::Ecn;
 use crate::net::udp::MAX_PAYLOAD;
+use crate::net::udp::Report;
 use crate::net::udp::Socket;
 use crate::net::udp::is_too_large;
 use crate::rate::PerSource;
@@ -47,16 +49,19 @@ use crate::wire::method;
 /// Shorter requests than the plainest Allocate (REQUESTED-TRANSPORT alone) have nothing to be answered about.
 const SHORTEST_REQUEST: usize = 28;
 
-/// A socket of a shard, and whether it waits for its turn.
+/// A socket of a shard.
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) socket: Socket,
+    /// Whether it waits for its turn.
     pub(super) queued: bool,
+    /// Whether reports may wait at it.
+    pub(super) reported: bool,
 }
 
 impl Watched {
     pub(super) fn new(socket: Socket) -> Self {
-        Self { socket, queued: false }
+        Self { socket, queued: false, reported: false }
     }
 }
 
@@ -108,6 +113,13 @@ impl Forwarder {
     /// Takes a packet that came in by a relay socket.
     pub(super) fn handle_peer_packet(&mut self, slot: Slot, packet: &Datagram<'_>, now: Instant) {
         if let Err(reason) = self.judge_peer_packet(slot, packet, now) {
+            self.metrics.dropped(reason);
+        }
+    }
+
+    /// Takes what came back about a datagram that a relay socket has sent.
+    pub(super) fn handle_report(&mut self, slot: Slot, report: Report, now: Instant) {
+        if let Err(reason) = self.judge_report(slot, report, now) {
             self.metrics.dropped(reason);
         }
     }
@@ -263,16 +275,35 @@ impl Forwarder {
         Ok(())
     }
 
+    /// Tells a client of an ICMP error: not checked against whoever sent that, any router may (RFC 8656, section 11.5).
+    fn judge_report(&mut self, slot: Slot, report: Report, now: Instant) -> Result<(), DropReason> {
+        let (peer, error) = match report {
+            Report::Icmp { to, error } => (PeerAddr::new(to), error),
+            Report::TooLarge { .. } | Report::Other => return Err(DropReason::Icmp),
+        };
+        let told = if peer.ip().is_ipv4() { matches!(error.kind, 3 | 11) } else { matches!(error.kind, 1..=3) };
+        if !told {
+            return Err(DropReason::Icmp);
+        }
+        let client = self.table.handle_icmp_error(slot, peer, now)?;
+        let length = framing::put_icmp_indication(&mut self.frame, self.ids.next(), peer, error);
+        self.send_frame(&client, length.ok_or(DropReason::Bug)?, None, now)
+    }
+
     fn deliver(&mut self, delivery: &Delivery, data: &[u8], ecn: Option<Ecn>, now: Instant) -> Result<(), DropReason> {
         let length = match delivery.framing {
             Framing::Channel(number) => framing::put_channel_data(&mut self.frame, number, data),
             Framing::Data(peer) => framing::put_data_indication(&mut self.frame, self.ids.next(), peer, data),
         };
-        let length = length.ok_or(DropReason::TooLarge)?;
-        match delivery.client.via {
+        self.send_frame(&delivery.client, length.ok_or(DropReason::TooLarge)?, ecn, now)
+    }
+
+    /// Sends what was framed, so long, to a client.
+    fn send_frame(&mut self, client: &Client, length: usize, ecn: Option<Ecn>, now: Instant) -> Result<(), DropReason> {
+        match client.via {
             Via::Datagram(listener) => {
                 let frame = self.frame.get(..length).ok_or(DropReason::Bug)?;
-                send_to_client(&self.listeners, &delivery.client.five_tuple, listener, frame, ecn)
+                send_to_client(&self.listeners, &client.five_tuple, listener, frame, ecn)
             }
             Via::Stream(id) => {
                 // On streams ChannelData is padded, too (RFC 8656, section 12.5).

@@ -14,7 +14,6 @@
 //!   is ever answered by them.
 //! - ADDITIONAL-ADDRESS-FAMILY is ignored (RFC 8656, section 7.2), and REQUESTED-ADDRESS-FAMILY of IPv6 answered 440:
 //!   relayed addresses are IPv4.
-//! - ICMP errors that relay sockets receive are not passed on to clients (RFC 8656, section 11.5).
 
 mod answer;
 mod auth;
