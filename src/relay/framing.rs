@@ -25,25 +25,26 @@ const BINDING_SUCCESS: u16 = 0x0101;
 pub(super) struct SendIndication<'a> {
     pub(super) peer: PeerAddr,
     pub(super) data: &'a [u8],
+    /// Whether it holds DONT-FRAGMENT.
+    pub(super) whole: bool,
 }
 
 impl<'a> SendIndication<'a> {
     /// Reads it from a message of that method. Of duplicates the first counts (RFC 8489, section 14).
-    ///
-    /// DONT-FRAGMENT, which this server can't honour, is an unknown attribute to it (RFC 8656, section 18.8).
     pub(super) fn read(message: &Stun<'a>) -> Result<Self, DropReason> {
-        let (mut peer, mut data) = (None, None);
+        let (mut peer, mut data, mut whole) = (None, None, false);
         for attribute in message.attributes() {
             match attribute.kind {
                 attr::XOR_PEER_ADDRESS => _ = peer.get_or_insert(attribute.value),
                 attr::DATA => _ = data.get_or_insert(attribute.value),
+                attr::DONT_FRAGMENT => whole = true,
                 0x0000..=0x7FFF => return Err(DropReason::Unexpected),
                 0x8000..=0xFFFF => {}
             }
         }
         let peer = peer.and_then(|value| xor_address(value, message.transaction_id()));
         let (Some(peer), Some(data)) = (peer, data) else { return Err(DropReason::Malformed) };
-        Ok(Self { peer: PeerAddr::new(peer), data })
+        Ok(Self { peer: PeerAddr::new(peer), data, whole })
     }
 }
 
@@ -230,8 +231,19 @@ mod tests {
         assert_eq!(read(&[data]), Err(DropReason::Malformed));
         assert_eq!(read(&[(address.0, &address.1[..7]), data]), Err(DropReason::Malformed));
         assert_eq!(read(&[(address.0, &[0; 20]), data]), Err(DropReason::Malformed), "no such family");
-        assert_eq!(read(&[address, data, (0x001A, b"")]), Err(DropReason::Unexpected), "DONT-FRAGMENT");
         assert_eq!(read(&[address, data, (0x7FFF, b"")]), Err(DropReason::Unexpected));
+    }
+
+    #[test]
+    fn a_send_indication_says_whether_it_may_be_fragmented() {
+        let (address, data) = ((attr::XOR_PEER_ADDRESS, &address()[..]), (attr::DATA, &b"hello"[..]));
+        let whole = |attributes: &[(u16, &[u8])]| {
+            let message = send(attributes);
+            SendIndication::read(&Stun::parse(&message).unwrap()).unwrap().whole
+        };
+
+        assert!(whole(&[address, data, (attr::DONT_FRAGMENT, b"")]));
+        assert!(!whole(&[address, data]));
     }
 
     #[test]
