@@ -19,6 +19,25 @@ pub enum Transport {
     Tls,
 }
 
+/// An IP version, as a relayed address has one (RFC 8656, section 18.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, the one that is meant where none is named first.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family of `ip`.
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
 /// The client's transport address, the server's, and the transport between them (RFC 8656, section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FiveTuple {

@@ -120,7 +120,7 @@ tables! {
         listen_tcp: Vec<Listen> = vec![Listen::everywhere(3478)],
         /// TURN over TLS.
         listen_tls: Vec<Listen> = vec![Listen::everywhere(5349)],
-        /// Local addresses to relay from; empty: the one that the client reached.
+        /// Local addresses to relay from, in this order; empty: the one that the client reached.
         relay_ip: Vec<Ip> = Vec::new(),
         /// Ports of relayed addresses.
         relay_ports: PortRange = PortRange { first: 49160, last: 65535 },

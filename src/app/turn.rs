@@ -145,7 +145,7 @@ fn turn_settings(config: &Config) -> turn::Settings {
     turn::Settings {
         realm: config.turn.realm.clone(),
         relay_ip: config.turn.relay_ip.iter().map(|ip| ip.0).collect(),
-        routed: host::main_address().filter(IpAddr::is_ipv4),
+        routed: host::routed_addresses(),
         relay_ports: config.turn.relay_ports.first..=config.turn.relay_ports.last,
         external_ip: config
             .turn

@@ -21,15 +21,26 @@ pub fn addresses() -> Vec<IpAddr> {
 
 /// The address that others on the network most likely reach this machine by.
 ///
-/// It is the one that the kernel would send from to a far address; nothing is sent to find out.
+/// It is the one that the kernel would send from to a far address.
 pub fn main_address() -> Option<IpAddr> {
-    let routed = ["203.0.113.1:9", "[2001:db8::1]:9"].into_iter().find_map(|far| {
-        let socket = UdpSocket::bind(if far.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" }).ok()?;
-        socket.connect(far).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    });
-    let usable = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
-    routed.filter(usable).or_else(|| addresses().into_iter().find(|ip| usable(ip) && !is_link_local(*ip)))
+    routed_addresses().first().copied().or_else(|| addresses().into_iter().find(is_usable))
+}
+
+/// The addresses that the kernel would send from to far ones: at most one of each family, IPv4 first.
+///
+/// Nothing is sent to find out.
+pub fn routed_addresses() -> Vec<IpAddr> {
+    let routed =
+        [("0.0.0.0:0", "203.0.113.1:9"), ("[::]:0", "[2001:db8::1]:9")].into_iter().filter_map(|(any, far)| {
+            let socket = UdpSocket::bind(any).ok()?;
+            socket.connect(far).ok()?;
+            Some(socket.local_addr().ok()?.ip())
+        });
+    routed.filter(is_usable).collect()
+}
+
+fn is_usable(ip: &IpAddr) -> bool {
+    !ip.is_loopback() && !ip.is_unspecified() && !is_link_local(*ip)
 }
 
 /// Whether an address only means something together with an interface.

@@ -16,6 +16,7 @@ use super::command::AllocationId;
 use super::command::MAX_CHANNELS;
 use super::command::MAX_PERMISSIONS;
 use super::command::Via;
+use crate::address::Family;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::address::RelayedAddr;
@@ -49,6 +50,12 @@ pub(super) struct Opening<S> {
     pub(super) socket: S,
     /// When it ends unless extended.
     pub(super) deadline: Instant,
+}
+
+impl<S> Opening<S> {
+    fn family(&self) -> Family {
+        Family::of(self.relayed.0.ip())
+    }
 }
 
 /// Where an allocation stands in the table: fixed while it lives, used again after it.
@@ -101,13 +108,36 @@ pub(super) enum Framing {
 #[error("taken or full")]
 pub(super) struct Refused;
 
+/// What one client has: at most an allocation of each family (RFC 8656, section 7.2).
+#[derive(Clone, Copy, Debug, Default)]
+struct Legs {
+    v4: Option<usize>,
+    v6: Option<usize>,
+}
+
+impl Legs {
+    fn of(&self, family: Family) -> Option<usize> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    fn of_mut(&mut self, family: Family) -> &mut Option<usize> {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+}
+
 /// The table. Its number of allocations is bounded by that of relayed ports, theirs of entries by the caps.
 #[derive(Debug)]
 pub(super) struct Table<S> {
     policy: Arc<Policy>,
     allocations: Slab<Allocation<S>>,
     by_id: HashMap<AllocationId, usize>,
-    by_client: HashMap<FiveTuple, usize>,
+    by_client: HashMap<FiveTuple, Legs>,
     /// Under the local and the advertised address.
     by_relayed: HashMap<PeerAddr, usize>,
     /// The IPs in `by_relayed`, and how often.
@@ -133,9 +163,9 @@ impl<S> Table<S> {
     ///
     /// [`Refused`], and nothing changes, when its name, 5-tuple or one of its addresses has an entry, live or not.
     pub(super) fn open(&mut self, opening: Opening<S>) -> Result<Slot, Refused> {
-        let names = names(&opening);
+        let (names, family) = (names(&opening), opening.family());
         if self.by_id.contains_key(&opening.id)
-            || self.by_client.contains_key(&opening.client.five_tuple)
+            || self.by_client.get(&opening.client.five_tuple).is_some_and(|legs| legs.of(family).is_some())
             || names.iter().flatten().any(|name| self.by_relayed.contains_key(name))
         {
             return Err(Refused);
@@ -143,7 +173,7 @@ impl<S> Table<S> {
         let (id, five_tuple) = (opening.id, opening.client.five_tuple);
         let slot = self.allocations.insert(Allocation::new(opening));
         self.by_id.insert(id, slot);
-        self.by_client.insert(five_tuple, slot);
+        *self.by_client.entry(five_tuple).or_default().of_mut(family) = Some(slot);
         for name in names.into_iter().flatten() {
             self.by_relayed.insert(name, slot);
             *self.relayed_ips.entry(name.ip()).or_default() += 1;
@@ -194,7 +224,12 @@ impl<S> Table<S> {
     /// Ends an allocation, and gives back what it began with: its socket among it.
     pub(super) fn close(&mut self, id: AllocationId) -> Option<Opening<S>> {
         let allocation = self.allocations.try_remove(self.by_id.remove(&id)?)?;
-        self.by_client.remove(&allocation.opening.client.five_tuple);
+        if let Entry::Occupied(mut legs) = self.by_client.entry(allocation.opening.client.five_tuple) {
+            *legs.get_mut().of_mut(allocation.opening.family()) = None;
+            if legs.get().v4.or(legs.get().v6).is_none() {
+                legs.remove();
+            }
+        }
         for name in names(&allocation.opening).into_iter().flatten() {
             self.by_relayed.remove(&name);
             if let Entry::Occupied(mut count) = self.relayed_ips.entry(name.ip()) {
@@ -221,23 +256,15 @@ impl<S> Table<S> {
         target: Target,
         now: Instant,
     ) -> Result<Forward, DropReason> {
-        let slot = *self.by_client.get(five_tuple).ok_or(DropReason::NoAllocation)?;
-        let sender = self.allocations.get(slot).filter(|it| it.is_live(now)).ok_or(DropReason::NoAllocation)?;
-        let (peer, known_reach) = match target {
-            Target::Channel(number) => {
-                let channel = sender.channels.get(&number).filter(|channel| channel.deadline > now);
-                channel.map(|channel| (channel.peer, Some(channel.reach))).ok_or(DropReason::NoChannel)?
-            }
-            Target::Peer(peer) => (peer, None),
-        };
+        let Sending { from, sender, peer, reach } = self.sending(five_tuple, target, now)?;
         if !sender.permits(peer.ip(), now) {
             return Err(DropReason::NoPermission);
         }
         let owner = self.by_relayed.get(&peer);
         match owner.and_then(|owner| self.allocations.get(*owner)) {
             Some(receiver) => Ok(Forward::Hairpin(hairpin(sender, receiver, now)?)),
-            None => match known_reach.unwrap_or_else(|| self.policy.reach(peer)) {
-                Reach::Kernel => Ok(Forward::ToPeer { from: Slot(slot), to: peer }),
+            None => match reach.unwrap_or_else(|| self.policy.reach(peer)) {
+                Reach::Kernel => Ok(Forward::ToPeer { from, to: peer }),
                 Reach::Denied(_) if self.relayed_ips.contains_key(&peer.ip()) => Err(DropReason::NotOurs),
                 Reach::Denied(_) => Err(DropReason::PeerDenied),
             },
@@ -277,9 +304,39 @@ impl<S> Table<S> {
         self.allocations.get_mut(slot.0).map(|allocation| &mut allocation.opening.socket)
     }
 
+    fn sending(&self, five_tuple: &FiveTuple, target: Target, now: Instant) -> Result<Sending<'_, S>, DropReason> {
+        let legs = self.by_client.get(five_tuple).ok_or(DropReason::NoAllocation)?;
+        let live = |slot: usize| Some((Slot(slot), self.allocations.get(slot).filter(|it| it.is_live(now))?));
+        let mut live = [legs.v4, legs.v6].into_iter().flatten().filter_map(live).peekable();
+        live.peek().ok_or(DropReason::NoAllocation)?;
+        match target {
+            // No number is bound on both legs at once: the control plane sees to it.
+            Target::Channel(number) => live.find_map(|(from, sender)| {
+                let channel = sender.channels.get(&number).filter(|channel| channel.deadline > now)?;
+                Some(Sending { from, sender, peer: channel.peer, reach: Some(channel.reach) })
+            }),
+            Target::Peer(peer) => live
+                .find(|(_, sender)| sender.opening.family() == Family::of(peer.ip()))
+                .map(|(from, sender)| Sending { from, sender, peer, reach: None }),
+        }
+        .ok_or(match target {
+            Target::Channel(_) => DropReason::NoChannel,
+            Target::Peer(_) => DropReason::NoPermission,
+        })
+    }
+
     fn by_id(&mut self, id: AllocationId) -> Option<&mut Allocation<S>> {
         self.allocations.get_mut(*self.by_id.get(&id)?)
     }
+}
+
+/// Which of a client's allocations sends, and to whom.
+struct Sending<'a, S> {
+    from: Slot,
+    sender: &'a Allocation<S>,
+    peer: PeerAddr,
+    /// What the policy said of the peer, where that is remembered.
+    reach: Option<Reach>,
 }
 
 #[derive(Debug)]

@@ -31,10 +31,11 @@ use turn::proto::channum::ChannelNumber;
 use turn::relay::RelayAddressGenerator;
 use webrtc_util::Conn;
 
-use crate::address::FiveTuple;
+use crate::address::Family;
 use crate::address::PeerAddr;
 use crate::address::Transport;
 use crate::relay::command::AllocationId;
+use crate::turn::ledger::Leg;
 
 /// How much later than ours the crate's deadlines are. (Its permissions live 300 s whatever one asks for, from a moment
 /// after ours began.)
@@ -73,7 +74,7 @@ impl Backstop {
     /// [`Refused`]; nothing is entered then, and no end will be told.
     pub(super) async fn create(
         &mut self,
-        client: FiveTuple,
+        leg: Leg,
         id: AllocationId,
         relayed: SocketAddr,
         username: &str,
@@ -85,8 +86,8 @@ impl Backstop {
         let created = self
             .manager
             .create_allocation(
-                key(client),
-                Arc::new(Stub::client(client.server)),
+                key(leg),
+                Arc::new(Stub::client(leg.client.server)),
                 relayed.port(),
                 lifetime + GRACE,
                 username,
@@ -101,20 +102,20 @@ impl Backstop {
     }
 
     /// Ends an allocation; its end is told by [`Backstop::poll_ended`] before this returns.
-    pub(super) async fn delete(&self, client: FiveTuple) {
-        self.manager.delete_allocation(&key(client)).await;
+    pub(super) async fn delete(&self, leg: Leg) {
+        self.manager.delete_allocation(&key(leg)).await;
     }
 
     /// Lets an allocation live for `lifetime` from now.
-    pub(super) async fn refresh(&self, client: FiveTuple, lifetime: Duration) {
-        if let Some(allocation) = self.get(client).await {
+    pub(super) async fn refresh(&self, leg: Leg, lifetime: Duration) {
+        if let Some(allocation) = self.get(leg).await {
             allocation.refresh(lifetime + GRACE).await;
         }
     }
 
     /// Gives a peer's IP address a new permission.
-    pub(super) async fn permit(&self, client: FiveTuple, peer: PeerAddr) {
-        if let Some(allocation) = self.get(client).await {
+    pub(super) async fn permit(&self, leg: Leg, peer: PeerAddr) {
+        if let Some(allocation) = self.get(leg).await {
             allocation.remove_permission(&peer.get()).await;
             allocation.add_permission(Permission::new(peer.get())).await;
         }
@@ -125,14 +126,8 @@ impl Backstop {
     /// # Errors
     ///
     /// [`Refused`], when the number or the peer is bound otherwise.
-    pub(super) async fn bind(
-        &self,
-        client: FiveTuple,
-        number: u16,
-        peer: PeerAddr,
-        lifetime: Duration,
-    ) -> Result<(), Refused> {
-        if let Some(allocation) = self.get(client).await {
+    pub(super) async fn bind(&self, leg: Leg, number: u16, peer: PeerAddr, lifetime: Duration) -> Result<(), Refused> {
+        if let Some(allocation) = self.get(leg).await {
             let number = ChannelNumber(number);
             allocation.remove_permission(&peer.get()).await;
             allocation.remove_channel_bind(number).await;
@@ -159,17 +154,21 @@ impl Backstop {
         }
     }
 
-    async fn get(&self, client: FiveTuple) -> Option<Arc<Allocation>> {
-        self.manager.get_allocation(&key(client)).await
+    async fn get(&self, leg: Leg) -> Option<Arc<Allocation>> {
+        self.manager.get_allocation(&key(leg)).await
     }
 }
 
-/// The crate's 5-tuple. Its protocol must tell TCP from TLS, or both on one address pair would be one.
-fn key(client: FiveTuple) -> five_tuple::FiveTuple {
-    let protocol = match client.transport {
-        Transport::Udp => proto::PROTO_UDP,
-        Transport::Tcp => proto::PROTO_TCP,
-        Transport::Tls => proto::Protocol(u8::MAX),
+/// The crate's 5-tuple. Its protocol, which is read by nobody, must tell TCP from TLS and one family of a dual allocation
+/// from the other, or two of ours would be one of its.
+fn key(Leg { client, family }: Leg) -> five_tuple::FiveTuple {
+    let protocol = match (client.transport, family) {
+        (Transport::Udp, Family::V4) => proto::PROTO_UDP,
+        (Transport::Tcp, Family::V4) => proto::PROTO_TCP,
+        (Transport::Tls, Family::V4) => proto::Protocol(250),
+        (Transport::Udp, Family::V6) => proto::Protocol(251),
+        (Transport::Tcp, Family::V6) => proto::Protocol(252),
+        (Transport::Tls, Family::V6) => proto::Protocol(253),
     };
     five_tuple::FiveTuple { protocol, src_addr: client.client, dst_addr: client.server }
 }

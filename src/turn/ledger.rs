@@ -8,11 +8,24 @@ use std::net::SocketAddr;
 
 use tokio::time::Instant;
 
+use crate::address::Family;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::credentials::Identity;
 use crate::relay::command::AllocationId;
 use crate::relay::command::Via;
+
+/// Where an allocation stands: on whose 5-tuple, and in which family it relays.
+///
+/// What RFC 8656 calls a dual allocation is two here, one on each leg of a 5-tuple, that differ in nothing but what
+/// belongs to a family: relayed address, lifetime, permissions, channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Leg {
+    /// The 5-tuple.
+    pub(super) client: FiveTuple,
+    /// The family of the relayed address.
+    pub(super) family: Family,
+}
 
 /// One allocation (RFC 8656, section 3).
 #[derive(Debug)]
@@ -159,27 +172,27 @@ impl Quotas {
 /// Every live allocation. Capped by the ports there are.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    by_client: HashMap<FiveTuple, Allocation>,
-    clients: HashMap<AllocationId, FiveTuple>,
+    by_leg: HashMap<Leg, Allocation>,
+    legs: HashMap<AllocationId, Leg>,
     deadlines: BTreeSet<(Instant, AllocationId)>,
     relay_ips: HashMap<IpAddr, usize>,
 }
 
 impl Ledger {
     /// Enters an allocation.
-    pub(super) fn insert(&mut self, client: FiveTuple, allocation: Allocation) {
-        self.clients.insert(allocation.id, client);
+    pub(super) fn insert(&mut self, leg: Leg, allocation: Allocation) {
+        self.legs.insert(allocation.id, leg);
         self.deadlines.insert((allocation.deadline, allocation.id));
         for ip in ips(&allocation) {
             *self.relay_ips.entry(ip).or_default() += 1;
         }
-        self.by_client.insert(client, allocation);
+        self.by_leg.insert(leg, allocation);
     }
 
     /// Strikes an allocation off; None when it is off already.
     pub(super) fn remove(&mut self, id: AllocationId) -> Option<Allocation> {
-        let client = self.clients.remove(&id)?;
-        let allocation = self.by_client.remove(&client)?;
+        let leg = self.legs.remove(&id)?;
+        let allocation = self.by_leg.remove(&leg)?;
         self.deadlines.remove(&(allocation.deadline, id));
         for ip in ips(&allocation) {
             Quotas::lower(&mut self.relay_ips, &ip, 1);
@@ -188,27 +201,42 @@ impl Ledger {
     }
 
     /// Sets an allocation's end anew.
-    pub(super) fn extend(&mut self, client: FiveTuple, deadline: Instant) {
-        if let Some(allocation) = self.by_client.get_mut(&client) {
+    pub(super) fn extend(&mut self, leg: Leg, deadline: Instant) {
+        if let Some(allocation) = self.by_leg.get_mut(&leg) {
             self.deadlines.remove(&(allocation.deadline, allocation.id));
             self.deadlines.insert((deadline, allocation.id));
             allocation.deadline = deadline;
         }
     }
 
-    /// The allocation on a 5-tuple.
-    pub(super) fn get(&self, client: &FiveTuple) -> Option<&Allocation> {
-        self.by_client.get(client)
+    /// The allocation on one leg of a 5-tuple.
+    pub(super) fn get(&self, leg: Leg) -> Option<&Allocation> {
+        self.by_leg.get(&leg)
     }
 
-    /// The allocation on a 5-tuple, to change its permissions and channels.
-    pub(super) fn get_mut(&mut self, client: &FiveTuple) -> Option<&mut Allocation> {
-        self.by_client.get_mut(client)
+    /// The allocation on one leg, to change its permissions and channels.
+    pub(super) fn get_mut(&mut self, leg: Leg) -> Option<&mut Allocation> {
+        self.by_leg.get_mut(&leg)
     }
 
-    /// The 5-tuple of an allocation.
-    pub(super) fn client_of(&self, id: AllocationId) -> Option<FiveTuple> {
-        self.clients.get(&id).copied()
+    /// The legs of a 5-tuple that have an allocation, with it.
+    pub(super) fn on(&self, client: FiveTuple) -> impl Iterator<Item = (Leg, &Allocation)> {
+        let legs = Family::ALL.map(|family| Leg { client, family });
+        legs.into_iter().filter_map(|leg| Some((leg, self.get(leg)?)))
+    }
+
+    /// Keeps the answer to the Allocate request that made what is on a 5-tuple.
+    pub(super) fn note_answer(&mut self, client: FiveTuple, answer: &[u8]) {
+        for family in Family::ALL {
+            if let Some(allocation) = self.by_leg.get_mut(&Leg { client, family }) {
+                answer.clone_into(&mut allocation.answer);
+            }
+        }
+    }
+
+    /// Where an allocation stands.
+    pub(super) fn leg_of(&self, id: AllocationId) -> Option<Leg> {
+        self.legs.get(&id).copied()
     }
 
     /// The first deadline.
@@ -217,9 +245,8 @@ impl Ledger {
     }
 
     /// An allocation whose time has come.
-    pub(super) fn poll_expired(&self, now: Instant) -> Option<FiveTuple> {
-        let (deadline, id) = self.deadlines.first()?;
-        if *deadline > now { None } else { self.clients.get(id).copied() }
+    pub(super) fn poll_expired(&self, now: Instant) -> Option<AllocationId> {
+        self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
     }
 
     /// Whether `ip` is the relay address of a live allocation, as bound or as advertised.

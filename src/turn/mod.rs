@@ -18,8 +18,6 @@
 //!   (RFC 8489, section 9.2.4): nothing that spoofed packets can ask for is worth reflecting.
 //! - The transaction IDs of Data indications are unique, but not cryptographically random (RFC 8489, section 5): nothing
 //!   is ever answered by them.
-//! - ADDITIONAL-ADDRESS-FAMILY is ignored (RFC 8656, section 7.2), and REQUESTED-ADDRESS-FAMILY of IPv6 answered 440:
-//!   relayed addresses are IPv4.
 
 mod answer;
 mod auth;
@@ -42,18 +40,20 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::address::Family;
 use crate::address::Prefix;
 use crate::rate::Rate;
 
-/// How this server relays. Addresses are those of this host; see [`Settings::relay_address`] for their order.
+/// How this server relays. Addresses are those of this host; see [`Settings::relay_addresses`] for their order.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The realm of long-term credentials.
     pub realm: String,
-    /// Where relay sockets are bound, the first of each family. Empty: where the client reached us.
+    /// Where relay sockets are bound; of each family the one that the client reached, else in this order as long as they
+    /// have ports. None of a family: where the client reached us.
     pub relay_ip: Vec<IpAddr>,
-    /// The address that the kernel routes IPv4 from, if it has a route.
-    pub routed: Option<IpAddr>,
+    /// The addresses that the kernel routes from, one of each family that has a route.
+    pub routed: Vec<IpAddr>,
     /// The ports of relayed addresses.
     pub relay_ports: RangeInclusive<u16>,
     /// What clients and peers are told instead of a relay address, behind 1:1 NAT.
@@ -91,12 +91,19 @@ pub struct Limits {
 }
 
 impl Settings {
-    /// Where an IPv4 relay socket for a client that reached `server` is bound: `relay_ip`, else `server` if it is IPv4,
-    /// else what the kernel routes from.
-    pub fn relay_address(&self, server: IpAddr) -> Option<IpAddr> {
-        let configured = self.relay_ip.iter().copied().find(IpAddr::is_ipv4);
-        let reached = Some(server).filter(|ip| ip.is_ipv4() && !ip.is_unspecified());
-        configured.or(reached).or(self.routed)
+    /// Where a relay socket for a client that reached `server` may be bound, best first: `relay_ip`, else `server` if it is
+    /// of the family, else what the kernel routes from. A link-local address needs a scope that peers don't have.
+    pub fn relay_addresses(&self, server: IpAddr, family: Family) -> Vec<IpAddr> {
+        let of_family = |ip: &IpAddr| Family::of(*ip) == family;
+        let mut configured: Vec<_> = self.relay_ip.iter().copied().filter(of_family).collect();
+        if !configured.is_empty() {
+            configured.sort_by_key(|ip| *ip != server);
+            return configured;
+        }
+        let link_local = matches!(server, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let reached = Some(server).filter(|ip| !ip.is_unspecified() && !link_local);
+        let routed = self.routed.iter().copied();
+        reached.into_iter().chain(routed).find(of_family).into_iter().collect()
     }
 
     /// What `relay_address` is told as.

@@ -2,27 +2,20 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::net::IpAddr;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use turn::proto::lifetime::Lifetime;
-use turn::proto::relayaddr::RelayedAddress;
-use turn::proto::rsrvtoken::ReservationToken;
 
+use self::allocate::granted_lifetime;
 use crate::address::FiveTuple;
-use crate::address::PeerAddr;
-use crate::address::RelayedAddr;
 use crate::address::Sources;
 use crate::clock::Now;
 use crate::credentials::Credentials;
-use crate::credentials::random;
 use crate::metrics::DropReason;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
-use crate::policy::Reach;
 use crate::rate::PerSource;
 use crate::relay::command::AllocationId;
 use crate::relay::command::Command;
@@ -36,20 +29,19 @@ use crate::turn::auth::Asker;
 use crate::turn::auth::Authenticator;
 use crate::turn::backstop::Backstop;
 use crate::turn::ledger::Allocation;
-use crate::turn::ledger::Channels;
-use crate::turn::ledger::Deadlines;
 use crate::turn::ledger::Ledger;
 use crate::turn::ledger::Owner;
 use crate::turn::ledger::Quotas;
 use crate::turn::ports::Bind;
 use crate::turn::ports::Bound;
-use crate::turn::ports::NoPort;
 use crate::turn::ports::Ports;
 use crate::turn::request::Asked;
-use crate::turn::request::Family;
 use crate::turn::request::Method;
 use crate::wire::Stun;
 use crate::wire::method;
+
+mod allocate;
+mod peers;
 
 /// An allocation's life unless the client asks for longer, and at least (RFC 8656, section 7.2).
 const SHORTEST: u32 = 600;
@@ -136,23 +128,17 @@ impl<S> Processor<S> {
         }
     }
 
-    /// Ends the allocation that was made by a stream which is over.
+    /// Ends what was allocated by a stream which is over.
     pub async fn handle_stream_closed(&mut self, client: FiveTuple, stream: StreamId) {
-        let by_it = self.ledger.get(&client).filter(|allocation| allocation.via == Via::Stream(stream));
-        if let Some(id) = by_it.map(|allocation| allocation.id) {
+        for id in self.ids_on(client, |allocation| allocation.via == Via::Stream(stream)) {
             self.end(id).await;
         }
     }
 
     /// Ends what has expired.
     pub async fn handle_timeout(&mut self, now: Now) {
-        while let Some(client) = self.ledger.poll_expired(now.monotonic) {
-            self.backstop.delete(client).await;
-            self.settle_ended();
-            // Had the crate forgotten it, it would never be told as ended.
-            if let Some(allocation) = self.ledger.get(&client).filter(|found| found.deadline <= now.monotonic) {
-                self.settle(allocation.id);
-            }
+        while let Some(id) = self.ledger.poll_expired(now.monotonic) {
+            self.end(id).await;
         }
         while let Some((_, token)) = self.reservation_ends.pop_front_if(|(end, _)| *end <= now.monotonic) {
             if let Some(Reservation { bound, owner, .. }) = self.take_reservation(token) {
@@ -162,10 +148,11 @@ impl<S> Processor<S> {
         }
     }
 
-    /// Ends an allocation that the data plane refused.
+    /// Ends an allocation; the data plane says so of one that it refused.
     pub async fn end(&mut self, id: AllocationId) {
-        if let Some(client) = self.ledger.client_of(id) {
-            self.backstop.delete(client).await;
+        if let Some(leg) = self.ledger.leg_of(id) {
+            self.backstop.delete(leg).await;
+            // Had the crate forgotten it, it would never be told as ended.
             self.settle(id);
         }
     }
@@ -189,7 +176,7 @@ impl<S> Processor<S> {
 
     /// How many ports of `ip` are free, when nobody is counted for anything.
     #[cfg(test)]
-    pub(super) fn idle_ports(&mut self, ip: IpAddr) -> Option<usize> {
+    pub(super) fn idle_ports(&mut self, ip: std::net::IpAddr) -> Option<usize> {
         self.quotas.is_empty().then(|| self.ports.available(ip))
     }
 
@@ -206,8 +193,8 @@ impl<S> Processor<S> {
             Ok(answer) => {
                 self.metrics.turn_successes.increment();
                 let message = answer.finish(Some(&asker.key))?;
-                if let (Method::Allocate, Some(allocation)) = (method, self.ledger.get_mut(&client)) {
-                    allocation.answer.clone_from(&message);
+                if method == Method::Allocate {
+                    self.ledger.note_answer(client, &message);
                 }
                 Some(message)
             }
@@ -222,7 +209,7 @@ impl<S> Processor<S> {
 
     /// The answer to an Allocate request that comes once more.
     fn answer_again(&self, asked: &Asked<'_>, method: Method, client: FiveTuple, asker: &Asker) -> Option<Vec<u8>> {
-        let allocation = self.ledger.get(&client).filter(|_| method == Method::Allocate)?;
+        let (_, allocation) = self.ledger.on(client).next().filter(|_| method == Method::Allocate)?;
         let same = allocation.allocated_by == asked.stun().transaction_id() && allocation.username == asker.username;
         same.then(|| allocation.answer.clone())
     }
@@ -238,7 +225,7 @@ impl<S> Processor<S> {
     ) -> Result<Answer, Rejection> {
         asked.all_known()?;
         let (client, grace) = (request.five_tuple, self.settings.expired_grace);
-        let Some(allocation) = self.ledger.get(&client) else {
+        let Some((_, allocation)) = self.ledger.on(client).next() else {
             return match (method, asker.expired) {
                 (Method::Allocate, None) => self.allocate(asked, request, asker, now).await,
                 (Method::Allocate, Some(_)) => Err(Rejection::UNAUTHENTICATED),
@@ -248,16 +235,15 @@ impl<S> Processor<S> {
         let theirs = allocation.username == asker.username;
         // A browser keeps using the credential that a call began with: the allocation outlives it, for a while.
         let over = asker.expired.is_some_and(|ago| ago > grace);
-        let held = Held { client, id: allocation.id, relay: allocation.relayed.ip() };
         match method {
             Method::Allocate => Err(Rejection::ALLOCATED_ALREADY),
             Method::Refresh | Method::CreatePermission | Method::ChannelBind if !theirs => {
                 Err(Rejection::WRONG_CREDENTIALS)
             }
             Method::Refresh | Method::CreatePermission | Method::ChannelBind if over => Err(Rejection::UNAUTHENTICATED),
-            Method::Refresh => self.refresh(asked, held, now).await,
-            Method::CreatePermission => self.create_permission(asked, held, now).await,
-            Method::ChannelBind => self.channel_bind(asked, held, now).await,
+            Method::Refresh => self.refresh(asked, client, now).await,
+            Method::CreatePermission => self.create_permission(asked, client, now).await,
+            Method::ChannelBind => self.channel_bind(asked, client, now).await,
         }
     }
 
@@ -294,213 +280,34 @@ impl<S> Processor<S> {
         if rejection.code == 400 {
             return answer.finish(None);
         }
-        let (realm, nonce) = self.authenticator.challenge(client, now);
-        answer.challenge(realm, &nonce).finish(None)
+        answer.challenge(&self.authenticator.challenge(client, now)).finish(None)
     }
 
-    /// Allocate (RFC 8656, section 7.2).
-    async fn allocate(
-        &mut self,
-        asked: &Asked<'_>,
-        request: &Request,
-        asker: &Asker,
-        now: Now,
-    ) -> Result<Answer, Rejection> {
-        let Grant { bound, owner, token, lifetime } = self.grant(asked, request.five_tuple, asker, now)?;
-        self.next_id += 1;
-        let (id, client, relayed) = (AllocationId(self.next_id), request.five_tuple, bound.addr);
-        if let Err(error) = self.backstop.create(client, id, relayed, &asker.username, lifetime).await {
-            tracing::warn!(%error, "an allocation could not be entered");
-            self.ports.release(bound.advertised);
-            self.quotas.give_back(&owner, 1);
-            return Err(Rejection::CAPACITY);
-        }
-        let advertised = bound.advertised;
-        let deadline = now.monotonic + lifetime;
-        let allocation = Allocation {
-            id,
-            via: request.via,
-            username: asker.username.clone(),
-            owner,
-            relayed,
-            advertised,
-            deadline,
-            allocated_by: asked.stun().transaction_id(),
-            answer: Vec::new(),
-            permissions: Deadlines::default(),
-            channels: Channels::default(),
-        };
-        self.ledger.insert(client, allocation);
-        self.metrics.allocations.increment();
-        let (via, socket) = (request.via, bound.socket);
-        let relayed = RelayedAddr(relayed);
-        self.commands.push_back(Command::Open { id, five_tuple: client, via, relayed, advertised, socket, deadline });
-        let answer = Answer::success(asked.stun())
-            .with(&RelayedAddress { ip: advertised.ip(), port: advertised.port() })
-            .mapped(client.client)
-            .with(&Lifetime(lifetime));
-        Ok(match token {
-            Some(token) => answer.with(&ReservationToken(token.to_vec())),
-            None => answer,
-        })
-    }
-
-    /// What an Allocate request gets: everything that can be refused is settled here, and nothing taken if it is.
-    fn grant(&mut self, asked: &Asked<'_>, client: FiveTuple, asker: &Asker, now: Now) -> Result<Grant<S>, Rejection> {
-        if asked.requested_transport()? != turn::proto::PROTO_UDP.0 {
-            return Err(Rejection::NOT_UDP);
-        }
-        let (even, token, family) = (asked.even_port()?, asked.reservation_token()?, asked.requested_family()?);
-        let lifetime = granted_lifetime(asked.lifetime()?);
-        if token.is_some() && (even.is_some() || family.is_some()) {
-            return Err(Rejection::bad_request("RESERVATION-TOKEN goes with neither EVEN-PORT nor an address family"));
-        }
-        if let Some(token) = token {
-            return self.redeem(token, &asker.username).map(|reservation| {
-                let Reservation { bound, owner, .. } = reservation;
-                Grant { bound, owner, token: None, lifetime }
-            });
-        }
-        if family == Some(Family::V6) {
-            return Err(Rejection::FAMILY_NOT_SUPPORTED);
-        }
-        let ip = self.settings.relay_address(client.server.ip()).ok_or(Rejection::FAMILY_NOT_SUPPORTED)?;
-        let advertised = self.settings.advertised(ip);
-        let owner = self.owner(client, asker);
-        let count = if even == Some(true) { 2 } else { 1 };
-        let limits = &self.settings.limits;
-        if !self.quotas.take(&owner, count, limits.allocations_per_member, limits.allocations_per_source) {
-            return Err(Rejection::QUOTA);
-        }
-        let bound = match even {
-            None => self.ports.any(ip, advertised).map(|bound| (bound, None)),
-            Some(false) => self.ports.even(ip, advertised).map(|bound| (bound, None)),
-            Some(true) => self.ports.pair(ip, advertised).map(|(bound, next)| (bound, Some(next))),
-        };
-        let (bound, reserved) = bound.map_err(|error| {
-            self.quotas.give_back(&owner, count);
-            no_port(&error)
-        })?;
-        let token = reserved.map(|bound| self.reserve(bound, asker.username.clone(), owner.clone(), now));
-        Ok(Grant { bound, owner, token, lifetime })
-    }
-
-    fn owner(&self, client: FiveTuple, asker: &Asker) -> Owner {
-        Owner { identity: asker.identity.clone(), source: self.sources.of(client.client.ip()) }
-    }
-
-    fn reserve(&mut self, bound: Bound<S>, username: String, owner: Owner, now: Now) -> [u8; 8] {
-        let token = random::<8>();
-        self.reservations.insert(token, Reservation { bound, username, owner });
-        self.metrics.reservations.increment();
-        self.reservation_ends.push_back((now.monotonic + RESERVATION_LIFETIME, token));
-        token
-    }
-
-    fn redeem(&mut self, token: [u8; 8], username: &str) -> Result<Reservation<S>, Rejection> {
-        let of_asker = self.reservations.get(&token).is_some_and(|reservation| reservation.username == username);
-        if !of_asker {
-            return Err(Rejection::CAPACITY);
-        }
-        self.reservation_ends.retain(|(_, other)| *other != token);
-        self.take_reservation(token).ok_or(Rejection::CAPACITY)
-    }
-
-    fn take_reservation(&mut self, token: [u8; 8]) -> Option<Reservation<S>> {
-        let reservation = self.reservations.remove(&token)?;
-        self.metrics.reservations.decrement();
-        Some(reservation)
-    }
-
-    /// Refresh (RFC 8656, section 7.3).
-    async fn refresh(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
-        let (family, lifetime) = (asked.requested_family()?, asked.lifetime()?);
-        if family.is_some_and(|family| family != Family::of(held.relay)) {
+    /// Refresh (RFC 8656, section 8.2): of every leg, or of the one of the family that the client names.
+    async fn refresh(&mut self, asked: &Asked<'_>, client: FiveTuple, now: Now) -> Result<Answer, Rejection> {
+        let (family, requested) = (asked.requested_family()?, asked.lifetime()?);
+        let named = self.ledger.on(client).filter(|(leg, _)| family.is_none_or(|family| family == leg.family));
+        let legs: Vec<_> = named.map(|(leg, allocation)| (leg, allocation.id)).collect();
+        if legs.is_empty() {
             return Err(Rejection::PEER_FAMILY);
         }
-        let answer = Answer::success(asked.stun());
-        if lifetime == Some(0) {
-            self.backstop.delete(held.client).await;
-            return Ok(answer.with(&Lifetime(Duration::ZERO)));
+        let lifetime = if requested == Some(0) { Duration::ZERO } else { granted_lifetime(requested) };
+        for (leg, id) in legs {
+            if lifetime.is_zero() {
+                self.end(id).await;
+                continue;
+            }
+            let deadline = now.monotonic + lifetime;
+            self.backstop.refresh(leg, lifetime).await;
+            self.ledger.extend(leg, deadline);
+            self.commands.push_back(Command::Extend { id, deadline });
         }
-        let lifetime = granted_lifetime(lifetime);
-        let deadline = now.monotonic + lifetime;
-        self.backstop.refresh(held.client, lifetime).await;
-        self.ledger.extend(held.client, deadline);
-        self.commands.push_back(Command::Extend { id: held.id, deadline });
-        Ok(answer.with(&Lifetime(lifetime)))
+        Ok(Answer::success(asked.stun()).with(&Lifetime(lifetime)))
     }
 
-    /// CreatePermission (RFC 8656, section 10.2): all peers or none.
-    ///
-    /// A peer named a thousand times is one, and more than may be permitted are refused before any of them costs work.
-    async fn create_permission(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
-        let peers = asked.peer_ips()?;
-        let (cap, deadline) = (self.settings.limits.permissions, now.monotonic + PERMISSION_LIFETIME);
-        let allocation = self.ledger.get_mut(&held.client).ok_or(Rejection::NO_ALLOCATION)?;
-        if !allocation.permissions.have_room_for(peers.iter().copied(), cap, now.monotonic) {
-            return Err(Rejection::CAPACITY);
-        }
-        for peer in &peers {
-            self.may_reach(any_port(*peer), held.relay)?;
-        }
-        for peer in peers {
-            self.backstop.permit(held.client, any_port(peer)).await;
-            self.permit(held, peer, deadline);
-        }
-        Ok(Answer::success(asked.stun()))
-    }
-
-    /// ChannelBind (RFC 8656, section 12.2), which gives or refreshes the peer's permission too.
-    async fn channel_bind(&mut self, asked: &Asked<'_>, held: Held, now: Now) -> Result<Answer, Rejection> {
-        let (channel, peer) = (asked.channel_number()?, asked.peer()?);
-        let allocation = self.ledger.get_mut(&held.client).ok_or(Rejection::NO_ALLOCATION)?;
-        if !allocation.channels.may_bind(channel, peer, now.monotonic) {
-            return Err(Rejection::bad_request("the channel or the peer is bound otherwise"));
-        }
-        let limits = &self.settings.limits;
-        let room = allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic)
-            && allocation.channels.have_room_for(channel, limits.channels, now.monotonic);
-        self.may_reach(peer, held.relay)?;
-        if !room {
-            return Err(Rejection::CAPACITY);
-        }
-        if let Err(error) = self.backstop.bind(held.client, channel, peer, CHANNEL_LIFETIME).await {
-            tracing::warn!(%error, "a channel could not be entered");
-            return Err(Rejection::CAPACITY);
-        }
-        self.permit(held, peer.ip(), now.monotonic + PERMISSION_LIFETIME);
-        let deadline = now.monotonic + CHANNEL_LIFETIME;
-        if let Some(allocation) = self.ledger.get_mut(&held.client) {
-            allocation.channels.bind(channel, peer, deadline);
-        }
-        self.commands.push_back(Command::Bind { id: held.id, channel, peer, deadline });
-        Ok(Answer::success(asked.stun()))
-    }
-
-    fn permit(&mut self, held: Held, peer: IpAddr, deadline: Instant) {
-        if let Some(allocation) = self.ledger.get_mut(&held.client) {
-            allocation.permissions.set(peer, deadline);
-        }
-        self.commands.push_back(Command::Permit { id: held.id, peer, deadline });
-    }
-
-    /// Family and policy. Where our relayed addresses are is always granted: the data plane delivers what is sent there
-    /// inside the process, to a live relayed port, or drops it.
-    fn may_reach(&self, peer: PeerAddr, relay: IpAddr) -> Result<(), Rejection> {
-        if Family::of(peer.ip()) != Family::of(relay) {
-            return Err(Rejection::PEER_FAMILY);
-        }
-        match self.policy.reach(peer) {
-            Reach::Kernel => Ok(()),
-            Reach::Denied(_) if self.may_be_ours(peer) => Ok(()),
-            Reach::Denied(why) => Err(Rejection::new(403, why)),
-        }
-    }
-
-    fn may_be_ours(&self, peer: PeerAddr) -> bool {
-        let port = peer.get().port();
-        self.ledger.is_relay_ip(peer.ip()) && (port == 0 || self.settings.relay_ports.contains(&port))
+    fn ids_on(&self, client: FiveTuple, wanted: impl Fn(&Allocation) -> bool) -> Vec<AllocationId> {
+        let on = self.ledger.on(client).map(|(_, allocation)| allocation);
+        on.filter(|allocation| wanted(allocation)).map(|allocation| allocation.id).collect()
     }
 
     fn settle_ended(&mut self) {
@@ -518,33 +325,4 @@ impl<S> Processor<S> {
             self.metrics.allocations.decrement();
         }
     }
-}
-
-/// An allocation that its owner asks something of.
-#[derive(Clone, Copy)]
-struct Held {
-    client: FiveTuple,
-    id: AllocationId,
-    relay: IpAddr,
-}
-
-/// What an Allocate request was granted.
-struct Grant<S> {
-    bound: Bound<S>,
-    owner: Owner,
-    token: Option<[u8; 8]>,
-    lifetime: Duration,
-}
-
-fn granted_lifetime(requested: Option<u32>) -> Duration {
-    Duration::from_secs(requested.unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST).into())
-}
-
-fn any_port(ip: IpAddr) -> PeerAddr {
-    PeerAddr::new(SocketAddr::new(ip, 0))
-}
-
-fn no_port(error: &NoPort) -> Rejection {
-    tracing::debug!(%error, "no relayed port");
-    Rejection::CAPACITY
 }

@@ -214,7 +214,7 @@ impl Control {
         let settings = Settings {
             realm: "throughway".into(),
             relay_ip: Vec::new(),
-            routed: None,
+            routed: Vec::new(),
             relay_ports: 50_000..=50_007,
             external_ip: Vec::new(),
             expired_grace: Duration::from_secs(3600),

@@ -14,13 +14,16 @@ use crate::relay::command::ListenerId;
 
 type Secs = u64;
 
-/// The allocations of the model relay at 192.0.2.1, ports 1 to 3, known as 203.0.113.1.
+/// The allocations of the model relay at 192.0.2.1, ports 1 to 3, known as 203.0.113.1, and at 2001:db8::1, ports 4 and 5,
+/// known as 2001:db8::f.
 fn relayed(n: u16) -> PeerAddr {
-    PeerAddr::new(SocketAddr::from(([192, 0, 2, 1], n)))
+    let ip = if n <= 3 { "192.0.2.1" } else { "2001:db8::1" };
+    PeerAddr::new(SocketAddr::new(ip.parse().unwrap(), n))
 }
 
 fn advertised(n: u16) -> PeerAddr {
-    PeerAddr::new(SocketAddr::from(([203, 0, 113, 1], n)))
+    let ip = if n <= 3 { "203.0.113.1" } else { "2001:db8::f" };
+    PeerAddr::new(SocketAddr::new(ip.parse().unwrap(), n))
 }
 
 fn client(n: u16) -> Client {
@@ -33,8 +36,9 @@ fn client(n: u16) -> Client {
 }
 
 /// Denied, reachable, and denied but allowed.
-fn outsiders() -> [PeerAddr; 4] {
-    ["10.0.0.1:1", "8.8.8.8:1", "8.8.8.8:2", "10.1.0.1:1"].map(|addr| PeerAddr::new(addr.parse().unwrap()))
+fn outsiders() -> [PeerAddr; 5] {
+    ["10.0.0.1:1", "8.8.8.8:1", "8.8.8.8:2", "10.1.0.1:1", "[2606:4700::1]:1"]
+        .map(|addr| PeerAddr::new(addr.parse().unwrap()))
 }
 
 fn policy() -> Arc<Policy> {
@@ -90,6 +94,10 @@ struct Modeled {
 }
 
 impl Modeled {
+    fn is_ipv4(&self) -> bool {
+        self.port <= 3
+    }
+
     fn permits(&self, peer: PeerAddr, now: Secs) -> bool {
         self.permissions.iter().any(|(ip, deadline)| *ip == peer.ip() && *deadline > now)
     }
@@ -107,7 +115,8 @@ impl Model {
     }
 
     fn open(&mut self, id: u64, client: u16, port: u16, life: Secs) -> bool {
-        let free = !self.allocations.iter().any(|it| it.client == client || it.port == port);
+        let free =
+            !self.allocations.iter().any(|it| it.port == port || (it.client == client && it.is_ipv4() == (port <= 3)));
         if free {
             let deadline = self.now + life;
             self.allocations.push(Modeled { id, client, port, deadline, permissions: vec![], channels: vec![] });
@@ -129,13 +138,20 @@ impl Model {
 
     fn client_data(&mut self, client: u16, target: Target) -> Result<Expected, DropReason> {
         let now = self.now;
-        let sender = self.allocations.iter().find(|it| it.client == client && it.deadline > now);
-        let sender = sender.ok_or(DropReason::NoAllocation)?;
-        let peer = match target {
-            Target::Peer(peer) => peer,
+        let of_client = self.allocations.iter().filter(|it| it.client == client && it.deadline > now);
+        let mut legs: Vec<_> = of_client.collect();
+        legs.sort_by_key(|it| it.port);
+        legs.first().ok_or(DropReason::NoAllocation)?;
+        let (sender, peer) = match target {
+            Target::Peer(peer) => {
+                let leg = legs.iter().find(|it| it.is_ipv4() == peer.ip().is_ipv4());
+                (*leg.ok_or(DropReason::NoPermission)?, peer)
+            }
             Target::Channel(number) => {
-                let bound = sender.channels.iter().find(|(n, _, end)| *n == number && *end > now);
-                bound.ok_or(DropReason::NoChannel)?.1
+                let bound =
+                    |it: &Modeled| it.channels.iter().find(|(n, _, end)| *n == number && *end > now).map(|it| it.1);
+                let sending = legs.iter().find_map(|it| Some((*it, bound(it)?)));
+                sending.ok_or(DropReason::NoChannel)?
             }
         };
         if !sender.permits(peer, now) {
@@ -149,13 +165,15 @@ impl Model {
                 return Err(DropReason::NoPermission);
             }
             Some(receiver) => Expected::Hairpin(receiver.id, receiver.framing(&names, now)),
-            None if peer.get().to_string().starts_with("8.") || peer.get().to_string().starts_with("10.1.") => {
-                Expected::Out(id, peer)
+            None if outsiders()[1..].contains(&peer) => Expected::Out(id, peer),
+            None if self
+                .allocations
+                .iter()
+                .any(|it| [relayed(it.port), advertised(it.port)].map(PeerAddr::ip).contains(&peer.ip())) =>
+            {
+                return Err(DropReason::NotOurs);
             }
-            None if self.allocations.is_empty() || peer.get().to_string().starts_with("10.") => {
-                return Err(DropReason::PeerDenied);
-            }
-            None => return Err(DropReason::NotOurs),
+            None => return Err(DropReason::PeerDenied),
         };
         Ok(outcome)
     }
@@ -177,7 +195,7 @@ enum Expected {
 }
 
 fn peers() -> impl Strategy<Value = PeerAddr> {
-    let ours = (1..=3).flat_map(|n| [relayed(n), advertised(n)]);
+    let ours = (1..=5).flat_map(|n| [relayed(n), advertised(n)]);
     prop::sample::select(ours.chain(outsiders()).collect::<Vec<_>>())
 }
 
@@ -186,7 +204,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let life = || 0..40_u64;
     let number = || 0x4000..0x4004_u16;
     let step = prop_oneof![
-        2 => (1..=3_u16, 1..=3_u16, life()).prop_map(|(client, port, life)| Step::Open { client, port, life }),
+        3 => (1..=3_u16, 1..=5_u16, life()).prop_map(|(client, port, life)| Step::Open { client, port, life }),
         1 => (id(), life()).prop_map(|(id, life)| Step::Extend { id, life }),
         6 => (id(), peers(), life()).prop_map(|(id, peer, life)| Step::Permit { id, peer, life }),
         4 => (id(), number(), peers(), life()).prop_map(|(id, number, peer, life)| Step::Bind { id, number, peer, life }),

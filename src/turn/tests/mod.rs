@@ -1,5 +1,7 @@
 //! The control plane driven by calls under a paused clock: no socket, no thread.
 
+mod algorithms;
+mod families;
 mod fuzz;
 mod world;
 
@@ -7,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use stun::attributes::*;
+use stun::integrity::MessageIntegrity;
 use stun::message::*;
 
 use self::world::*;
@@ -75,7 +78,11 @@ async fn an_allocate_request_is_refused_for_what_is_wrong_with_it() {
     assert_eq!(world.code_of(ALLOCATE, vec![]).await, 400, "no REQUESTED-TRANSPORT");
     assert_eq!(world.code_of(ALLOCATE, vec![(0x0019, vec![17])]).await, 400);
     assert_eq!(world.code_of(ALLOCATE, vec![(0x0019, vec![6, 0, 0, 0])]).await, 442);
-    assert_eq!(world.code_of(ALLOCATE, and(transport(), vec![(0x0017, vec![2, 0, 0, 0])])).await, 440, "IPv6");
+    assert_eq!(
+        world.code_of(ALLOCATE, and(transport(), vec![(0x0017, vec![2, 0, 0, 0])])).await,
+        440,
+        "no IPv6 address"
+    );
     assert_eq!(world.code_of(ALLOCATE, and(transport(), vec![(0x0017, vec![9, 0, 0, 0])])).await, 440);
     assert_eq!(world.code_of(ALLOCATE, and(transport(), and(token(), vec![(0x0018, vec![0])]))).await, 400);
     assert_eq!(world.code_of(ALLOCATE, and(transport(), token())).await, 508, "a token that nobody was given");

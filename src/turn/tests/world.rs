@@ -53,7 +53,7 @@ impl World {
         let mut settings = Settings {
             realm: "throughway".into(),
             relay_ip: Vec::new(),
-            routed: None,
+            routed: Vec::new(),
             relay_ports: 50_000..=50_999,
             external_ip: Vec::new(),
             expired_grace: Duration::from_secs(12 * 3600),

@@ -1,0 +1,249 @@
+//! Allocate: what it is granted, and the ports that wait for their RESERVATION-TOKEN.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use turn::proto::lifetime::Lifetime;
+use turn::proto::relayaddr::RelayedAddress;
+use turn::proto::rsrvtoken::ReservationToken;
+
+use super::LONGEST;
+use super::Processor;
+use super::RESERVATION_LIFETIME;
+use super::Reservation;
+use super::SHORTEST;
+use crate::address::Family;
+use crate::address::FiveTuple;
+use crate::address::RelayedAddr;
+use crate::clock::Now;
+use crate::credentials::random;
+use crate::relay::command::AllocationId;
+use crate::relay::command::Command;
+use crate::relay::command::Request;
+use crate::turn::Rejection;
+use crate::turn::answer::Answer;
+use crate::turn::auth::Asker;
+use crate::turn::ledger::Allocation;
+use crate::turn::ledger::Channels;
+use crate::turn::ledger::Deadlines;
+use crate::turn::ledger::Leg;
+use crate::turn::ledger::Owner;
+use crate::turn::ports::Bound;
+use crate::turn::ports::NoPort;
+use crate::turn::request::Asked;
+
+/// One Allocate request, read.
+struct Wish<'a> {
+    asked: &'a Asked<'a>,
+    request: &'a Request,
+    asker: &'a Asker,
+    /// The families of the relayed addresses asked for, one or both.
+    families: &'static [Family],
+    /// Whether the port is to be even, and the next one reserved.
+    even: Option<bool>,
+    token: Option<[u8; 8]>,
+    lifetime: Duration,
+    now: Now,
+}
+
+impl<'a> Wish<'a> {
+    /// Reads a request, in the order of RFC 8656, section 7.2.
+    fn of(asked: &'a Asked<'a>, request: &'a Request, asker: &'a Asker, now: Now) -> Result<Self, Rejection> {
+        if asked.requested_transport()? != turn::proto::PROTO_UDP.0 {
+            return Err(Rejection::NOT_UDP);
+        }
+        let (family, both) = (asked.requested_family()?, asked.additional_family()?);
+        let (even, token) = (asked.even_port()?, asked.reservation_token()?);
+        if token.is_some() && (even.is_some() || family.is_some() || both) {
+            return Err(Rejection::bad_request("RESERVATION-TOKEN goes with neither EVEN-PORT nor an address family"));
+        }
+        if both && (family.is_some() || even == Some(true)) {
+            return Err(Rejection::bad_request(
+                "ADDITIONAL-ADDRESS-FAMILY goes with neither another family nor a reserved port",
+            ));
+        }
+        let families: &[Family] = match (both, family) {
+            (true, _) => &Family::ALL,
+            (false, Some(Family::V6)) => &[Family::V6],
+            (false, Some(Family::V4) | None) => &[Family::V4],
+        };
+        let lifetime = granted_lifetime(asked.lifetime()?);
+        Ok(Self { asked, request, asker, families, even, token, lifetime, now })
+    }
+}
+
+impl<S> Processor<S> {
+    /// Allocate (RFC 8656, section 7.2). Of two relayed addresses asked for one is enough for success.
+    pub(super) async fn allocate(
+        &mut self,
+        asked: &Asked<'_>,
+        request: &Request,
+        asker: &Asker,
+        now: Now,
+    ) -> Result<Answer, Rejection> {
+        let wish = Wish::of(asked, request, asker, now)?;
+        let Grant { legs, owner, token } = self.grant(&wish)?;
+        let mut answer = Answer::success(asked.stun());
+        let mut refused = None;
+        let mut opened = 0;
+        for (family, bound) in legs {
+            let relayed = match bound {
+                Ok(bound) => self.open(bound, family, &wish, owner.clone()).await,
+                Err(rejection) => Err(rejection),
+            };
+            match relayed {
+                Ok(relayed) => {
+                    opened += 1;
+                    answer = answer.with(&RelayedAddress { ip: relayed.ip(), port: relayed.port() });
+                }
+                Err(rejection) => {
+                    self.quotas.give_back(&owner, 1);
+                    answer = answer.address_error(family, &rejection);
+                    refused = Some(rejection);
+                }
+            }
+        }
+        if let (0, Some(rejection)) = (opened, refused) {
+            return Err(rejection);
+        }
+        let answer = answer.mapped(request.five_tuple.client).with(&Lifetime(wish.lifetime));
+        Ok(match token {
+            Some(token) => answer.with(&ReservationToken(token.to_vec())),
+            None => answer,
+        })
+    }
+
+    /// Begins an allocation on a bound socket; what its client is told as the relayed address.
+    async fn open(
+        &mut self,
+        bound: Bound<S>,
+        family: Family,
+        wish: &Wish<'_>,
+        owner: Owner,
+    ) -> Result<SocketAddr, Rejection> {
+        self.next_id += 1;
+        let Bound { socket, addr, advertised } = bound;
+        let (id, via, client) = (AllocationId(self.next_id), wish.request.via, wish.request.five_tuple);
+        let leg = Leg { client, family };
+        if let Err(error) = self.backstop.create(leg, id, addr, &wish.asker.username, wish.lifetime).await {
+            tracing::warn!(%error, "an allocation could not be entered");
+            self.ports.release(advertised);
+            return Err(Rejection::CAPACITY);
+        }
+        let deadline = wish.now.monotonic + wish.lifetime;
+        let allocation = Allocation {
+            id,
+            via,
+            username: wish.asker.username.clone(),
+            owner,
+            relayed: addr,
+            advertised,
+            deadline,
+            allocated_by: wish.asked.stun().transaction_id(),
+            answer: Vec::new(),
+            permissions: Deadlines::default(),
+            channels: Channels::default(),
+        };
+        self.ledger.insert(leg, allocation);
+        self.metrics.allocations.increment();
+        let relayed = RelayedAddr(addr);
+        self.commands.push_back(Command::Open { id, five_tuple: client, via, relayed, advertised, socket, deadline });
+        Ok(advertised)
+    }
+
+    /// What an Allocate request gets, counted for its owner: a socket for each family, or why there is none.
+    fn grant(&mut self, wish: &Wish<'_>) -> Result<Grant<S>, Rejection> {
+        if let Some(token) = wish.token {
+            let Reservation { bound, owner, .. } = self.redeem(token, &wish.asker.username)?;
+            return Ok(Grant { legs: vec![(Family::of(bound.addr.ip()), Ok(bound))], owner, token: None });
+        }
+        let client = wish.request.five_tuple;
+        let owner = self.owner(client, wish.asker);
+        let count = wish.families.len() + usize::from(wish.even == Some(true));
+        let limits = &self.settings.limits;
+        if !self.quotas.take(&owner, count, limits.allocations_per_member, limits.allocations_per_source) {
+            return Err(Rejection::QUOTA);
+        }
+        let mut grant = Grant { legs: Vec::new(), owner, token: None };
+        for family in wish.families {
+            let bound = self.bind(client.server.ip(), *family, wish.even).map(|(bound, next)| {
+                grant.token = next.map(|next| self.reserve(next, wish, grant.owner.clone()));
+                bound
+            });
+            if bound.is_err() && wish.even == Some(true) {
+                self.quotas.give_back(&grant.owner, 1);
+            }
+            grant.legs.push((*family, bound));
+        }
+        Ok(grant)
+    }
+
+    /// Binds a relay socket on the first relay address that has a port left, and the next port when that is to be even.
+    fn bind(
+        &mut self,
+        server: IpAddr,
+        family: Family,
+        even: Option<bool>,
+    ) -> Result<(Bound<S>, Option<Bound<S>>), Rejection> {
+        let mut refused = Rejection::FAMILY_NOT_SUPPORTED;
+        for ip in self.settings.relay_addresses(server, family) {
+            let advertised = self.settings.advertised(ip);
+            let bound = match even {
+                None => self.ports.any(ip, advertised).map(|bound| (bound, None)),
+                Some(false) => self.ports.even(ip, advertised).map(|bound| (bound, None)),
+                Some(true) => self.ports.pair(ip, advertised).map(|(bound, next)| (bound, Some(next))),
+            };
+            match bound {
+                Ok(bound) => return Ok(bound),
+                Err(error) => refused = no_port(&error),
+            }
+        }
+        Err(refused)
+    }
+
+    fn owner(&self, client: FiveTuple, asker: &Asker) -> Owner {
+        Owner { identity: asker.identity.clone(), source: self.sources.of(client.client.ip()) }
+    }
+
+    fn reserve(&mut self, bound: Bound<S>, wish: &Wish<'_>, owner: Owner) -> [u8; 8] {
+        let (token, username) = (random::<8>(), wish.asker.username.clone());
+        self.reservations.insert(token, Reservation { bound, username, owner });
+        self.metrics.reservations.increment();
+        self.reservation_ends.push_back((wish.now.monotonic + RESERVATION_LIFETIME, token));
+        token
+    }
+
+    fn redeem(&mut self, token: [u8; 8], username: &str) -> Result<Reservation<S>, Rejection> {
+        let of_asker = self.reservations.get(&token).is_some_and(|reservation| reservation.username == username);
+        if !of_asker {
+            return Err(Rejection::CAPACITY);
+        }
+        self.reservation_ends.retain(|(_, other)| *other != token);
+        self.take_reservation(token).ok_or(Rejection::CAPACITY)
+    }
+
+    pub(super) fn take_reservation(&mut self, token: [u8; 8]) -> Option<Reservation<S>> {
+        let reservation = self.reservations.remove(&token)?;
+        self.metrics.reservations.decrement();
+        Some(reservation)
+    }
+}
+
+/// What an Allocate request was granted.
+struct Grant<S> {
+    /// A bound socket for each family asked for, or why there is none.
+    legs: Vec<(Family, Result<Bound<S>, Rejection>)>,
+    owner: Owner,
+    /// Names the next port, when that was to be reserved.
+    token: Option<[u8; 8]>,
+}
+
+pub(super) fn granted_lifetime(requested: Option<u32>) -> Duration {
+    Duration::from_secs(requested.unwrap_or(SHORTEST).clamp(SHORTEST, LONGEST).into())
+}
+
+fn no_port(error: &NoPort) -> Rejection {
+    tracing::debug!(%error, "no relayed port");
+    Rejection::CAPACITY
+}

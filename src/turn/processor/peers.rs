@@ -1,0 +1,117 @@
+//! CreatePermission and ChannelBind: which peers an allocation may exchange data with.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+use tokio::time::Instant;
+
+use super::CHANNEL_LIFETIME;
+use super::PERMISSION_LIFETIME;
+use super::Processor;
+use crate::address::Family;
+use crate::address::FiveTuple;
+use crate::address::PeerAddr;
+use crate::clock::Now;
+use crate::policy::Reach;
+use crate::relay::command::Command;
+use crate::turn::Rejection;
+use crate::turn::answer::Answer;
+use crate::turn::ledger::Allocation;
+use crate::turn::ledger::Leg;
+use crate::turn::request::Asked;
+
+impl<S> Processor<S> {
+    /// CreatePermission (RFC 8656, section 10.2): all peers or none.
+    ///
+    /// A peer named a thousand times is one, and more than may be permitted are refused before any of them costs work.
+    pub(super) async fn create_permission(
+        &mut self,
+        asked: &Asked<'_>,
+        client: FiveTuple,
+        now: Now,
+    ) -> Result<Answer, Rejection> {
+        let peers = asked.peer_ips()?;
+        let (cap, deadline) = (self.settings.limits.permissions, now.monotonic + PERMISSION_LIFETIME);
+        for family in Family::ALL {
+            let mut of_family = peers.iter().copied().filter(|peer| Family::of(*peer) == family).peekable();
+            if of_family.peek().is_none() {
+                continue;
+            }
+            let allocation = self.ledger.get_mut(Leg { client, family }).ok_or(Rejection::PEER_FAMILY)?;
+            if !allocation.permissions.have_room_for(of_family, cap, now.monotonic) {
+                return Err(Rejection::CAPACITY);
+            }
+        }
+        for peer in &peers {
+            self.may_reach(any_port(*peer))?;
+        }
+        for peer in peers {
+            let leg = Leg { client, family: Family::of(peer) };
+            self.backstop.permit(leg, any_port(peer)).await;
+            self.permit(leg, peer, deadline);
+        }
+        Ok(Answer::success(asked.stun()))
+    }
+
+    /// ChannelBind (RFC 8656, section 12.2), which gives or refreshes the peer's permission too.
+    pub(super) async fn channel_bind(
+        &mut self,
+        asked: &Asked<'_>,
+        client: FiveTuple,
+        now: Now,
+    ) -> Result<Answer, Rejection> {
+        let (channel, peer) = (asked.channel_number()?, asked.peer()?);
+        let leg = Leg { client, family: Family::of(peer.ip()) };
+        // A number is the whole 5-tuple's: ChannelData names no family.
+        let elsewhere = |other: &Allocation| !other.channels.may_bind(channel, peer, now.monotonic);
+        if self.ledger.on(client).any(|(_, allocation)| elsewhere(allocation)) {
+            return Err(Rejection::bad_request("the channel or the peer is bound otherwise"));
+        }
+        let limits = &self.settings.limits;
+        let allocation = self.ledger.get_mut(leg).ok_or(Rejection::PEER_FAMILY)?;
+        let room = allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic)
+            && allocation.channels.have_room_for(channel, limits.channels, now.monotonic);
+        let id = allocation.id;
+        self.may_reach(peer)?;
+        if !room {
+            return Err(Rejection::CAPACITY);
+        }
+        if let Err(error) = self.backstop.bind(leg, channel, peer, CHANNEL_LIFETIME).await {
+            tracing::warn!(%error, "a channel could not be entered");
+            return Err(Rejection::CAPACITY);
+        }
+        self.permit(leg, peer.ip(), now.monotonic + PERMISSION_LIFETIME);
+        let deadline = now.monotonic + CHANNEL_LIFETIME;
+        if let Some(allocation) = self.ledger.get_mut(leg) {
+            allocation.channels.bind(channel, peer, deadline);
+        }
+        self.commands.push_back(Command::Bind { id, channel, peer, deadline });
+        Ok(Answer::success(asked.stun()))
+    }
+
+    fn permit(&mut self, leg: Leg, peer: IpAddr, deadline: Instant) {
+        if let Some(allocation) = self.ledger.get_mut(leg) {
+            allocation.permissions.set(peer, deadline);
+            self.commands.push_back(Command::Permit { id: allocation.id, peer, deadline });
+        }
+    }
+
+    /// The policy. Where our relayed addresses are is always granted: the data plane delivers what is sent there inside the
+    /// process, to a live relayed port, or drops it.
+    fn may_reach(&self, peer: PeerAddr) -> Result<(), Rejection> {
+        match self.policy.reach(peer) {
+            Reach::Kernel => Ok(()),
+            Reach::Denied(_) if self.may_be_ours(peer) => Ok(()),
+            Reach::Denied(why) => Err(Rejection::new(403, why)),
+        }
+    }
+
+    fn may_be_ours(&self, peer: PeerAddr) -> bool {
+        let port = peer.get().port();
+        self.ledger.is_relay_ip(peer.ip()) && (port == 0 || self.settings.relay_ports.contains(&port))
+    }
+}
+
+fn any_port(ip: IpAddr) -> PeerAddr {
+    PeerAddr::new(SocketAddr::new(ip, 0))
+}
