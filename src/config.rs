@@ -293,7 +293,6 @@ impl Config {
         note(self.tls.mode == TlsMode::Acme, "tls.mode \"acme\" (self-signed instead)");
         note(self.tls.acme != defaults.tls.acme, "tls.acme");
         note(self.turn.credentials != defaults.turn.credentials, "turn.credentials");
-        note(self.turn.relay_ip.iter().any(|ip| ip.0.is_ipv6()), "IPv6 in turn.relay_ip");
         note(self.signaling.who, "signaling.who");
         note(!self.control.socket.as_os_str().is_empty(), "control.socket");
         keys

@@ -2,6 +2,9 @@
 //!
 //! What is counted, is counted after it left: counters are read when a later answer or the end of the thread is seen.
 
+mod fragments;
+mod icmp;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::net::SocketAddrV6;
@@ -86,6 +89,10 @@ impl Rig {
     /// Opens allocation `id` for `client`; its relayed address.
     async fn open(&self, id: u64, client: &Client, external: Option<&str>) -> SocketAddr {
         let socket = udp::Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        self.open_on(id, client, socket, external).await
+    }
+
+    async fn open_on(&self, id: u64, client: &Client, socket: udp::Socket, external: Option<&str>) -> SocketAddr {
         let relayed = socket.local_addr();
         let advertised = external.map_or(relayed, |ip| SocketAddr::new(ip.parse().unwrap(), relayed.port()));
         self.command(Command::Open {

@@ -124,7 +124,7 @@ impl Streams {
         let mut patience = self.clock.now().monotonic + IDLE;
         loop {
             loop {
-                match frames.next() {
+                match frames.next_message() {
                     Ok(Some(message)) => {
                         patience = self.clock.now().monotonic + IDLE;
                         let event = StreamEvent::Frame { id, message: message.to_vec() };

@@ -205,7 +205,7 @@ pub fn stream(bytes: &[u8]) {
             rest = more;
             frames.space().extend_from_slice(part);
             loop {
-                match frames.next() {
+                match frames.next_message() {
                     Ok(Some(message)) => messages.push(message.to_vec()),
                     Ok(None) => break,
                     Err(malformed) => return (messages, Err(malformed)),

@@ -62,9 +62,9 @@ async fn the_checks_come_in_the_order_of_the_rfcs() {
     assert_eq!(world.code_of(ALLOCATE, vec![]).await, 401, "a foreign realm");
     world.realm = "throughway";
 
-    let unknown = world.ask(REFRESH, vec![(0x001A, vec![]), (0x0024, vec![0; 4]), (0x8099, vec![])]).await;
+    let unknown = world.ask(REFRESH, vec![(0x0026, vec![]), (0x0024, vec![0; 4]), (0x8099, vec![])]).await;
     assert_eq!(code(&unknown), 420);
-    assert_eq!(unknown.get(ATTR_UNKNOWN_ATTRIBUTES).unwrap(), [0x00, 0x1A, 0x00, 0x24]);
+    assert_eq!(unknown.get(ATTR_UNKNOWN_ATTRIBUTES).unwrap(), [0x00, 0x26, 0x00, 0x24]);
     for method in [REFRESH, CREATE_PERMISSION, CHANNEL_BIND] {
         assert_eq!(world.code_of(method, vec![]).await, 437, "no allocation");
     }
@@ -142,7 +142,7 @@ async fn what_stands_behind_the_integrity_does_not_count() {
     world.ask(ALLOCATE, transport()).await;
     let mut message = world.signed(REFRESH, &lifetime(1200));
     message.add(ATTR_LIFETIME, &[0; 4]);
-    message.add(AttrType(0x001A), &[]);
+    message.add(AttrType(0x0026), &[]);
 
     let answer = parsed(&world.send(&message.raw).await.unwrap());
 
