@@ -77,15 +77,17 @@ labels! {
         NoAllocation => "no-allocation",
         /// Data for a channel that isn't bound.
         NoChannel => "no-channel",
-        /// Data to or from a peer without permission.
+        /// Data to or from a peer without permission, or an ICMP error about one.
         NoPermission => "no-permission",
         /// A peer that the policy denies.
         PeerDenied => "peer-denied",
         /// A relayed address of ours that no live allocation owns.
         NotOurs => "no-such-relayed-address",
+        /// An ICMP error, or one of this host's, that clients aren't told of.
+        Icmp => "icmp",
         /// The control plane's queue is full.
         QueueFull => "queue-full",
-        /// The source asks more often than its limit.
+        /// The source asks more often than its limit, or ICMP errors come more often than a client is told of.
         RateLimited => "rate-limited",
         /// An unauthenticated request too short to answer.
         TooShort => "too-short",

@@ -17,6 +17,7 @@ use super::count;
 use super::exempt;
 use super::own_addresses;
 use super::places;
+use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::value::Listen;
@@ -94,7 +95,7 @@ impl Bound {
             policy: Arc::clone(&policy),
             metrics: Arc::clone(&metrics),
             clock,
-            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, exempt(config)),
+            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config))),
         };
         let control = requests.downgrade();
         let shard = shard::spawn(settings, requests)?;
@@ -159,6 +160,7 @@ fn turn_settings(config: &Config) -> turn::Settings {
             allocations_per_source: count(limits.allocations_per_source.get()),
             permissions: count(limits.permissions_per_allocation.get()),
             channels: count(limits.channels_per_allocation.get()),
+            new_peers: Rate { per_second: limits.new_peers.get(), burst: f64::from(limits.new_peer_burst.get()) },
             challenges: Rate { per_second: limits.challenges.get(), burst: f64::from(limits.challenge_burst.get()) },
             exempt: exempt(config),
         },

@@ -124,7 +124,7 @@ impl Streams {
         let mut patience = self.clock.now().monotonic + IDLE;
         loop {
             loop {
-                match frames.take() {
+                match frames.next_message() {
                     Ok(Some(message)) => {
                         patience = self.clock.now().monotonic + IDLE;
                         let event = StreamEvent::Frame { id, message: message.to_vec() };
@@ -234,7 +234,7 @@ mod tests {
             policy: Arc::new(Policy::new(policy::Settings::default())),
             metrics: Arc::clone(&metrics),
             clock,
-            bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Vec::new()),
+            bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
         };
         let weak = events.downgrade();
         let shard = shard::spawn(settings, events).unwrap();

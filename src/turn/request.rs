@@ -297,9 +297,6 @@ mod kind {
     pub(super) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 
     /// Comprehension-required types that are understood, if only to ignore them where they mean nothing.
-    ///
-    /// DONT-FRAGMENT is not among them: this server can't set DF, and then it is an unknown attribute (RFC 8656,
-    /// section 7.2).
     pub(super) const KNOWN: &[u16] = &[
         USERNAME,
         MESSAGE_INTEGRITY,
@@ -312,6 +309,7 @@ mod kind {
         EVEN_PORT,
         REQUESTED_TRANSPORT,
         RESERVATION_TOKEN,
+        ATTR_DONT_FRAGMENT.0,
         ATTR_MAPPED_ADDRESS.0,
         ATTR_ERROR_CODE.0,
         ATTR_UNKNOWN_ATTRIBUTES.0,

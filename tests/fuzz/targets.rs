@@ -205,7 +205,7 @@ pub fn stream(bytes: &[u8]) {
             rest = more;
             frames.space().extend_from_slice(part);
             loop {
-                match frames.take() {
+                match frames.next_message() {
                     Ok(Some(message)) => messages.push(message.to_vec()),
                     Ok(None) => break,
                     Err(malformed) => return (messages, Err(malformed)),
@@ -294,6 +294,7 @@ impl Control {
                 allocations_per_source: 4,
                 permissions: 4,
                 channels: 4,
+                new_peers: Rate { per_second: 20.0, burst: 200.0 },
                 challenges: Rate { per_second: 100.0, burst: 500.0 },
                 exempt: Vec::new(),
             },

@@ -40,6 +40,12 @@ impl Line {
         Self::Stream(Mutex::new(reader), Mutex::new(writer))
     }
 
+    /// Where a client with datagrams sends them from.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        let Self::Datagrams(socket, _) = self else { panic!("a stream") };
+        socket.local_addr().unwrap()
+    }
+
     /// Sends a whole message, padded as the line wants it.
     pub(crate) async fn send(&self, raw: &[u8]) {
         match self {

@@ -109,7 +109,7 @@ impl<C: TurnClientApi> Driven<C> {
             Wire::Datagrams(_) => self.note(&buffer.clone()),
             Wire::Stream(_) => {
                 self.frames.space().extend_from_slice(&buffer);
-                while let Some(message) = self.frames.take().unwrap().map(<[u8]>::to_vec) {
+                while let Some(message) = self.frames.next_message().unwrap().map(<[u8]>::to_vec) {
                     self.note(&message);
                 }
             }

@@ -62,6 +62,7 @@ impl World {
                 allocations_per_source: 200,
                 permissions: 64,
                 channels: 64,
+                new_peers: Rate { per_second: 20.0, burst: 200.0 },
                 challenges: Rate { per_second: 100.0, burst: 500.0 },
                 exempt: Vec::new(),
             },
