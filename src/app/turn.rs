@@ -41,6 +41,8 @@ use crate::turn::probe;
 const MAX_STREAMS: u32 = 16_384;
 /// Requests that wait for the control plane; beyond, the shard drops and counts them.
 const REQUESTS_QUEUED: usize = 1024;
+/// Requests of streams that wait for it; beyond, the streams wait.
+const ASKS_QUEUED: usize = 256;
 /// Whom the start-up test counts for.
 const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
 
@@ -97,17 +99,18 @@ impl Bound {
             clock,
             bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config))),
         };
-        let control = requests.downgrade();
+        let (asks, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
         let shard = shard::spawn(settings, requests)?;
         let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), exempt(config));
-        let streams = Streams::new(shard.streams(), control, places, Arc::clone(&metrics), clock);
+        let streams = Streams::new(shard.streams(), asks, places, Arc::clone(&metrics), clock);
         let commands = shard.commands();
         let processor = Processor::new(turn_settings(config), credentials, policy, metrics, Box::new(Socket::bind));
         let stop = front.stop.clone();
         front.tasks.spawn(async move {
             // Without its relay the process must not go on: whichever plane ends first, even by a panic, ends it all.
             let _all = stop.clone().drop_guard();
-            turn::run(processor, asked, |command| commands.send(command), clock, stop.clone()).await;
+            let send = |command| commands.send(command);
+            turn::run(processor, asked, asked_by_streams, send, clock, stop.clone()).await;
             if !stop.is_cancelled() {
                 tracing::error!("the media thread has ended: stopping");
             }
