@@ -10,13 +10,14 @@
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
 //! relay -> net, policy                             data plane: forwarding table, media thread and streams
 //! net, config                                      sockets only; TOML and environment only
-//! address, clock, metrics, logging, places, rate, wire   importable by all
+//! address, clock, metrics, logging, places, rate, volume, wire   importable by all
 //! ```
 //!
 //! `tests/layering.rs` holds it. `turn` and `signaling` never meet: they share [`credentials`], which mints for the one
-//! what the other checks. `turn` knows the data plane as commands and requests only ([`relay::command`]). Three modules
+//! what the other checks. `turn` knows the data plane as commands and requests only ([`relay::command`]). Four modules
 //! stand beside design.md's: [`wire`], the strict STUN and ChannelData framing that both planes must read the same way,
-//! [`rate`], the token buckets of all limits, and [`places`], the counts of what may be open at once.
+//! [`rate`], the token buckets of all limits, [`places`], the counts of what may be open at once, and [`volume`], what was
+//! relayed in the long run.
 //!
 //! # Control plane and data plane
 //!
@@ -80,6 +81,7 @@
 //! | filling another member's mailbox | the sender is refused, only who takes nothing is closed | `a_member_that_reads_is_not_closed_by_who_sends_faster_than_it_reads` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
+//! | taking all the bandwidth, or the month's traffic | buckets of each allocation and of all; a volume | `an_allocation_has_its_bandwidth_both_ways_and_no_other_pays_for_it`, `a_used_up_volume_stops_relaying_and_allocating_even_after_a_restart` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `junk_is_counted_and_answered_with_nothing_and_the_server_lives`, `no_bytes_at_all_bring_the_decoders_down` |
 
@@ -99,5 +101,6 @@ pub mod rate;
 pub mod relay;
 pub mod signaling;
 pub mod turn;
+pub mod volume;
 pub mod web;
 pub mod wire;

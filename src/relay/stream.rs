@@ -211,6 +211,7 @@ mod tests {
     use crate::policy::Policy;
     use crate::rate::PerSource;
     use crate::rate::Rate;
+    use crate::relay::allowance::Allowance;
     use crate::relay::shard;
     use crate::relay::shard::Shard;
 
@@ -233,6 +234,7 @@ mod tests {
             metrics: Arc::clone(&metrics),
             clock,
             bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Vec::new()),
+            allowance: Allowance::default(),
         };
         let weak = events.downgrade();
         let shard = shard::spawn(settings, events).unwrap();

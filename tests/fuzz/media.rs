@@ -8,6 +8,7 @@ use throughway::address::PeerAddr;
 use throughway::address::RelayedAddr;
 use throughway::net::udp;
 use throughway::rate::PerSource;
+use throughway::relay::allowance::Allowance;
 use throughway::relay::command::AllocationId;
 use throughway::relay::command::Event;
 use throughway::relay::shard;
@@ -44,6 +45,7 @@ impl Rig {
                 metrics: Arc::new(Metrics::default()),
                 clock,
                 bindings: PerSource::new(Rate { per_second: 1.0, burst: 1.0 }, vec!["127.0.0.1".parse().unwrap()]),
+                allowance: Allowance::default(),
             },
             sender,
         )

@@ -225,6 +225,7 @@ impl Control {
                 channels: 4,
                 challenges: Rate { per_second: 100.0, burst: 500.0 },
                 exempt: Vec::new(),
+                volume: Arc::default(),
             },
         };
         let users = HashMap::from([("alice".into(), "wonderland".into())]);

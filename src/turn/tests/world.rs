@@ -64,6 +64,7 @@ impl World {
                 channels: 64,
                 challenges: Rate { per_second: 100.0, burst: 500.0 },
                 exempt: Vec::new(),
+                volume: Arc::default(),
             },
         };
         change(&mut settings);
