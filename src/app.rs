@@ -44,12 +44,16 @@ use crate::signaling::hub::Hub;
 use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::session::Sessions;
+use crate::volume;
 use crate::web;
 use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
 use crate::web::socket;
 
+use self::usage::Keeper;
+
 mod turn;
+mod usage;
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +135,7 @@ struct Front {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    clock: Clock,
 }
 
 /// What one listener of streams does with what it finds.
@@ -160,7 +165,7 @@ const MAX_WEBSOCKETS: u32 = 50_000;
 const SHORT_REALM: usize = 12;
 
 impl App {
-    /// Starts everything that `config` asks for; certificates are kept under `state`.
+    /// Starts everything that `config` asks for; certificates and what was relayed are kept under `state`.
     ///
     /// # Errors
     ///
@@ -195,6 +200,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            clock,
         };
         let mut app = Self { listening: Vec::new(), stop: front.stop.clone(), tasks: front.tasks.clone() };
 
@@ -210,11 +216,14 @@ impl App {
         let tcp_ports =
             [&https, &http, &turn_tcp, &turn_tls, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
         let first = udp.first();
+        let keeper = Keeper::load(state, volume_limits(config), clock.now());
+        let volume = keeper.volume();
+        front.tasks.spawn(keeper.run(clock, front.stop.clone()));
         let streams = udp
-            .serve(config, Arc::clone(&credentials), Arc::clone(&metrics), tcp_ports, &front, clock)
+            .serve(config, Arc::clone(&credentials), Arc::clone(&metrics), volume, tcp_ports, &front)
             .map_err(StartError::Relay)?;
 
-        let routes = web::router(sockets(config, served, Arc::clone(&credentials), &metrics, &front, clock));
+        let routes = web::router(sockets(config, served, Arc::clone(&credentials), &metrics, &front));
 
         let routes = Service::Routes(routes, Arc::new(Proxies::new(proxies)));
         let speaks = |http, turn| Speaks { http, turn };
@@ -341,7 +350,6 @@ fn sockets(
     credentials: Arc<Credentials>,
     metrics: &Arc<Metrics>,
     front: &Front,
-    clock: Clock,
 ) -> socket::State {
     let limits = &config.signaling.limits;
     let sign_ins = limits.sign_ins.get();
@@ -351,7 +359,7 @@ fn sockets(
         sessions: Arc::new(Sessions::new(hub, credentials, served)),
         limits: signaling_limits(&config.signaling),
         metrics: Arc::clone(metrics),
-        clock,
+        clock: front.clock,
         shutdown: front.stop.clone(),
     };
     let origins = socket::Origins {
@@ -441,6 +449,12 @@ fn bind_tcp(addresses: &[Listen], key: &'static str) -> Result<Vec<(TcpListener,
 /// The port of the first listener there is.
 fn first_port<const N: usize>(lists: [&Vec<(TcpListener, SocketAddr)>; N]) -> Option<u16> {
     lists.into_iter().flatten().next().map(|(_, addr)| addr.port())
+}
+
+fn volume_limits(config: &Config) -> volume::Limits {
+    let limit = |bytes: usize| (bytes > 0).then_some(bytes as u64);
+    let limits = &config.turn.limits;
+    volume::Limits { day: limit(limits.bytes_per_day.get()), month: limit(limits.bytes_per_month.get()) }
 }
 
 fn credential_settings(config: &Config) -> credentials::Settings {

@@ -28,6 +28,7 @@ use self::value::PortRange;
 use self::value::Secret;
 use self::value::Size;
 use self::value::Span;
+use self::value::Throughput;
 use self::value::TlsMode;
 
 mod source;
@@ -170,6 +171,14 @@ tables! {
         challenge_burst: Count<1, 1_000_000> = Count::new(500),
         /// Binding answers per network.
         bindings: Frequency = Frequency::per_second(1000),
+        /// What one allocation sends and receives.
+        bandwidth_per_allocation: Throughput = Throughput::per_second(32 << 20),
+        /// What is relayed in all.
+        bandwidth: Throughput = Throughput::per_second(128 << 20),
+        /// The same in a day.
+        bytes_per_day: Size<0, { 1 << 60 }> = Size::bytes(2 << 40),
+        /// The same in a month.
+        bytes_per_month: Size<0, { 1 << 60 }> = Size::bytes(20 << 40),
     }
     /// `[limits]`.
     Limits {

@@ -10,13 +10,14 @@
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
 //! relay -> net, policy                             data plane: forwarding table, media thread and streams
 //! net, config                                      sockets only; TOML and environment only
-//! address, clock, metrics, logging, places, rate, wire   importable by all
+//! address, clock, metrics, logging, places, rate, volume, wire   importable by all
 //! ```
 //!
 //! `tests/layering.rs` holds it. `turn` and `signaling` never meet: they share [`credentials`], which mints for the one
-//! what the other checks. `turn` knows the data plane as commands and requests only ([`relay::command`]). Three modules
+//! what the other checks. `turn` knows the data plane as commands and requests only ([`relay::command`]). Four modules
 //! stand beside design.md's: [`wire`], the strict STUN and ChannelData framing that both planes must read the same way,
-//! [`rate`], the token buckets of all limits, and [`places`], the counts of what may be open at once.
+//! [`rate`], the token buckets of all limits, [`places`], the counts of what may be open at once, and [`volume`], what was
+//! relayed in the long run.
 //!
 //! # Control plane and data plane
 //!
@@ -89,6 +90,7 @@
 //! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
 //! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |
 //! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |
+//! | taking all the bandwidth, or the month's traffic | buckets of each allocation and of all; a volume | `an_allocation_has_its_bandwidth_both_ways_and_no_other_pays_for_it`, `a_used_up_volume_stops_relaying_and_allocating_even_after_a_restart` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `junk_is_counted_and_answered_with_nothing_and_the_server_lives`, `no_bytes_at_all_bring_the_decoders_down` |
 
@@ -108,5 +110,6 @@ pub mod rate;
 pub mod relay;
 pub mod signaling;
 pub mod turn;
+pub mod volume;
 pub mod web;
 pub mod wire;

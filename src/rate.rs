@@ -4,6 +4,8 @@ use std::hash::BuildHasher;
 use std::hash::Hash;
 use std::hash::RandomState;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -33,20 +35,57 @@ impl TokenBucket {
 
     /// Takes one token; false when none is left.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        self.take_many(1, rate, now)
+        self.take_many(1.0, rate, now)
     }
 
-    /// Takes `count` tokens, or none if there are fewer; false then.
-    pub fn take_many(&mut self, count: u32, rate: Rate, now: Instant) -> bool {
+    /// Takes so many tokens, or none; false when so many aren't left.
+    pub fn take_many(&mut self, tokens: f64, rate: Rate, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.filled);
         self.tokens = (self.tokens + elapsed.as_secs_f64() * rate.per_second).min(rate.burst.max(1.0));
         self.filled = now;
-        let taken = self.tokens >= f64::from(count);
+        let taken = self.tokens >= tokens;
         if taken {
-            self.tokens -= f64::from(count);
+            self.tokens -= tokens;
         }
         taken
     }
+}
+
+/// One bucket for several threads, full at first. It is kept as the moment when it will be full again: one number, which
+/// needs no lock.
+#[derive(Debug)]
+pub struct SharedBucket {
+    per_second: u64,
+    /// Nanoseconds that it takes to fill.
+    depth: u64,
+    start: Instant,
+    /// Nanoseconds after `start`.
+    full_at: AtomicU64,
+}
+
+impl SharedBucket {
+    /// A full bucket, of at least one token a second.
+    pub fn new(per_second: u64, burst: u64, now: Instant) -> Self {
+        let per_second = per_second.max(1);
+        Self { per_second, depth: duration_of(burst, per_second), start: now, full_at: AtomicU64::new(0) }
+    }
+
+    /// Takes so many tokens, or none; false when so many aren't left.
+    pub fn take(&self, tokens: u64, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.start).as_nanos();
+        let now = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        let wanted = duration_of(tokens, self.per_second);
+        let taken = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let full_at = full_at.max(now).saturating_add(wanted);
+            (full_at - now <= self.depth).then_some(full_at)
+        });
+        taken.is_ok()
+    }
+}
+
+/// The nanoseconds in which so many tokens come back.
+fn duration_of(tokens: u64, per_second: u64) -> u64 {
+    tokens.saturating_mul(1_000_000_000) / per_second
 }
 
 /// Token buckets for everybody: a fixed number of them, each one's chosen by a keyed hash of who it is.
@@ -75,7 +114,7 @@ impl Buckets {
     pub fn take(&mut self, who: &impl Hash, count: u32, now: Instant) -> bool {
         let [a, b, ..] = self.key.hash_one(who).to_ne_bytes();
         let Some(bucket) = self.buckets.get_mut(usize::from(u16::from_ne_bytes([a, b]))) else { return false };
-        bucket.get_or_insert_with(|| TokenBucket::new(self.rate, now)).take_many(count, self.rate, now)
+        bucket.get_or_insert_with(|| TokenBucket::new(self.rate, now)).take_many(f64::from(count), self.rate, now)
     }
 }
 
@@ -117,6 +156,22 @@ mod tests {
         assert_eq!(taken, [true, true, false]);
         assert!(bucket.take(RATE, now + Duration::from_millis(101)));
         assert!(!bucket.take(RATE, now + Duration::from_millis(102)));
+    }
+
+    #[test]
+    fn a_shared_bucket_gives_its_burst_and_then_its_rate_whoever_takes() {
+        let now = Clock::system().now().monotonic;
+        let bucket = SharedBucket::new(1000, 500, now);
+
+        assert_eq!([bucket.take(300, now), bucket.take(300, now), bucket.take(200, now)], [true, false, true]);
+        let later = now + Duration::from_millis(100);
+        let taken: usize = std::thread::scope(|scope| {
+            let taker = || scope.spawn(|| (0..1000).filter(|_| bucket.take(1, later)).count());
+            [taker(), taker(), taker()].map(|it| it.join().unwrap()).into_iter().sum()
+        });
+        assert_eq!(taken, 100);
+        assert!(!bucket.take(501, later + Duration::from_secs(60)), "never more than it holds");
+        assert!(bucket.take(500, later + Duration::from_secs(60)));
     }
 
     #[test]

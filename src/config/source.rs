@@ -246,6 +246,18 @@ mod tests {
                 "turn.limits.allocations_per_member: -1 is not a whole number from 1 to 100000",
             ),
             ("[turn.limits]\nchallenges = '5'", "turn.limits.challenges: \"5\" is not a rate: write a number from 1"),
+            (
+                "[turn.limits]\nbandwidth = '32MiB'",
+                "turn.limits.bandwidth: \"32MiB\" is not a throughput: write a number and one of B/s, KiB/s",
+            ),
+            (
+                "[turn.limits]\nbandwidth_per_allocation = '2TiB/s'",
+                "turn.limits.bandwidth_per_allocation: \"2TiB/s\" is out of range: write one from \"0B/s\" (no limit) to",
+            ),
+            (
+                "[turn.limits]\nbytes_per_day = 'none'",
+                "turn.limits.bytes_per_day: \"none\" is not a size: write a number",
+            ),
             ("[signaling]\nmessage_bytes = '1GiB'", "signaling.message_bytes: \"1GiB\" is out of range"),
             (
                 "[signaling]\ngone_after = '10s'",

@@ -20,6 +20,7 @@ pub use self::amount::Count;
 pub use self::amount::Frequency;
 pub use self::amount::Size;
 pub use self::amount::Span;
+pub use self::amount::Throughput;
 
 /// Reads and writes a type as its text.
 macro_rules! as_text {

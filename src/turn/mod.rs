@@ -38,11 +38,13 @@ pub use processor::Processor;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Family;
 use crate::address::Prefix;
 use crate::rate::Rate;
+use crate::volume::Volume;
 
 /// How this server relays. Addresses are those of this host; see [`Settings::relay_addresses`] for their order.
 #[derive(Clone, Debug)]
@@ -90,6 +92,8 @@ pub struct Limits {
     pub challenges: Rate,
     /// Sources that limits by source don't count.
     pub exempt: Vec<Prefix>,
+    /// What was relayed in all; when that is all that may be, nobody gets an allocation.
+    pub volume: Arc<Volume>,
 }
 
 impl Settings {

@@ -297,6 +297,7 @@ impl Control {
                 new_peers: Rate { per_second: 20.0, burst: 200.0 },
                 challenges: Rate { per_second: 100.0, burst: 500.0 },
                 exempt: Vec::new(),
+                volume: Arc::default(),
             },
         };
         let users = HashMap::from([("alice".into(), "wonderland".into())]);

@@ -154,6 +154,9 @@ impl<S> Processor<S> {
 
     /// What an Allocate request gets, counted for its owner: a socket for each family, or why there is none.
     fn grant(&mut self, wish: &Wish<'_>) -> Result<Grant<S>, Rejection> {
+        if self.settings.limits.volume.spent().is_some() {
+            return Err(Rejection::CAPACITY);
+        }
         if let Some(token) = wish.token {
             let Reservation { bound, owner, .. } = self.redeem(token, &wish.asker.username)?;
             return Ok(Grant { legs: vec![(Family::of(bound.addr.ip()), Ok(bound))], owner, token: None });

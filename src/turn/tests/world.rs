@@ -65,6 +65,7 @@ impl World {
                 new_peers: Rate { per_second: 20.0, burst: 200.0 },
                 challenges: Rate { per_second: 100.0, burst: 500.0 },
                 exempt: Vec::new(),
+                volume: Arc::default(),
             },
         };
         change(&mut settings);
