@@ -138,7 +138,7 @@ pub(super) async fn self_test(listener: SocketAddr, realm: &str, credentials: &C
         IpAddr::V4(_) | IpAddr::V6(_) => listener,
     };
     let now = clock.now();
-    let pair = SELF_TEST.map(|name| credentials.mint(name, now));
+    let pair = SELF_TEST.map(|name| credentials.mint_for(name, now));
     match probe::round_trip(server, realm, &pair, clock).await {
         Ok(took) => tracing::info!(round_trip = ?took, "the relay works: tested with two clients of our own"),
         Err(failed) => tracing::warn!("the relay does not work: {failed}"),
@@ -179,7 +179,6 @@ fn turn_settings(config: &Config, volume: Arc<Volume>) -> turn::Settings {
             .iter()
             .map(|entry| turn::ExternalIp { external: entry.external, local: entry.local })
             .collect(),
-        expired_grace: config.turn.expired_grace.get(),
         limits: turn::Limits {
             allocations_per_member: count(limits.allocations_per_member.get()),
             allocations_per_source: count(limits.allocations_per_source.get()),
