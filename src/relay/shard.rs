@@ -350,7 +350,9 @@ impl Media {
 
     fn close(&mut self, id: AllocationId) {
         if let Some(opening) = self.forwarder.table.close(id) {
-            self.forwarder.set_allocated(opening.client.via, false);
+            let Client { five_tuple, via } = opening.client;
+            // Of a dual allocation the other family may live on.
+            self.forwarder.set_allocated(via, self.forwarder.table.is_client(&five_tuple));
             let mut relay = opening.socket;
             // Closing it would do as well; what is on the ready list falls away by itself.
             let _ = self.poll.registry().deregister(&mut relay.socket);

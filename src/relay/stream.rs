@@ -230,15 +230,19 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
+    use crate::address::RelayedAddr;
     use crate::address::Sources;
     use crate::net::demux::Protocol;
+    use crate::net::udp::Socket;
     use crate::places;
     use crate::policy;
     use crate::policy::Policy;
     use crate::rate::PerSource;
     use crate::rate::Rate;
     use crate::relay::allowance::Allowance;
+    use crate::relay::command::AllocationId;
     use crate::relay::shard;
+    use crate::relay::shard::Command;
     use crate::relay::shard::Shard;
 
     const BINDING: &[u8] = b"\x00\x01\x00\x00\x21\x12\xA4\x42transaction!";
@@ -248,7 +252,7 @@ mod tests {
         client: DuplexStream,
         serving: JoinHandle<()>,
         control: mpsc::Receiver<command::Event>,
-        _shard: Shard,
+        shard: Shard,
     }
 
     fn start() -> Rig {
@@ -273,7 +277,7 @@ mod tests {
         let opened = Opened { protocol, tls: false, remote, local, reached: local.ip(), stream };
         let place = streams.enter(remote.ip()).unwrap();
         let serving = tokio::spawn(async move { streams.serve(opened, place).await });
-        Rig { client, serving, control, _shard: shard }
+        Rig { client, serving, control, shard }
     }
 
     #[tokio::test]
@@ -294,6 +298,36 @@ mod tests {
         let took = Clock::system().now().monotonic - began;
         assert!((IDLE..IDLE * 2).contains(&took), "{took:?}");
         assert!(matches!(rig.control.recv().await, Some(command::Event::StreamClosed { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_silent_stream_is_kept_as_long_as_one_family_of_its_allocation_lives() {
+        let mut rig = start();
+        rig.client.write_all(BINDING).await.unwrap();
+        rig.client.read_exact(&mut [0; 32]).await.unwrap();
+        let (id, commands) = (StreamId(0), rig.shard.commands());
+        let via = command::Via::Stream(id);
+        let (remote, local) = ("192.0.2.1:4000".parse().unwrap(), "192.0.2.9:3478".parse().unwrap());
+        let five_tuple = FiveTuple::new(Transport::Tcp, remote, local);
+        let deadline = Clock::system().now().monotonic + IDLE * 60;
+        let [v4, v6] = [AllocationId(1), AllocationId(2)];
+
+        for (id, ip) in [(v4, "127.0.0.1:0"), (v6, "[::1]:0")] {
+            let socket = Socket::bind(ip.parse().unwrap()).unwrap();
+            let advertised = socket.local_addr();
+            let relayed = RelayedAddr(advertised);
+            let open = Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline };
+            commands.send(open).await.unwrap();
+        }
+        commands.send(Command::Close { id: v6 }).await.unwrap();
+        commands.send(Command::Answer { five_tuple, via, message: b"done".to_vec() }).await.unwrap();
+        rig.client.read_exact(&mut [0; 4]).await.unwrap();
+        tokio::time::pause();
+        tokio::time::sleep(IDLE * 3).await;
+
+        assert!(!rig.serving.is_finished());
+        commands.send(Command::Close { id: v4 }).await.unwrap();
+        rig.serving.await.unwrap();
     }
 
     #[tokio::test]

@@ -318,6 +318,11 @@ impl<S> Table<S> {
         self.allocations.get_mut(slot.0).map(|allocation| &mut allocation.opening.socket)
     }
 
+    /// Whether a 5-tuple has an allocation of any family, live or not.
+    pub(super) fn is_client(&self, five_tuple: &FiveTuple) -> bool {
+        self.by_client.contains_key(five_tuple)
+    }
+
     fn sending(&self, five_tuple: &FiveTuple, target: Target, now: Instant) -> Result<Sending<'_, S>, DropReason> {
         let legs = self.by_client.get(five_tuple).ok_or(DropReason::NoAllocation)?;
         let live = |slot: usize| Some((Slot(slot), self.allocations.get(slot).filter(|it| it.is_live(now))?));
