@@ -93,6 +93,7 @@
 //! | guessing the operator's token | few tries a source; 16 characters at least | `a_source_may_be_wrong_about_the_token_so_often` |
 //! | a foreign page that fetches credentials | the same origins as for WebSockets | `ice_servers_for_applications_that_signal_elsewhere_relay_in_either_mode` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
+//! | beginning a 64 KiB message on each of them | 4 KiB of one at most before an allocation | `before_it_has_an_allocation_nobody_makes_us_hold_a_long_message` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
 //! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
 //! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |

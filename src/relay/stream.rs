@@ -81,6 +81,9 @@ struct Asking {
 
 /// How long a client without an allocation may say nothing whole.
 const IDLE: Duration = Duration::from_secs(60);
+/// Bytes of one message that are held for a client without an allocation: no request is that long, and there may be as many
+/// such clients as places.
+const LONGEST_UNALLOCATED: usize = 4096;
 /// How long saying goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -150,6 +153,10 @@ impl Streams {
                     }
                 }
             }
+            if frames.waiting() > LONGEST_UNALLOCATED && !outbox.is_allocated() {
+                self.metrics.dropped(DropReason::TooLarge);
+                return End::TooLarge;
+            }
             match timeout_at(patience, reader.read_buf(frames.space())).await {
                 Ok(Ok(0)) => return End::ByClient,
                 Ok(Ok(_)) => (),
@@ -215,6 +222,8 @@ enum End {
     ByClient,
     /// It sent what is neither STUN nor ChannelData.
     NotTurn,
+    /// It had no allocation, and sent more than any request is long.
+    TooLarge,
     /// It said nothing and had no allocation.
     Idle,
     /// It asked and didn't read.
@@ -297,6 +306,20 @@ mod tests {
 
         let took = Clock::system().now().monotonic - began;
         assert!((IDLE..IDLE * 2).contains(&took), "{took:?}");
+        assert!(matches!(rig.control.recv().await, Some(command::Event::StreamClosed { .. })));
+    }
+
+    #[tokio::test]
+    async fn before_it_has_an_allocation_nobody_makes_us_hold_a_long_message() {
+        let mut rig = start();
+        let mut message = BINDING.to_vec();
+        message[2..4].copy_from_slice(&0xFFFC_u16.to_be_bytes());
+        message.resize(60_000, 0);
+
+        // It may be closed before all of it is written.
+        let _ = rig.client.write_all(&message).await;
+
+        timeout(IDLE / 2, rig.serving).await.expect("it is not waited for").unwrap();
         assert!(matches!(rig.control.recv().await, Some(command::Event::StreamClosed { .. })));
     }
 

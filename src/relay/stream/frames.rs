@@ -23,6 +23,11 @@ impl Frames {
         &mut self.bytes
     }
 
+    /// How many bytes are not taken yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
     /// The next whole message, padding included; none until more is read.
     ///
     /// # Errors
