@@ -86,7 +86,7 @@ impl<S> Processor<S> {
         let wish = Wish::of(asked, request, asker, now)?;
         let Grant { legs, owner, token } = self.grant(&wish)?;
         let mut answer = Answer::success(asked.stun());
-        let mut refused = None;
+        let mut refused: Option<Rejection> = None;
         let mut opened = 0;
         for (family, bound) in legs {
             let relayed = match bound {
@@ -101,7 +101,9 @@ impl<S> Processor<S> {
                 Err(rejection) => {
                     self.quotas.give_back(&owner, 1);
                     answer = answer.address_error(family, &rejection);
-                    refused = Some(rejection);
+                    // Of two reasons the one that may pass is the answer.
+                    let passing = refused.filter(|earlier| *earlier != Rejection::FAMILY_NOT_SUPPORTED);
+                    refused = Some(passing.unwrap_or(rejection));
                 }
             }
         }

@@ -194,3 +194,15 @@ async fn relay_addresses_are_taken_in_order_and_the_one_that_was_reached_first()
     assert_eq!(given[4], "508");
     assert_eq!(given.iter().collect::<HashSet<_>>().len(), 5);
 }
+
+#[tokio::test(start_paused = true)]
+async fn when_neither_family_can_be_had_the_answer_names_the_one_that_could_be_another_time() {
+    let mut world = World::new(|settings| settings.relay_ports = 50_000..=50_000);
+    world.ask(ALLOCATE, transport()).await;
+    world.turn_into("198.51.100.1:4001", ("bob", "builder")).await;
+
+    assert_eq!(world.code_of(ALLOCATE, and(transport(), additional(2))).await, 508, "no port left, and no IPv6");
+    world.turn_into("198.51.100.1:4000", ("alice", "wonderland")).await;
+    assert_eq!(world.code_of(REFRESH, lifetime(0)).await, 0);
+    assert_eq!(world.processor.idle_ports(V4.parse().unwrap()), Some(1));
+}
