@@ -6,10 +6,10 @@ use stun::attributes::*;
 use stun::integrity::MessageIntegrity;
 use stun::message::*;
 use throughway::wire::put_xor_address;
+use throughway::wire::xor_address;
 
+use super::PATIENCE;
 use super::line::Line;
-
-use crate::support::PATIENCE;
 
 pub(crate) const BINDING: u16 = 0x001;
 pub(crate) const ALLOCATE: u16 = 0x003;
@@ -18,13 +18,24 @@ pub(crate) const SEND: u16 = 0x0016;
 pub(crate) const DATA: u16 = 0x0017;
 pub(crate) const CREATE_PERMISSION: u16 = 0x008;
 pub(crate) const CHANNEL_BIND: u16 = 0x009;
+/// Attribute types, by what they hold.
+pub(crate) const NUMBER: u16 = 0x000C;
+pub(crate) const LIFETIME: u16 = 0x000D;
+pub(crate) const PEER: u16 = 0x0012;
+pub(crate) const DATA_VALUE: u16 = 0x0013;
+pub(crate) const FAMILY: u16 = 0x0017;
+pub(crate) const EVEN_PORT: u16 = 0x0018;
+pub(crate) const TOKEN: u16 = 0x0022;
+/// REQUESTED-TRANSPORT and ADDITIONAL-ADDRESS-FAMILY with the values that are taken.
 pub(crate) const UDP: (u16, &[u8]) = (0x0019, &[17, 0, 0, 0]);
+pub(crate) const BOTH: (u16, &[u8]) = (0x8000, &[2, 0, 0, 0]);
 
 pub(crate) struct Asker {
     pub(crate) line: Line,
-    user: String,
-    password: String,
-    nonce: Vec<u8>,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) realm: String,
+    pub(crate) nonce: Vec<u8>,
 }
 
 impl Asker {
@@ -35,7 +46,8 @@ impl Asker {
 
     /// A client on a line of its own, with a nonce.
     pub(crate) async fn over(line: Line, user: &str, password: &str) -> Self {
-        let mut asker = Self { line, user: user.to_owned(), password: password.to_owned(), nonce: Vec::new() };
+        let (user, password, realm) = (user.to_owned(), password.to_owned(), "throughway".to_owned());
+        let mut asker = Self { line, user, password, realm, nonce: Vec::new() };
         let challenge = asker.exchange(&message(ALLOCATE, &[UDP]).raw).await;
         assert_eq!(code(&challenge), 401);
         asker.nonce = challenge.get(ATTR_NONCE).unwrap();
@@ -46,15 +58,30 @@ impl Asker {
         self.line.send(raw).await;
     }
 
+    /// The next message, whose padding is zero.
     pub(crate) async fn receive(&self) -> Vec<u8> {
         let received = tokio::time::timeout(PATIENCE, self.line.receive()).await;
-        received.expect("something to receive").expect("the line is open")
+        let raw = received.expect("something to receive").expect("the line is open");
+        if raw[0] < 0x40 {
+            assert!(padding(&raw).iter().all(|byte| *byte == 0), "padding is zero: {raw:x?}");
+        }
+        raw
+    }
+
+    /// The next message, which is STUN.
+    pub(crate) async fn receive_stun(&self) -> Message {
+        parsed(self.receive().await)
+    }
+
+    /// Asserts that what was sent before this got no answer: the next to arrive is the one to a question that goes
+    /// through media thread and control plane both. When it does, both are done with what came before.
+    pub(crate) async fn hears_nothing(&self) {
+        assert_eq!(self.exchange(&message(BINDING, &[(0x0006, b"anybody")]).raw).await.typ.value(), 0x0101);
     }
 
     pub(crate) async fn exchange(&self, raw: &[u8]) -> Message {
         self.send(raw).await;
-        let mut answer = Message { raw: self.receive().await, ..Message::default() };
-        answer.decode().unwrap();
+        let answer = self.receive_stun().await;
         assert_eq!(answer.transaction_id.0, raw[8..20]);
         answer
     }
@@ -71,46 +98,78 @@ impl Asker {
     pub(crate) fn signed(&self, method: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
         let mut message = message(method, attributes);
         message.add(ATTR_USERNAME, self.user.as_bytes());
-        message.add(ATTR_REALM, b"throughway");
+        message.add(ATTR_REALM, self.realm.as_bytes());
         message.add(ATTR_NONCE, &self.nonce);
         self.key().add_to(&mut message).unwrap();
         message.raw
+    }
+
+    /// Asks with a proof; the answer's code, 0 for success.
+    pub(crate) async fn code_of(&self, method: u16, attributes: &[(u16, &[u8])]) -> u16 {
+        code(&self.ask(method, attributes).await)
     }
 
     /// Allocates; the relayed transport address.
     pub(crate) async fn allocate(&self) -> SocketAddr {
         let answer = self.ask(ALLOCATE, &[UDP]).await;
         assert_eq!(code(&answer), 0);
-        let mut relayed = turn::proto::relayaddr::RelayedAddress::default();
-        relayed.get_from(&answer).unwrap();
-        SocketAddr::new(relayed.ip, relayed.port)
+        relayed(&answer)[0]
+    }
+
+    /// Allocates in both families; the relayed transport addresses, IPv4 first.
+    pub(crate) async fn allocate_both(&self) -> [SocketAddr; 2] {
+        let answer = self.ask(ALLOCATE, &[UDP, BOTH]).await;
+        assert_eq!(code(&answer), 0);
+        relayed(&answer).try_into().unwrap()
     }
 
     /// Permits `peer`; the answer's code, 0 for success.
     pub(crate) async fn permit(&self, peer: SocketAddr) -> u16 {
-        code(&self.ask(CREATE_PERMISSION, &[(0x0012, &xor(peer))]).await)
+        self.code_of(CREATE_PERMISSION, &[(PEER, &xor(peer))]).await
     }
 
     /// Binds `channel` to `peer`; the answer's code, 0 for success.
     pub(crate) async fn bind(&self, channel: u16, peer: SocketAddr) -> u16 {
         let [c0, c1] = channel.to_be_bytes();
-        code(&self.ask(CHANNEL_BIND, &[(0x0012, &xor(peer)), (0x000C, &[c0, c1, 0, 0])]).await)
+        self.code_of(CHANNEL_BIND, &[(PEER, &xor(peer)), (NUMBER, &[c0, c1, 0, 0])]).await
     }
 
-    fn key(&self) -> MessageIntegrity {
-        MessageIntegrity::new_long_term_integrity(self.user.clone(), "throughway".into(), self.password.clone())
+    /// Refreshes; the answer's code, 0 for success.
+    pub(crate) async fn refresh(&self, lifetime: u32) -> u16 {
+        self.code_of(REFRESH, &[(LIFETIME, &lifetime.to_be_bytes())]).await
+    }
+
+    /// Sends a Send indication.
+    pub(crate) async fn indicate(&self, peer: SocketAddr, data: &[u8]) {
+        self.send(&message(SEND, &[(PEER, &xor(peer)), (DATA_VALUE, data)]).raw).await;
+    }
+
+    /// What answers are signed with.
+    pub(crate) fn key(&self) -> MessageIntegrity {
+        MessageIntegrity::new_long_term_integrity(self.user.clone(), self.realm.clone(), self.password.clone())
     }
 }
 
-/// A message with a random transaction ID.
+/// A message with a random transaction ID, under which the IPv6 addresses of [`xor`] are put.
 pub(crate) fn message(kind: u16, attributes: &[(u16, &[u8])]) -> Message {
     let mut message = Message::new();
     message.transaction_id = stun::agent::TransactionId::new();
     message.typ.read_value(kind);
     message.write_header();
     for (kind, value) in attributes {
-        message.add(AttrType(*kind), value);
+        let mut value = value.to_vec();
+        if *kind == PEER && value.len() == 20 {
+            value[8..].iter_mut().zip(message.transaction_id.0).for_each(|(byte, id)| *byte ^= id);
+        }
+        message.add(AttrType(*kind), &value);
     }
+    message
+}
+
+/// A message as it came.
+pub(crate) fn parsed(raw: Vec<u8>) -> Message {
+    let mut message = Message { raw, ..Message::default() };
+    message.decode().unwrap();
     message
 }
 
@@ -119,15 +178,46 @@ pub(crate) fn channel_data(channel: u16, data: &[u8]) -> Vec<u8> {
     [&channel.to_be_bytes()[..], &length.to_be_bytes(), data].concat()
 }
 
-/// An IPv4 XOR-PEER-ADDRESS, without its header.
+/// An XOR-PEER-ADDRESS without its header, for [`message`].
 pub(crate) fn xor(peer: SocketAddr) -> Vec<u8> {
-    assert!(peer.is_ipv4(), "an IPv6 address would depend on the transaction ID");
-    let mut out = [0; 12];
-    put_xor_address(&mut out, 0x0012, peer, [0; 12]).unwrap();
-    out[4..].to_vec()
+    let mut out = [0; 24];
+    let length = put_xor_address(&mut out, PEER, peer, [0; 12]).unwrap();
+    out[4..length].to_vec()
+}
+
+/// The addresses in every attribute of this type, in order.
+pub(crate) fn addresses(message: &Message, kind: AttrType) -> Vec<SocketAddr> {
+    let found = message.attributes.0.iter().filter(|attribute| attribute.typ == kind);
+    found.map(|attribute| xor_address(&attribute.value, message.transaction_id.0).unwrap()).collect()
+}
+
+/// Every relayed transport address in an answer.
+pub(crate) fn relayed(answer: &Message) -> Vec<SocketAddr> {
+    addresses(answer, ATTR_XOR_RELAYED_ADDRESS)
+}
+
+/// The attribute types of a message, in order.
+pub(crate) fn kinds(message: &Message) -> Vec<u16> {
+    message.attributes.0.iter().map(|attribute| attribute.typ.0).collect()
+}
+
+/// The seconds of LIFETIME.
+pub(crate) fn seconds(answer: &Message) -> u32 {
+    u32::from_be_bytes(answer.get(ATTR_LIFETIME).unwrap().try_into().unwrap())
 }
 
 /// The error code, 0 for success.
 pub(crate) fn code(answer: &Message) -> u16 {
     answer.get(ATTR_ERROR_CODE).map_or(0, |value| u16::from(value[2]) * 100 + u16::from(value[3]))
+}
+
+/// The bytes between a STUN message's attributes.
+fn padding(raw: &[u8]) -> Vec<u8> {
+    let (mut at, mut padding) = (20, Vec::new());
+    while let Some([_, _, l0, l1]) = raw.get(at..at + 4) {
+        let end = at + 4 + usize::from(u16::from_be_bytes([*l0, *l1]));
+        at = end.next_multiple_of(4);
+        padding.extend(&raw[end..at]);
+    }
+    padding
 }
