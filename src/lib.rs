@@ -46,6 +46,12 @@
 //!    before it works.
 //! 5. A datagram at a relay socket needs a permission for its source. Bound to a channel, it reaches the client as
 //!    ChannelData, else as a Data indication, from the very address and socket that the client uses.
+//! 6. A TCP or TLS connection is told from others by its first bytes (`net::demux`), behind the header of a load balancer
+//!    if it comes from one (`net::proxy`), and cut into messages on tokio; from there each goes the same way. What goes to
+//!    its client waits in an outbox that drops data, oldest first, once it is 200 ms old or too much, and never answers.
+//!    When the connection ends, so does its allocation.
+//!    ChannelData, else as a Data indication, from the very address and socket that the client uses. What ICMP says about
+//!    data that was sent there goes the same way, in its own attribute.
 //! 6. A TCP or TLS connection is told from others by its first bytes (`net::demux`) and cut into messages on tokio; from
 //!    there each goes the same way. What goes to its client waits in an outbox that drops data, oldest first, once it is
 //!    200 ms old or too much, and never answers. When the connection ends, so does its allocation.
@@ -67,18 +73,23 @@
 //! | the same, on the wire | the same | `floods_from_two_hundred_networks_leave_memory_files_and_allocations_flat`, `no_question_of_a_stranger_gets_an_answer_beyond_the_budget` |
 //! | a flood that keeps a client from a new nonce | its old one proves its address | `a_client_whose_nonce_has_aged_gets_a_new_one_however_busy_its_source_is` |
 //! | a peer named thousands of times in one request | each counts once, too many are refused first | `a_peer_named_five_thousand_times_costs_as_much_as_one` |
+//! | scanning others' hosts through the relay | new peers rare per member | `a_member_meets_so_many_new_peers_a_second_however_many_allocations_it_has` |
 //! | a nonce replayed from another address | it is bound to address and transport | `another_user_on_the_5_tuple_is_refused_and_a_nonce_from_elsewhere_is_stale` |
 //! | another user on the 5-tuple | 441 | the same |
 //! | attributes appended behind the integrity | they don't exist for us | `what_stands_behind_the_integrity_does_not_count` |
 //! | EVEN-PORT until no port is left | reservations count, expire and give back | `twenty_thousand_even_port_allocations_leave_the_port_pool_and_the_quotas_whole` |
 //! | reaching this host or its network | one policy, on by default | `no_method_in_no_encoding_over_no_transport_reaches_what_is_denied` |
 //! | the same, dressed as IPv6 | what is embedded is judged too | `every_embedding_of_a_denied_ipv4_address_is_denied` |
+//! | forged ICMP errors | only about peers that the client permits, and few | `forged_icmp_errors_reach_no_client_beyond_its_permissions_and_its_share` |
 //! | messages in pieces, or none, over TCP and TLS | cut by their own length; idle ones are closed | `messages_survive_one_byte_at_a_time_and_pipelining`, `who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute` |
 //! | asking and never reading | data dropped, unread answers capped, nobody else waits | `who_reads_too_slowly_loses_data_but_no_answer_and_holds_nobody_back`, `who_asks_and_never_reads_is_cut` |
 //! | filling another member's mailbox | the sender is refused, only who takes nothing is closed | `a_member_that_reads_is_not_closed_by_who_sends_faster_than_it_reads` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
 //! | text that forges lines in logs and metrics | no name of a client's is in either | `whatever_is_in_a_username_is_refused_and_shows_in_no_log_and_no_metric` |
+//! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
+//! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |
+//! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `a_header_that_is_not_stuns_or_a_length_that_is_not_its_own_is_dropped`, `no_bytes_at_all_bring_the_decoders_down` |
 

@@ -77,15 +77,17 @@ labels! {
         NoAllocation => "no-allocation",
         /// Data for a channel that isn't bound.
         NoChannel => "no-channel",
-        /// Data to or from a peer without permission.
+        /// Data to or from a peer without permission, or an ICMP error about one.
         NoPermission => "no-permission",
         /// A peer that the policy denies.
         PeerDenied => "peer-denied",
         /// A relayed address of ours that no live allocation owns.
         NotOurs => "no-such-relayed-address",
+        /// An ICMP error, or one of this host's, that clients aren't told of.
+        Icmp => "icmp",
         /// The control plane's queue is full.
         QueueFull => "queue-full",
-        /// The source asks more often than its limit.
+        /// The source asks more often than its limit, or ICMP errors come more often than a client is told of.
         RateLimited => "rate-limited",
         /// An unauthenticated request too short to answer.
         TooShort => "too-short",
@@ -125,6 +127,8 @@ pub struct Metrics {
     pub turn_successes: Counter,
     /// TURN requests answered with an error.
     pub turn_errors: Counter,
+    /// Connections of load balancers closed because they didn't begin with a good header.
+    pub unannounced: Counter,
     /// Signaling members signed in.
     pub members: Gauge,
     /// WebSocket connections open.
@@ -167,6 +171,7 @@ impl Metrics {
             ("bindings_total", "counter", "STUN Binding requests answered", self.bindings.get()),
             ("turn_successes_total", "counter", "TURN requests answered with success", self.turn_successes.get()),
             ("turn_errors_total", "counter", "TURN requests answered with an error", self.turn_errors.get()),
+            ("unannounced_total", "counter", "connections closed for want of a PROXY header", self.unannounced.get()),
             ("frames_total", "counter", "signaling frames taken from clients", self.frames.get()),
         ];
         for (name, kind, help, value) in numbers {

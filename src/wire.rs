@@ -20,8 +20,12 @@ pub mod attr {
     pub const XOR_PEER_ADDRESS: u16 = 0x0012;
     /// DATA.
     pub const DATA: u16 = 0x0013;
+    /// DONT-FRAGMENT.
+    pub const DONT_FRAGMENT: u16 = 0x001A;
     /// XOR-MAPPED-ADDRESS.
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+    /// ICMP.
+    pub const ICMP: u16 = 0x8004;
     /// FINGERPRINT.
     pub const FINGERPRINT: u16 = 0x8028;
 }

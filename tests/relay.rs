@@ -2,6 +2,9 @@
 //!
 //! What is counted, is counted after it left: counters are read when a later answer or the end of the thread is seen.
 
+mod fragments;
+mod icmp;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::net::SocketAddrV6;
@@ -13,6 +16,7 @@ use std::time::Duration;
 use throughway::address::FiveTuple;
 use throughway::address::PeerAddr;
 use throughway::address::RelayedAddr;
+use throughway::address::Sources;
 use throughway::address::Transport;
 use throughway::clock::Clock;
 use throughway::metrics::DropReason;
@@ -70,7 +74,10 @@ impl Rig {
             policy: Arc::new(Policy::new(policy)),
             metrics: metrics.clone(),
             clock,
-            bindings: PerSource::new(Rate { per_second: 0.001, burst: 300.0 }, vec!["127.0.0.1".parse().unwrap()]),
+            bindings: PerSource::new(
+                Rate { per_second: 0.001, burst: 300.0 },
+                Sources::new(vec!["127.0.0.1".parse().unwrap()]),
+            ),
         };
         Self { shard: shard::spawn(settings, sender).unwrap(), events, metrics, listeners, clock }
     }
@@ -82,6 +89,10 @@ impl Rig {
     /// Opens allocation `id` for `client`; its relayed address.
     async fn open(&self, id: u64, client: &Client, external: Option<&str>) -> SocketAddr {
         let socket = udp::Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        self.open_on(id, client, socket, external).await
+    }
+
+    async fn open_on(&self, id: u64, client: &Client, socket: udp::Socket, external: Option<&str>) -> SocketAddr {
         let relayed = socket.local_addr();
         let advertised = external.map_or(relayed, |ip| SocketAddr::new(ip.parse().unwrap(), relayed.port()));
         self.command(Command::Open {

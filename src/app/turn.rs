@@ -17,6 +17,7 @@ use super::count;
 use super::exempt;
 use super::own_addresses;
 use super::places;
+use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::value::Listen;
@@ -37,9 +38,11 @@ use crate::turn::Processor;
 use crate::turn::probe;
 
 /// Streams that speak TURN, in all.
-const MAX_STREAMS: usize = 16_384;
+const MAX_STREAMS: u32 = 16_384;
 /// Requests that wait for the control plane; beyond, the shard drops and counts them.
 const REQUESTS_QUEUED: usize = 1024;
+/// Requests of streams that wait for it; beyond, the streams wait.
+const ASKS_QUEUED: usize = 256;
 /// Whom the start-up test counts for.
 const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
 
@@ -94,19 +97,20 @@ impl Bound {
             policy: Arc::clone(&policy),
             metrics: Arc::clone(&metrics),
             clock,
-            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, exempt(config)),
+            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config))),
         };
-        let control = requests.downgrade();
+        let (asks, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
         let shard = shard::spawn(settings, requests)?;
-        let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), config);
-        let streams = Streams::new(shard.streams(), control, places, Arc::clone(&metrics), clock);
+        let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), exempt(config));
+        let streams = Streams::new(shard.streams(), asks, places, Arc::clone(&metrics), clock);
         let commands = shard.commands();
         let processor = Processor::new(turn_settings(config), credentials, policy, metrics, Box::new(Socket::bind));
         let stop = front.stop.clone();
         front.tasks.spawn(async move {
             // Without its relay the process must not go on: whichever plane ends first, even by a panic, ends it all.
             let _all = stop.clone().drop_guard();
-            turn::run(processor, asked, |command| commands.send(command), clock, stop.clone()).await;
+            let send = |command| commands.send(command);
+            turn::run(processor, asked, asked_by_streams, send, clock, stop.clone()).await;
             if !stop.is_cancelled() {
                 tracing::error!("the media thread has ended: stopping");
             }
@@ -159,6 +163,7 @@ fn turn_settings(config: &Config) -> turn::Settings {
             allocations_per_source: count(limits.allocations_per_source.get()),
             permissions: count(limits.permissions_per_allocation.get()),
             channels: count(limits.channels_per_allocation.get()),
+            new_peers: Rate { per_second: limits.new_peers.get(), burst: f64::from(limits.new_peer_burst.get()) },
             challenges: Rate { per_second: limits.challenges.get(), burst: f64::from(limits.challenge_burst.get()) },
             exempt: exempt(config),
         },

@@ -21,12 +21,17 @@ use socket2::Domain;
 use socket2::Protocol;
 use socket2::Type;
 
+mod report;
+
+pub use self::report::Icmp;
+pub use self::report::Report;
+
 /// The largest payload of a UDP datagram over IPv4; nothing larger is sent in either family.
 pub const MAX_PAYLOAD: usize = 65_507;
 
 /// A bound, non-blocking UDP socket that nobody shares.
 ///
-/// It sends datagrams of every size: the kernel fragments what the path doesn't take whole.
+/// It sends datagrams of every size: what a link doesn't take whole is fragmented, unless that is forbidden.
 #[derive(Debug)]
 pub struct Socket {
     io: mio::net::UdpSocket,
@@ -50,7 +55,8 @@ impl Socket {
         }
         io.bind(&addr.into())?;
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-        undo_probing(&io, addr.is_ipv4())?;
+        undo_quic(&io)?;
+        allow_fragments(&io, addr.is_ipv4())?;
         let io = std::net::UdpSocket::from(io);
         let local = io.local_addr()?;
         let socket = Self { io: mio::net::UdpSocket::from_std(io), state, local };
@@ -71,6 +77,9 @@ impl Socket {
 
     /// Sends one datagram, from `source` where the socket is bound to a wildcard.
     ///
+    /// What comes back about an earlier datagram makes the kernel fail the next call without doing anything: therefore,
+    /// what fails is tried once more.
+    ///
     /// # Errors
     ///
     /// `WouldBlock` when the socket is full, `EMSGSIZE` when the datagram is too large, else what the kernel says.
@@ -80,7 +89,24 @@ impl Socket {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let transmit = Transmit { destination: to, ecn, contents: data, segment_size: None, src_ip: source };
-        self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+        match self.state.try_send(UdpSockRef::from(&self.io), &transmit) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+            }
+            sent => sent,
+        }
+    }
+
+    /// Sends one datagram that nobody may fragment, at the cost of some more system calls.
+    ///
+    /// # Errors
+    ///
+    /// As [`Socket::send`]; after `EMSGSIZE`, [`Socket::take_report`] tells the first link's MTU.
+    pub fn send_unfragmented(&self, data: &[u8], to: SocketAddr, ecn: Option<Ecn>) -> io::Result<()> {
+        forbid_fragments(&self.io, self.local.is_ipv4())?;
+        let sent = self.send(data, to, None, ecn);
+        allow_fragments(&self.io, self.local.is_ipv4())?;
+        sent
     }
 }
 
@@ -170,16 +196,30 @@ impl Default for Batch {
     }
 }
 
-/// Takes back what quinn-udp sets for QUIC's sake: path MTU probing, under which large datagrams fail instead of being
-/// fragmented, and time stamps that nobody reads.
-fn undo_probing(io: &impl AsRawFd, ipv4: bool) -> io::Result<()> {
-    set_option(io, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)?;
-    set_option(io, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT)?;
-    if !ipv4 {
-        set_option(io, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT)?;
-        set_option(io, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)?;
+/// Takes back the time stamps that quinn-udp asks for for QUIC's sake.
+fn undo_quic(io: &impl AsRawFd) -> io::Result<()> {
+    set_option(io, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)
+}
+
+/// Sends datagrams with DF clear over IPv4, fragmented by the first link's MTU and by routers, not by what ICMP errors
+/// make the kernel believe: those may be forged. Over IPv6, where only the sender fragments, by the path's.
+fn allow_fragments(io: &impl AsRawFd, ipv4: bool) -> io::Result<()> {
+    if ipv4 {
+        // Not IP_PMTUDISC_DONT, under which errors about datagrams that had DF set would be kept from us.
+        return set_option(io, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT);
     }
-    Ok(())
+    set_option(io, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT)?;
+    set_option(io, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)
+}
+
+/// Sends datagrams with DF set over IPv4, and in no fragments over IPv6, up to the first link's MTU, whatever the kernel
+/// believes of the path's: so each that is too large draws its own error.
+fn forbid_fragments(io: &impl AsRawFd, ipv4: bool) -> io::Result<()> {
+    if ipv4 {
+        return set_option(io, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE);
+    }
+    set_option(io, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+    set_option(io, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 1)
 }
 
 #[expect(unsafe_code, reason = "socket2 knows none of these options")]

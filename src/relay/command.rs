@@ -35,7 +35,8 @@ pub const MAX_PERMISSIONS: usize = 1024;
 /// Channels an allocation holds at once at most, however `turn.limits` is set; expired ones make room.
 pub const MAX_CHANNELS: usize = 1024;
 
-/// What a shard tells the control plane. Queued bounded: when full, dropped and counted.
+/// What a shard and streams tell the control plane, each by a queue of their own: a shard drops and counts when it is full,
+/// a stream waits.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A client asks.
@@ -59,6 +60,8 @@ pub enum Event {
 pub struct Request {
     /// Who asks, and where.
     pub five_tuple: FiveTuple,
+    /// The address of this host that it came to: the 5-tuple's, unless that is a load balancer's own.
+    pub reached: IpAddr,
     /// How it came in.
     pub via: Via,
     /// The whole message. [`crate::wire::Stun::parse`] takes it: the shard checked.

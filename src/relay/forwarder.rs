@@ -20,6 +20,7 @@ use super::framing::SendIndication;
 use super::framing::TransactionIds;
 use super::outbox::Outbox;
 use super::stream::StreamEvent;
+use super::table::Client;
 use super::table::Delivery;
 use super::table::Forward;
 use super::table::Framing;
@@ -33,7 +34,9 @@ use crate::metrics::DropReason;
 use crate::metrics::Metrics;
 use crate::net::udp::Datagram;
 use crate::net::udp::Ecn;
+use crate::net::udp::Icmp;
 use crate::net::udp::MAX_PAYLOAD;
+use crate::net::udp::Report;
 use crate::net::udp::Socket;
 use crate::net::udp::is_too_large;
 use crate::rate::PerSource;
@@ -47,17 +50,29 @@ use crate::wire::method;
 /// Shorter requests than the plainest Allocate (REQUESTED-TRANSPORT alone) have nothing to be answered about.
 const SHORTEST_REQUEST: usize = 28;
 
-/// A socket of a shard, and whether it waits for its turn.
+/// A socket of a shard.
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) socket: Socket,
+    /// Whether it waits for its turn.
     pub(super) queued: bool,
+    /// Whether reports may wait at it.
+    pub(super) reported: bool,
 }
 
 impl Watched {
     pub(super) fn new(socket: Socket) -> Self {
-        Self { socket, queued: false }
+        Self { socket, queued: false, reported: false }
     }
+}
+
+/// What a client wants sent to a peer.
+#[derive(Clone, Copy, Debug)]
+struct Payload<'a> {
+    data: &'a [u8],
+    ecn: Option<Ecn>,
+    /// Whether it may not be fragmented.
+    whole: bool,
 }
 
 /// A stream of a client.
@@ -112,11 +127,20 @@ impl Forwarder {
         }
     }
 
+    /// Takes what came back about a datagram that a relay socket has sent.
+    pub(super) fn handle_report(&mut self, slot: Slot, report: Report, now: Instant) {
+        if let Err(reason) = self.judge_report(slot, report, now) {
+            self.metrics.dropped(reason);
+        }
+    }
+
     /// Takes what happened on a stream.
     pub(super) fn handle_stream_event(&mut self, event: StreamEvent, now: Instant) {
         match event {
-            StreamEvent::Opened { id, five_tuple, outbox } => {
+            StreamEvent::Opened { id, five_tuple, outbox, known } => {
                 self.streams.insert(id, Stream { five_tuple, outbox });
+                // Its task may have been ended together with the process.
+                let _ = known.send(());
             }
             StreamEvent::Frame { id, message } => {
                 let five_tuple = self.streams.get(&id).map(|stream| stream.five_tuple).ok_or(DropReason::Bug);
@@ -125,10 +149,8 @@ impl Forwarder {
                     self.metrics.dropped(reason);
                 }
             }
-            StreamEvent::Closed { id, done } => {
+            StreamEvent::Closed { id } => {
                 self.streams.remove(&id);
-                // Its task may have been ended together with the process.
-                let _ = done.send(());
             }
         }
     }
@@ -175,7 +197,8 @@ impl Forwarder {
         match Kind::of(message) {
             Kind::ChannelData => {
                 let message = ChannelData::parse(message).map_err(|_| DropReason::Malformed)?;
-                self.forward(five_tuple, Target::Channel(message.number), message.data, ecn, now)
+                let payload = Payload { data: message.data, ecn, whole: false };
+                self.forward(five_tuple, Target::Channel(message.number), payload, now)
             }
             Kind::Stun => {
                 let message = Stun::parse(message).map_err(|_| DropReason::Malformed)?;
@@ -195,19 +218,24 @@ impl Forwarder {
     ) -> Result<(), DropReason> {
         match (message.class(), message.method()) {
             (Class::Indication, method::SEND) => {
-                let SendIndication { peer, data } = SendIndication::read(message)?;
-                self.forward(five_tuple, Target::Peer(peer), data, ecn, now)
+                let SendIndication { peer, data, whole } = SendIndication::read(message)?;
+                // Between datagrams of which one travels by IPv6 it means nothing (RFC 8656, section 13).
+                let translated = five_tuple.client.is_ipv6() || !peer.ip().is_ipv4();
+                let whole = whole && (five_tuple.transport != Transport::Udp || !translated);
+                self.forward(five_tuple, Target::Peer(peer), Payload { data, ecn, whole }, now)
             }
             (Class::Request, method::BINDING) if message.attributes().all(|it| it.kind >= 0x8000) => {
                 self.answer_binding(via, five_tuple, message.transaction_id(), now)
             }
-            (Class::Request, method) if method != method::BINDING && message.raw().len() < SHORTEST_REQUEST => {
-                Err(DropReason::TooShort)
-            }
+            (Class::Request, _) if !is_for_control(message) => Err(DropReason::TooShort),
             (Class::Request, _) => {
                 let place = self.events.try_reserve().map_err(|_| DropReason::QueueFull)?;
-                let message = message.raw().to_vec();
-                place.send(Event::Request(Request { five_tuple: *five_tuple, via, message }));
+                place.send(Event::Request(Request {
+                    five_tuple: *five_tuple,
+                    reached: five_tuple.server.ip(),
+                    via,
+                    message: message.raw().to_vec(),
+                }));
                 Ok(())
             }
             (Class::Indication | Class::Success | Class::Error, _) => Err(DropReason::Unexpected),
@@ -235,11 +263,15 @@ impl Forwarder {
         &mut self,
         five_tuple: &FiveTuple,
         target: Target,
-        data: &[u8],
-        ecn: Option<Ecn>,
+        payload: Payload<'_>,
         now: Instant,
     ) -> Result<(), DropReason> {
+        let Payload { data, ecn, whole } = payload;
         match self.table.handle_client_data(five_tuple, target, now)? {
+            Forward::ToPeer { from, to } if whole => {
+                self.send_whole(from, to, data, ecn, now)?;
+                self.metrics.to_peers.increment();
+            }
             Forward::ToPeer { from, to } => {
                 let relay = self.table.socket_mut(from).ok_or(DropReason::Bug)?;
                 send(&relay.socket, data, to.get(), None, ecn)?;
@@ -254,6 +286,36 @@ impl Forwarder {
         Ok(())
     }
 
+    /// Sends to a peer what may not be fragmented. When it is too large for the first link, its client is told so, as any
+    /// router would have it told (RFC 8656, section 11.5).
+    fn send_whole(
+        &mut self,
+        from: Slot,
+        to: PeerAddr,
+        data: &[u8],
+        ecn: Option<Ecn>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let relay = self.table.socket_mut(from).ok_or(DropReason::Bug)?;
+        let Err(error) = relay.socket.send_unfragmented(data, to.get(), ecn) else { return Ok(()) };
+        let reason = reason_of(&error);
+        let mut mtu = None;
+        while reason == DropReason::TooLarge
+            && let Some(relay) = self.table.socket_mut(from)
+            && let Ok(report) = relay.socket.take_report()
+        {
+            match report {
+                Report::TooLarge { mtu: found } => mtu = Some(found),
+                Report::Icmp { .. } | Report::Other => self.handle_report(from, report, now),
+            }
+        }
+        if let Some(mtu) = mtu {
+            let (kind, code) = if to.ip().is_ipv4() { (3, 4) } else { (2, 0) };
+            self.handle_report(from, Report::Icmp { to: to.get(), error: Icmp { kind, code, mtu } }, now);
+        }
+        Err(reason)
+    }
+
     fn judge_peer_packet(&mut self, slot: Slot, packet: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {
         let peer = PeerAddr::new(packet.source);
         let delivery = self.table.handle_peer_data(slot, peer, now)?;
@@ -263,16 +325,35 @@ impl Forwarder {
         Ok(())
     }
 
+    /// Tells a client of an ICMP error: not checked against whoever sent that, any router may (RFC 8656, section 11.5).
+    fn judge_report(&mut self, slot: Slot, report: Report, now: Instant) -> Result<(), DropReason> {
+        let (peer, error) = match report {
+            Report::Icmp { to, error } => (PeerAddr::new(to), error),
+            Report::TooLarge { .. } | Report::Other => return Err(DropReason::Icmp),
+        };
+        let told = if peer.ip().is_ipv4() { matches!(error.kind, 3 | 11) } else { matches!(error.kind, 1..=3) };
+        if !told {
+            return Err(DropReason::Icmp);
+        }
+        let client = self.table.handle_icmp_error(slot, peer, now)?;
+        let length = framing::put_icmp_indication(&mut self.frame, self.ids.next(), peer, error);
+        self.send_frame(&client, length.ok_or(DropReason::Bug)?, None, now)
+    }
+
     fn deliver(&mut self, delivery: &Delivery, data: &[u8], ecn: Option<Ecn>, now: Instant) -> Result<(), DropReason> {
         let length = match delivery.framing {
             Framing::Channel(number) => framing::put_channel_data(&mut self.frame, number, data),
             Framing::Data(peer) => framing::put_data_indication(&mut self.frame, self.ids.next(), peer, data),
         };
-        let length = length.ok_or(DropReason::TooLarge)?;
-        match delivery.client.via {
+        self.send_frame(&delivery.client, length.ok_or(DropReason::TooLarge)?, ecn, now)
+    }
+
+    /// Sends what was framed, so long, to a client.
+    fn send_frame(&mut self, client: &Client, length: usize, ecn: Option<Ecn>, now: Instant) -> Result<(), DropReason> {
+        match client.via {
             Via::Datagram(listener) => {
                 let frame = self.frame.get(..length).ok_or(DropReason::Bug)?;
-                send_to_client(&self.listeners, &delivery.client.five_tuple, listener, frame, ecn)
+                send_to_client(&self.listeners, &client.five_tuple, listener, frame, ecn)
             }
             Via::Stream(id) => {
                 // On streams ChannelData is padded, too (RFC 8656, section 12.5).
@@ -297,6 +378,11 @@ impl Forwarder {
     }
 }
 
+/// Whether a request is long enough for the control plane to have something to say to it.
+pub(super) fn is_for_control(request: &Stun<'_>) -> bool {
+    request.method() == method::BINDING || request.raw().len() >= SHORTEST_REQUEST
+}
+
 /// Sends to a client from the very address and socket that it uses.
 fn send_to_client(
     listeners: &[Watched],
@@ -309,7 +395,7 @@ fn send_to_client(
     send(&listener.socket, message, five_tuple.client, Some(five_tuple.server.ip()), ecn)
 }
 
-/// The one place where packets leave. Errors concern this packet only.
+/// Where packets leave, but for those that may not be fragmented. Errors concern this packet only.
 fn send(
     socket: &Socket,
     data: &[u8],
@@ -320,12 +406,15 @@ fn send(
     if data.len() > MAX_PAYLOAD {
         return Err(DropReason::TooLarge);
     }
-    let Err(error) = socket.send(data, to, source, ecn) else { return Ok(()) };
+    socket.send(data, to, source, ecn).map_err(|error| reason_of(&error))
+}
+
+fn reason_of(error: &io::Error) -> DropReason {
     if error.kind() == io::ErrorKind::WouldBlock {
-        Err(DropReason::SocketFull)
-    } else if is_too_large(&error) {
-        Err(DropReason::TooLarge)
+        DropReason::SocketFull
+    } else if is_too_large(error) {
+        DropReason::TooLarge
     } else {
-        Err(DropReason::SocketError)
+        DropReason::SocketError
     }
 }

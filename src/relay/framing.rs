@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use crate::address::PeerAddr;
 use crate::metrics::DropReason;
+use crate::net::udp::Icmp;
 use crate::wire::CHANNEL_HEADER;
 use crate::wire::MAGIC_COOKIE;
 use crate::wire::STUN_HEADER;
@@ -24,25 +25,26 @@ const BINDING_SUCCESS: u16 = 0x0101;
 pub(super) struct SendIndication<'a> {
     pub(super) peer: PeerAddr,
     pub(super) data: &'a [u8],
+    /// Whether it holds DONT-FRAGMENT.
+    pub(super) whole: bool,
 }
 
 impl<'a> SendIndication<'a> {
     /// Reads it from a message of that method. Of duplicates the first counts (RFC 8489, section 14).
-    ///
-    /// DONT-FRAGMENT, which this server can't honour, is an unknown attribute to it (RFC 8656, section 18.8).
     pub(super) fn read(message: &Stun<'a>) -> Result<Self, DropReason> {
-        let (mut peer, mut data) = (None, None);
+        let (mut peer, mut data, mut whole) = (None, None, false);
         for attribute in message.attributes() {
             match attribute.kind {
                 attr::XOR_PEER_ADDRESS => _ = peer.get_or_insert(attribute.value),
                 attr::DATA => _ = data.get_or_insert(attribute.value),
+                attr::DONT_FRAGMENT => whole = true,
                 0x0000..=0x7FFF => return Err(DropReason::Unexpected),
                 0x8000..=0xFFFF => {}
             }
         }
         let peer = peer.and_then(|value| xor_address(value, message.transaction_id()));
         let (Some(peer), Some(data)) = (peer, data) else { return Err(DropReason::Malformed) };
-        Ok(Self { peer: PeerAddr::new(peer), data })
+        Ok(Self { peer: PeerAddr::new(peer), data, whole })
     }
 }
 
@@ -71,6 +73,20 @@ pub(super) fn put_data_indication(out: &mut [u8], id: [u8; 12], peer: PeerAddr, 
     value.copy_from_slice(data);
     padding.fill(0);
     put_header(out, DATA_INDICATION, id, total)
+}
+
+/// Writes a Data indication that tells of an ICMP error instead of data (RFC 8656, section 18.13); its length.
+///
+/// The type has 7 bits and the code 9; the error data is zero but for errors about an MTU.
+pub(super) fn put_icmp_indication(out: &mut [u8], id: [u8; 12], peer: PeerAddr, error: Icmp) -> Option<usize> {
+    let address = put_xor_address(out.get_mut(STUN_HEADER..)?, attr::XOR_PEER_ADDRESS, peer.get(), id)?;
+    let start = STUN_HEADER + address;
+    let [k0, k1] = attr::ICMP.to_be_bytes();
+    let [w0, w1] = ((u16::from(error.kind) << 9) | u16::from(error.code)).to_be_bytes();
+    let about_mtu = matches!((peer.ip().is_ipv4(), error.kind, error.code), (true, 3, 4) | (false, 2, _));
+    let [d0, d1, d2, d3] = if about_mtu { error.mtu } else { 0 }.to_be_bytes();
+    *out.get_mut(start..)?.first_chunk_mut()? = [k0, k1, 0, 8, 0, 0, w0, w1, d0, d1, d2, d3];
+    put_header(out, DATA_INDICATION, id, start + 12)
 }
 
 /// Writes the answer to a Binding request: XOR-MAPPED-ADDRESS and nothing else, 32 bytes for IPv4, 44 for IPv6.
@@ -168,6 +184,28 @@ mod tests {
     }
 
     #[test]
+    fn an_icmp_indication_says_peer_type_code_and_mtu_and_holds_no_data() {
+        let mut out = [0xFF; 64];
+
+        for (peer, kind, code, expected) in [
+            ("192.0.2.1:9", 3, 3, [0, 0, 6, 3, 0, 0, 0, 0]),
+            ("192.0.2.1:9", 3, 4, [0, 0, 6, 4, 0, 0, 5, 0x14]),
+            ("192.0.2.1:9", 11, 0, [0, 0, 22, 0, 0, 0, 0, 0]),
+            ("[2001:db8::1]:9", 1, 4, [0, 0, 2, 4, 0, 0, 0, 0]),
+            ("[2001:db8::1]:9", 2, 0, [0, 0, 4, 0, 0, 0, 5, 0x14]),
+            ("[2001:db8::1]:9", 3, 1, [0, 0, 6, 1, 0, 0, 0, 0]),
+        ] {
+            let peer = PeerAddr::new(peer.parse().unwrap());
+            let length = put_icmp_indication(&mut out, [7; 12], peer, Icmp { kind, code, mtu: 1300 }).unwrap();
+            let message = Stun::parse(&out[..length]).unwrap();
+            assert_eq!(message.message_type(), DATA_INDICATION);
+            assert_eq!(xor_address(message.first(attr::XOR_PEER_ADDRESS).unwrap(), [7; 12]), Some(peer.get()));
+            assert_eq!(message.first(attr::ICMP), Some(&expected[..]));
+            assert_eq!(message.attributes().count(), 2);
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_a_datagram_is_not_written() {
         let mut out = vec![0; MAX_PAYLOAD];
         let data = vec![0; MAX_PAYLOAD];
@@ -193,8 +231,19 @@ mod tests {
         assert_eq!(read(&[data]), Err(DropReason::Malformed));
         assert_eq!(read(&[(address.0, &address.1[..7]), data]), Err(DropReason::Malformed));
         assert_eq!(read(&[(address.0, &[0; 20]), data]), Err(DropReason::Malformed), "no such family");
-        assert_eq!(read(&[address, data, (0x001A, b"")]), Err(DropReason::Unexpected), "DONT-FRAGMENT");
         assert_eq!(read(&[address, data, (0x7FFF, b"")]), Err(DropReason::Unexpected));
+    }
+
+    #[test]
+    fn a_send_indication_says_whether_it_may_be_fragmented() {
+        let (address, data) = ((attr::XOR_PEER_ADDRESS, &address()[..]), (attr::DATA, &b"hello"[..]));
+        let whole = |attributes: &[(u16, &[u8])]| {
+            let message = send(attributes);
+            SendIndication::read(&Stun::parse(&message).unwrap()).unwrap().whole
+        };
+
+        assert!(whole(&[address, data, (attr::DONT_FRAGMENT, b"")]));
+        assert!(!whole(&[address, data]));
     }
 
     #[test]

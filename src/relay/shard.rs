@@ -2,7 +2,7 @@
 //!
 //! It runs no futures and never waits but for sockets, commands and what happens on streams. Each socket gets one batch
 //! a round, so that nobody at full blast starves the others; one with more to give stays on a list, and the next poll
-//! doesn't wait.
+//! doesn't wait. The same goes for what comes back about datagrams that a relay socket has sent.
 
 use std::collections::VecDeque;
 use std::io;
@@ -218,7 +218,7 @@ impl Media {
                 }
             }
             for event in &events {
-                self.queue(event.token());
+                self.queue(event.token(), event.is_error());
             }
             let now = self.clock.now().monotonic;
             for _ in 0..self.ready.len() {
@@ -231,30 +231,36 @@ impl Media {
         }
     }
 
-    fn queue(&mut self, token: Token) {
-        if let Some(watched) = self.watched(token)
-            && !std::mem::replace(&mut watched.queued, true)
-        {
+    fn queue(&mut self, token: Token, reported: bool) {
+        let Some(watched) = self.watched(token) else { return };
+        watched.reported |= reported;
+        if !std::mem::replace(&mut watched.queued, true) {
             self.ready.push_back(token);
         }
     }
 
-    /// One batch from the socket whose turn it is.
+    /// One batch from the socket whose turn it is, behind what was reported about it.
     fn serve_next(&mut self, batch: &mut Batch, now: Instant) {
         let Some(token) = self.ready.pop_front() else { return };
+        let slot = token.0.checked_sub(self.forwarder.listeners.len()).map(Slot);
         let Some(watched) = self.watched(token) else { return };
         watched.queued = false;
+        if std::mem::take(&mut watched.reported) {
+            self.serve_reports(token, now);
+        }
+        let Some(watched) = self.watched(token) else { return };
         let more = match batch.receive(&watched.socket) {
             Ok(()) => batch.is_full(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(_) => {
                 // Reading the error cleared it, and hides what waits behind it.
-                self.forwarder.metrics.dropped(DropReason::SocketError);
-                self.queue(token);
+                if self.serve_reports(token, now) == 0 {
+                    self.forwarder.metrics.dropped(DropReason::SocketError);
+                }
+                self.queue(token, false);
                 return;
             }
         };
-        let slot = token.0.checked_sub(self.forwarder.listeners.len()).map(Slot);
         for packet in batch.datagrams() {
             match slot {
                 None => self.forwarder.handle_client_packet(ListenerId(token.0), &packet, now),
@@ -262,8 +268,20 @@ impl Media {
             }
         }
         if more {
-            self.queue(token);
+            self.queue(token, false);
         }
+    }
+
+    /// Some of what came back about a relay socket's datagrams; how many. The rest has to wait for its next turn.
+    fn serve_reports(&mut self, token: Token, now: Instant) -> usize {
+        let Some(slot) = token.0.checked_sub(self.forwarder.listeners.len()).map(Slot) else { return 0 };
+        for served in 0..REPORTS_PER_ROUND {
+            let report = self.forwarder.table.socket_mut(slot).map(|relay| relay.socket.take_report());
+            let Some(Ok(report)) = report else { return served };
+            self.forwarder.handle_report(slot, report, now);
+        }
+        self.queue(token, true);
+        REPORTS_PER_ROUND
     }
 
     fn carry_out_commands(&mut self) {
@@ -319,7 +337,8 @@ impl Media {
         self.forwarder.set_allocated(via, true);
         let token = Token(self.forwarder.listeners.len() + slot.0);
         let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
-        if self.poll.registry().register(&mut relay.socket, token, Interest::READABLE).is_err() {
+        let kept = relay.socket.keep_reports();
+        if kept.and_then(|()| self.poll.registry().register(&mut relay.socket, token, Interest::READABLE)).is_err() {
             self.forwarder.metrics.dropped(DropReason::SocketError);
             self.close(id);
             self.forwarder.refuse(id);
@@ -355,5 +374,7 @@ const COMMANDS_QUEUED: usize = 1024;
 const EVENTS_QUEUED: usize = 256;
 /// How much of it is taken between two rounds of media.
 const EVENTS_PER_ROUND: usize = 128;
+/// Reports taken from one relay socket in its turn.
+const REPORTS_PER_ROUND: usize = 32;
 /// Commands carried out between two rounds of media.
 const COMMANDS_PER_ROUND: usize = 256;

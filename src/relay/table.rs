@@ -23,6 +23,8 @@ use crate::address::RelayedAddr;
 use crate::metrics::DropReason;
 use crate::policy::Policy;
 use crate::policy::Reach;
+use crate::rate::Rate;
+use crate::rate::TokenBucket;
 
 /// A client, and the way to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,6 +285,20 @@ impl<S> Table<S> {
         Ok(Delivery { client: receiver.opening.client, framing })
     }
 
+    /// Decides about an ICMP error that came back for what was sent to a peer: whom to tell (RFC 8656, section 11.5).
+    ///
+    /// # Errors
+    ///
+    /// Why it goes nowhere: only what a client permits is told, and of forged errors no more than [`ICMP_ERRORS`].
+    pub(super) fn handle_icmp_error(&mut self, slot: Slot, peer: PeerAddr, now: Instant) -> Result<Client, DropReason> {
+        let sender = self.allocations.get_mut(slot.0).filter(|it| it.is_live(now)).ok_or(DropReason::NotOurs)?;
+        if !sender.permits(peer.ip(), now) {
+            return Err(DropReason::NoPermission);
+        }
+        let bucket = sender.icmp_errors.get_or_insert_with(|| TokenBucket::new(ICMP_ERRORS, now));
+        if bucket.take(ICMP_ERRORS, now) { Ok(sender.opening.client) } else { Err(DropReason::RateLimited) }
+    }
+
     /// The relay socket of an allocation.
     pub(super) fn socket_mut(&mut self, slot: Slot) -> Option<&mut S> {
         self.allocations.get_mut(slot.0).map(|allocation| &mut allocation.opening.socket)
@@ -332,7 +348,12 @@ struct Allocation<S> {
     channels: HashMap<u16, Channel>,
     /// The same channels by their peers.
     numbers: HashMap<PeerAddr, u16>,
+    /// Those that its client may be told of; None is full.
+    icmp_errors: Option<TokenBucket>,
 }
+
+/// How many ICMP errors a client is told of: anybody may forge them.
+pub(super) const ICMP_ERRORS: Rate = Rate { per_second: 10.0, burst: 20.0 };
 
 #[derive(Clone, Copy, Debug)]
 struct Channel {
@@ -343,7 +364,8 @@ struct Channel {
 
 impl<S> Allocation<S> {
     fn new(opening: Opening<S>) -> Self {
-        Self { opening, permissions: HashMap::new(), channels: HashMap::new(), numbers: HashMap::new() }
+        let (permissions, channels, numbers) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { opening, permissions, channels, numbers, icmp_errors: None }
     }
 
     fn permit(&mut self, peer: IpAddr, deadline: Instant, now: Instant) -> Result<(), Refused> {

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
+use ring::digest;
 use ring::hmac;
 use stun::agent::TransactionId;
+use stun::attributes::ATTR_MESSAGE_INTEGRITY;
+use stun::attributes::ATTR_MESSAGE_INTEGRITY_SHA256;
 use stun::attributes::ATTR_NONCE;
 use stun::attributes::ATTR_REALM;
 use stun::attributes::ATTR_UNKNOWN_ATTRIBUTES;
@@ -21,20 +24,46 @@ use subtle::ConstantTimeEq;
 
 use crate::address::Family;
 use crate::turn::Rejection;
+use crate::turn::auth::Challenge;
 use crate::wire::STUN_HEADER;
 use crate::wire::Stun;
 
-/// RFC 8656, section 18.12; the crate has no name for it.
+/// RFC 8656, section 18.12; the crate has names for neither of these.
 const ADDRESS_ERROR_CODE: AttrType = AttrType(0x8001);
+/// RFC 8489, section 14.11.
+const ATTR_PASSWORD_ALGORITHMS: AttrType = AttrType(0x8002);
 
-/// A long-term credential's key: MD5 of `username:realm:password` (RFC 8489, section 9.2.2).
+/// What proves a message's sender, and signs the answer to it (RFC 8489, section 9.2.2).
 #[derive(Clone)]
-pub(super) struct Key(MessageIntegrity);
+pub(super) struct Key {
+    hmac: hmac::Key,
+    attribute: AttrType,
+}
 
 impl Key {
-    /// The key of these.
-    pub(super) fn new(username: &str, realm: &str, password: &str) -> Self {
-        Self(MessageIntegrity::new_long_term_integrity(username.into(), realm.into(), password.into()))
+    /// The key of these: hashed as `algorithm` says, for the kind of integrity that the client used.
+    pub(super) fn new(
+        username: &str,
+        realm: &str,
+        password: &str,
+        algorithm: PasswordAlgorithm,
+        integrity: Integrity,
+    ) -> Self {
+        let (hash, attribute) = match integrity {
+            Integrity::Sha1 => (hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, ATTR_MESSAGE_INTEGRITY),
+            Integrity::Sha256 => (hmac::HMAC_SHA256, ATTR_MESSAGE_INTEGRITY_SHA256),
+        };
+        let hmac = match algorithm {
+            PasswordAlgorithm::Md5 => {
+                let key = MessageIntegrity::new_long_term_integrity(username.into(), realm.into(), password.into());
+                hmac::Key::new(hash, &key.0)
+            }
+            PasswordAlgorithm::Sha256 => {
+                let text = format!("{username}:{realm}:{password}");
+                hmac::Key::new(hash, digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
+            }
+        };
+        Self { hmac, attribute }
     }
 
     /// Whether `integrity`, whose header begins at `at`, is right for the message before it. In constant time.
@@ -43,19 +72,57 @@ impl Key {
         else {
             return false;
         };
-        // The length counts as if MESSAGE-INTEGRITY were the last attribute (RFC 8489, section 14.5).
-        let Ok(length) = u16::try_from(body.len() + 24) else {
+        // The length counts as if the integrity were the last attribute (RFC 8489, sections 14.5 and 14.6).
+        let Ok(length) = u16::try_from(body.len() + ATTRIBUTE_HEADER + self.length()) else {
             return false;
         };
         let mut header = *header;
         let [_, _, l0, l1, ..] = &mut header;
         [*l0, *l1] = length.to_be_bytes();
-        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &self.0.0));
+        let mut context = hmac::Context::with_key(&self.hmac);
         context.update(&header);
         context.update(body);
         context.sign().as_ref().ct_eq(integrity).into()
     }
+
+    /// Adds the integrity of all that `message` holds.
+    fn sign(&self, message: &mut Message) {
+        let at = message.raw.len();
+        message.add(self.attribute, &vec![0; self.length()]);
+        let (signed, integrity) = message.raw.split_at_mut(at);
+        let tag = hmac::sign(&self.hmac, signed);
+        integrity.iter_mut().skip(ATTRIBUTE_HEADER).zip(tag.as_ref()).for_each(|(byte, of_tag)| *byte = *of_tag);
+    }
+
+    fn length(&self) -> usize {
+        self.hmac.algorithm().digest_algorithm().output_len()
+    }
 }
+
+/// Bytes before an attribute's value.
+const ATTRIBUTE_HEADER: usize = 4;
+
+/// How a password becomes a key (RFC 8489, section 18.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PasswordAlgorithm {
+    /// MD5, and what is meant where none is named.
+    Md5,
+    /// SHA-256.
+    Sha256,
+}
+
+/// What integrity a message carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Integrity {
+    /// MESSAGE-INTEGRITY.
+    Sha1,
+    /// MESSAGE-INTEGRITY-SHA256.
+    Sha256,
+}
+
+/// PASSWORD-ALGORITHMS as offered, the better one first: each is a number and the length of parameters that it doesn't
+/// have (RFC 8489, section 14.11).
+pub(super) const PASSWORD_ALGORITHMS: &[u8] = &[0, 2, 0, 0, 0, 1, 0, 0];
 
 /// An answer under construction. What doesn't fit a STUN message is a bug of ours, and gives no answer.
 pub(super) struct Answer {
@@ -102,10 +169,14 @@ impl Answer {
         self.with(&XorMappedAddress { ip: client.ip(), port: client.port() })
     }
 
-    /// Adds REALM and NONCE: what a client needs to ask again.
+    /// Adds REALM and NONCE: what a client needs to ask again; and PASSWORD-ALGORITHMS if the nonce announces them.
     #[must_use]
-    pub(super) fn challenge(self, realm: &str, nonce: &str) -> Self {
-        self.raw(ATTR_REALM, realm.as_bytes()).raw(ATTR_NONCE, nonce.as_bytes())
+    pub(super) fn challenge(self, challenge: &Challenge<'_>) -> Self {
+        let answer = self.raw(ATTR_REALM, challenge.realm.as_bytes()).raw(ATTR_NONCE, challenge.nonce.as_bytes());
+        match challenge.algorithms {
+            true => answer.raw(ATTR_PASSWORD_ALGORITHMS, PASSWORD_ALGORITHMS),
+            false => answer,
+        }
     }
 
     /// Adds ADDRESS-ERROR-CODE: why there is no relayed address of this family (RFC 8656, section 18.12).
@@ -126,11 +197,10 @@ impl Answer {
     }
 
     /// The whole message, signed when there is a key.
-    pub(super) fn finish(self, key: Option<&Key>) -> Option<Vec<u8>> {
-        let signed = match key {
-            Some(key) => self.with(&key.0),
-            None => self,
-        };
-        signed.sound.then_some(signed.message.raw)
+    pub(super) fn finish(mut self, key: Option<&Key>) -> Option<Vec<u8>> {
+        if let Some(key) = key {
+            key.sign(&mut self.message);
+        }
+        self.sound.then_some(self.message.raw)
     }
 }

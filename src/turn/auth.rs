@@ -12,8 +12,10 @@ use crate::credentials::Identity;
 use crate::credentials::Standing;
 use crate::turn::Rejection;
 use crate::turn::answer::Key;
+use crate::turn::answer::PasswordAlgorithm;
 use crate::turn::nonce::Age;
 use crate::turn::nonce::Nonces;
+use crate::turn::nonce::offers_algorithms;
 use crate::turn::request::Asked;
 
 /// Somebody who has proven a user name.
@@ -26,6 +28,16 @@ pub(super) struct Asker {
     pub(super) key: Key,
     /// How long ago the credential's time passed, if it has.
     pub(super) expired: Option<Duration>,
+}
+
+/// What a client needs to prove who it is.
+pub(super) struct Challenge<'a> {
+    /// REALM.
+    pub(super) realm: &'a str,
+    /// NONCE.
+    pub(super) nonce: String,
+    /// Whether PASSWORD-ALGORITHMS are offered.
+    pub(super) algorithms: bool,
 }
 
 /// Checks proofs for one realm.
@@ -48,6 +60,7 @@ impl Authenticator {
     /// 401, 400 or 438, in the order of RFC 8489, section 9.2.4.
     pub(super) fn check(&self, asked: &Asked<'_>, client: FiveTuple, now: Now) -> Result<Asker, Rejection> {
         let proof = asked.proof()?.ok_or(Rejection::UNAUTHENTICATED)?;
+        let algorithm = if offers_algorithms(client) { asked.password_algorithm()? } else { PasswordAlgorithm::Md5 };
         match self.nonces.age(proof.nonce, client, now) {
             Age::Fresh => {}
             Age::Stale => return Err(Rejection::STALE_NONCE),
@@ -56,8 +69,8 @@ impl Authenticator {
         let claim = self.credentials.claim(proof.username, now);
         let mut proven = None;
         for password in &claim.passwords {
-            let key = Key::new(proof.username, &self.realm, password);
-            if key.proves(asked.stun(), proof.integrity, proof.integrity_at) {
+            let key = Key::new(proof.username, &self.realm, password, algorithm, proof.integrity);
+            if key.proves(asked.stun(), proof.value, proof.offset) {
                 proven = Some(key);
             }
         }
@@ -73,8 +86,8 @@ impl Authenticator {
         Ok(Asker { username: proof.username.to_owned(), identity: claim.identity, key, expired })
     }
 
-    /// REALM and a fresh NONCE for this client.
-    pub(super) fn challenge(&self, client: FiveTuple, now: Now) -> (&str, String) {
-        (&self.realm, self.nonces.issue(client, now))
+    /// What lets this client ask again.
+    pub(super) fn challenge(&self, client: FiveTuple, now: Now) -> Challenge<'_> {
+        Challenge { realm: &self.realm, nonce: self.nonces.issue(client, now), algorithms: offers_algorithms(client) }
     }
 }

@@ -4,6 +4,12 @@
 //! webrtc-rs `turn`'s allocation manager (`backstop`). The crate's own server loop is not used: any account can hang
 //! it for good with a handful of datagrams, and it leaves most of RFC 8656's error answers out.
 //!
+//! # Fragments
+//!
+//! DONT-FRAGMENT is understood, in an Allocate (RFC 8656, section 7.2) as in a Send indication: its datagram leaves with DF
+//! set, and the client is told of the MTU that it doesn't fit. All other datagrams leave with DF clear, whatever those had
+//! that they came in by (the alternate behavior of RFC 8656, section 14), and may be fragmented on the way.
+//!
 //! # Departures from a MUST
 //!
 //! - Channel numbers 0x5000 to 0x7FFF are accepted, although RFC 8656, section 12 narrows the range to 0x4FFF: clients
@@ -12,7 +18,6 @@
 //!   (RFC 8489, section 9.2.4): nothing that spoofed packets can ask for is worth reflecting.
 //! - The transaction IDs of Data indications are unique, but not cryptographically random (RFC 8489, section 5): nothing
 //!   is ever answered by them.
-//! - ICMP errors that relay sockets receive are not passed on to clients (RFC 8656, section 11.5).
 
 mod answer;
 mod auth;
@@ -79,7 +84,9 @@ pub struct Limits {
     pub permissions: usize,
     /// Live channels of one allocation.
     pub channels: usize,
-    /// Answers to a source that hasn't proven who it is; beyond it, silence.
+    /// Peers that one member or user may begin to exchange data with: beyond it nobody scans others through us.
+    pub new_peers: Rate,
+    /// Answers to a network that hasn't proven who it is; beyond it, silence.
     pub challenges: Rate,
     /// Sources that limits by source don't count.
     pub exempt: Vec<Prefix>,
@@ -135,6 +142,7 @@ impl Rejection {
     const PEER_FAMILY: Self = Self::new(443, "the peer is of another address family than the relayed address");
     const QUOTA: Self = Self::new(486, "allocation quota reached, see turn.limits");
     const CAPACITY: Self = Self::new(508, "capacity exhausted");
+    const NEW_PEERS: Self = Self::new(508, "too many new peers at once, see turn.limits.new_peers");
 
     const fn new(code: u16, reason: &'static str) -> Self {
         Self { code, reason, unknown: Vec::new() }

@@ -15,6 +15,20 @@ use crate::credentials::random;
 /// How long a nonce is good for.
 pub(super) const LIFETIME: Duration = Duration::from_secs(600);
 
+/// The nonce cookie and the set of security features, of which there is one: password algorithms (RFC 8489, section 9.2).
+///
+/// The RFC's text counts the bits of the set from the left, its erratum 6290 from the right: the first one is set from
+/// either end, and what the other way of counting makes of it is assigned to nothing.
+const COOKIE: &str = "obMatJos2gAAB";
+
+/// Whether password algorithms are offered to this client: over UDP a longer challenge would be a better reflection.
+pub(super) fn offers_algorithms(client: FiveTuple) -> bool {
+    match client.transport {
+        Transport::Udp => false,
+        Transport::Tcp | Transport::Tls => true,
+    }
+}
+
 /// What a nonce is to the client that brings it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
@@ -41,18 +55,22 @@ impl Nonces {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()) }
     }
 
-    /// A nonce for this client, from now on: 16 characters.
+    /// A nonce for this client, from now on: 16 characters, behind [`COOKIE`] where algorithms are offered.
     pub(super) fn issue(&self, client: FiveTuple, now: Now) -> String {
         let time = seconds(now).to_be_bytes();
         let mut nonce = [0; TIME + MAC];
         let (head, mac) = nonce.split_at_mut(TIME);
         head.copy_from_slice(&time);
         mac.copy_from_slice(&self.mac(time, client));
-        BASE64_URL_SAFE_NO_PAD.encode(nonce)
+        let mut text = if offers_algorithms(client) { COOKIE.to_owned() } else { String::new() };
+        BASE64_URL_SAFE_NO_PAD.encode_string(nonce, &mut text);
+        text
     }
 
     /// Whether `nonce` was issued to this client, and how long ago.
     pub(super) fn age(&self, nonce: &[u8], client: FiveTuple, now: Now) -> Age {
+        let own = if offers_algorithms(client) { nonce.strip_prefix(COOKIE.as_bytes()) } else { Some(nonce) };
+        let Some(nonce) = own else { return Age::Foreign };
         let mut bytes = [0; TIME + MAC];
         if BASE64_URL_SAFE_NO_PAD.decode_slice(nonce, &mut bytes) != Ok(TIME + MAC) {
             return Age::Foreign;

@@ -6,6 +6,9 @@ use std::net::IpAddr;
 use crate::address::Family;
 use crate::address::PeerAddr;
 use crate::turn::Rejection;
+use crate::turn::answer::Integrity;
+use crate::turn::answer::PASSWORD_ALGORITHMS;
+use crate::turn::answer::PasswordAlgorithm;
 use crate::wire::Attribute;
 use crate::wire::CHANNELS;
 use crate::wire::Stun;
@@ -47,13 +50,15 @@ pub(super) struct Proof<'a> {
     pub(super) realm: &'a [u8],
     /// NONCE.
     pub(super) nonce: &'a [u8],
-    /// MESSAGE-INTEGRITY.
-    pub(super) integrity: &'a [u8],
-    /// Where the header of MESSAGE-INTEGRITY begins.
-    pub(super) integrity_at: usize,
+    /// Which integrity the message carries.
+    pub(super) integrity: Integrity,
+    /// Its value.
+    pub(super) value: &'a [u8],
+    /// Where its header begins.
+    pub(super) offset: usize,
 }
 
-/// A request whose attributes can be asked for. Those behind MESSAGE-INTEGRITY don't exist for it.
+/// A request whose attributes can be asked for. Those behind its integrity don't exist for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
     stun: Stun<'a>,
@@ -70,13 +75,15 @@ impl<'a> Asked<'a> {
         &self.stun
     }
 
-    /// The proof of who asks; None without MESSAGE-INTEGRITY.
+    /// The proof of who asks; None without an integrity. Of two the stronger counts.
     ///
     /// # Errors
     ///
-    /// 400 when MESSAGE-INTEGRITY stands without USERNAME, REALM or NONCE, or one of them is longer than its limit.
+    /// 400 when it stands without USERNAME, REALM or NONCE, or one of them is longer than its limit.
     pub(super) fn proof(&self) -> Result<Option<Proof<'a>>, Rejection> {
-        let Some(found) = self.attribute(kind::MESSAGE_INTEGRITY) else {
+        let sha256 = self.stun.attributes().find(|attribute| attribute.kind == kind::MESSAGE_INTEGRITY_SHA256);
+        let sha1 = || self.attribute(kind::MESSAGE_INTEGRITY).map(|found| (Integrity::Sha1, found));
+        let Some((integrity, found)) = sha256.map(|found| (Integrity::Sha256, found)).or_else(sha1) else {
             return Ok(None);
         };
         let text = |kind, longest: usize| {
@@ -90,9 +97,24 @@ impl<'a> Asked<'a> {
             username,
             realm: text(kind::REALM, 763)?,
             nonce: text(kind::NONCE, 763)?,
-            integrity: found.value,
-            integrity_at: found.offset,
+            integrity,
+            value: found.value,
+            offset: found.offset,
         }))
+    }
+
+    /// How the password was hashed, where algorithms were offered (RFC 8489, section 9.2.4).
+    ///
+    /// # Errors
+    ///
+    /// 400 unless the client repeats the offer and takes one of it, or knows nothing of either.
+    pub(super) fn password_algorithm(&self) -> Result<PasswordAlgorithm, Rejection> {
+        match (self.value(kind::PASSWORD_ALGORITHMS), self.value(kind::PASSWORD_ALGORITHM)) {
+            (None, None) => Ok(PasswordAlgorithm::Md5),
+            (Some(PASSWORD_ALGORITHMS), Some([0, 1, 0, 0])) => Ok(PasswordAlgorithm::Md5),
+            (Some(PASSWORD_ALGORITHMS), Some([0, 2, 0, 0])) => Ok(PasswordAlgorithm::Sha256),
+            (_, _) => Err(Rejection::bad_request("PASSWORD-ALGORITHM is not one of those offered")),
+        }
     }
 
     /// Whether all comprehension-required attributes are known (RFC 8489, section 6.3.1).
@@ -240,12 +262,12 @@ impl<'a> Asked<'a> {
         self.counting().find(|attribute| attribute.kind == kind)
     }
 
-    /// Up to and with MESSAGE-INTEGRITY (RFC 8489, section 14.5).
+    /// Up to and with the first integrity (RFC 8489, sections 14.5 and 14.6).
     fn counting(&self) -> impl Iterator<Item = Attribute<'a>> {
         let mut over = false;
         self.stun.attributes().take_while(move |attribute| {
             let counts = !over;
-            over |= attribute.kind == kind::MESSAGE_INTEGRITY;
+            over |= [kind::MESSAGE_INTEGRITY, kind::MESSAGE_INTEGRITY_SHA256].contains(&attribute.kind);
             counts
         })
     }
@@ -257,6 +279,11 @@ mod kind {
 
     pub(super) const USERNAME: u16 = ATTR_USERNAME.0;
     pub(super) const MESSAGE_INTEGRITY: u16 = ATTR_MESSAGE_INTEGRITY.0;
+    pub(super) const MESSAGE_INTEGRITY_SHA256: u16 = ATTR_MESSAGE_INTEGRITY_SHA256.0;
+    /// RFC 8489, section 14.12; the crate has names for neither of these.
+    pub(super) const PASSWORD_ALGORITHM: u16 = 0x001D;
+    /// RFC 8489, section 14.11.
+    pub(super) const PASSWORD_ALGORITHMS: u16 = 0x8002;
     pub(super) const CHANNEL_NUMBER: u16 = ATTR_CHANNEL_NUMBER.0;
     pub(super) const LIFETIME: u16 = ATTR_LIFETIME.0;
     pub(super) const XOR_PEER_ADDRESS: u16 = ATTR_XOR_PEER_ADDRESS.0;
@@ -270,9 +297,6 @@ mod kind {
     pub(super) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
 
     /// Comprehension-required types that are understood, if only to ignore them where they mean nothing.
-    ///
-    /// DONT-FRAGMENT is not among them: this server can't set DF, and then it is an unknown attribute (RFC 8656,
-    /// section 7.2).
     pub(super) const KNOWN: &[u16] = &[
         USERNAME,
         MESSAGE_INTEGRITY,
@@ -285,12 +309,14 @@ mod kind {
         EVEN_PORT,
         REQUESTED_TRANSPORT,
         RESERVATION_TOKEN,
+        ATTR_DONT_FRAGMENT.0,
         ATTR_MAPPED_ADDRESS.0,
         ATTR_ERROR_CODE.0,
         ATTR_UNKNOWN_ATTRIBUTES.0,
         ATTR_DATA.0,
         ATTR_XOR_RELAYED_ADDRESS.0,
-        ATTR_MESSAGE_INTEGRITY_SHA256.0,
+        MESSAGE_INTEGRITY_SHA256,
+        PASSWORD_ALGORITHM,
         ATTR_XORMAPPED_ADDRESS.0,
     ];
 }

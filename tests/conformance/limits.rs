@@ -117,6 +117,24 @@ async fn allocations_beyond_what_a_source_may_have_are_answered_486() {
     Asker::over(scene.line_from("127.0.9.1").await, "bob", "builder").await.allocate().await;
 }
 
+/// shared/turn.md, "Limits": nobody scans others through us.
+#[tokio::test]
+async fn new_peers_beyond_what_a_user_may_begin_with_are_answered_508() {
+    let scene = Scene::with("[turn.limits]\nnew_peers = \"1/h\"\nnew_peer_burst = 3\n");
+    let ((asker, _), second, bob) = (scene.allocated().await, scene.alice().await, scene.bob().await);
+    let [one, two, three, four] = [1, 2, 3, 4].map(|n| addr(&format!("127.0.0.{n}:9")));
+    second.allocate().await;
+    bob.allocate().await;
+
+    assert_eq!((asker.permit(one).await, asker.bind(0x4000, two).await), (0, 0));
+    assert_eq!((asker.permit(one).await, asker.bind(0x4000, two).await), (0, 0), "these are known");
+    let both = [xor(three), xor(four)];
+    assert_eq!(asker.code_of(CREATE_PERMISSION, &[(PEER, &both[0]), (PEER, &both[1])]).await, 508);
+    assert_eq!(second.permit(three).await, 0, "the last");
+    assert_eq!((asker.permit(four).await, second.bind(0x4000, four).await), (508, 508), "by whatever allocation");
+    assert_eq!(bob.permit(four).await, 0, "somebody else has a share of his own");
+}
+
 /// shared/turn.md: a relay of thousands of sockets.
 #[tokio::test]
 async fn the_number_of_open_files_is_raised_as_far_as_it_goes() {

@@ -20,6 +20,7 @@
 //! | a stream that says nothing | `who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute` |
 //! | data that waits for a slow stream | `data_that_has_waited_too_long_is_dropped_and_answers_never` |
 
+mod algorithms;
 mod allocate;
 mod authentication;
 mod binding;

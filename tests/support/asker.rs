@@ -26,6 +26,9 @@ pub(crate) const DATA_VALUE: u16 = 0x0013;
 pub(crate) const FAMILY: u16 = 0x0017;
 pub(crate) const EVEN_PORT: u16 = 0x0018;
 pub(crate) const TOKEN: u16 = 0x0022;
+/// RFC 8489, sections 14.11 and 14.12.
+pub(crate) const ALGORITHMS: AttrType = AttrType(0x8002);
+pub(crate) const ALGORITHM: AttrType = AttrType(0x001D);
 /// REQUESTED-TRANSPORT and ADDITIONAL-ADDRESS-FAMILY with the values that are taken.
 pub(crate) const UDP: (u16, &[u8]) = (0x0019, &[17, 0, 0, 0]);
 pub(crate) const BOTH: (u16, &[u8]) = (0x8000, &[2, 0, 0, 0]);
@@ -36,6 +39,8 @@ pub(crate) struct Asker {
     pub(crate) password: String,
     pub(crate) realm: String,
     pub(crate) nonce: Vec<u8>,
+    /// Whether it takes the better algorithms of PASSWORD-ALGORITHMS and integrity (RFC 8489, section 9.2).
+    pub(crate) sha256: bool,
 }
 
 impl Asker {
@@ -47,7 +52,7 @@ impl Asker {
     /// A client on a line of its own, with a nonce.
     pub(crate) async fn over(line: Line, user: &str, password: &str) -> Self {
         let (user, password, realm) = (user.to_owned(), password.to_owned(), "throughway".to_owned());
-        let mut asker = Self { line, user, password, realm, nonce: Vec::new() };
+        let mut asker = Self { line, user, password, realm, nonce: Vec::new(), sha256: false };
         let challenge = asker.exchange(&message(ALLOCATE, &[UDP]).raw).await;
         assert_eq!(code(&challenge), 401);
         asker.nonce = challenge.get(ATTR_NONCE).unwrap();
@@ -89,8 +94,13 @@ impl Asker {
     /// Asks with a proof; the answer's signature is checked when there is one to be.
     pub(crate) async fn ask(&self, method: u16, attributes: &[(u16, &[u8])]) -> Message {
         let mut answer = self.exchange(&self.signed(method, attributes)).await;
-        if ![401, 438].contains(&code(&answer)) {
-            self.key().check(&mut answer).expect("a signed answer");
+        match code(&answer) {
+            401 | 438 => {}
+            _ if self.sha256 => {
+                let at = answer.raw.len() - 32;
+                assert_eq!(answer.raw[at - 4..], self.integrity_sha256(&answer.raw[..at - 4], 32), "a signed answer");
+            }
+            _ => self.key().check(&mut answer).expect("a signed answer"),
         }
         answer
     }
@@ -100,8 +110,32 @@ impl Asker {
         message.add(ATTR_USERNAME, self.user.as_bytes());
         message.add(ATTR_REALM, self.realm.as_bytes());
         message.add(ATTR_NONCE, &self.nonce);
-        self.key().add_to(&mut message).unwrap();
+        if !self.sha256 {
+            self.key().add_to(&mut message).unwrap();
+            return message.raw;
+        }
+        message.add(ALGORITHMS, &[0, 2, 0, 0, 0, 1, 0, 0]);
+        message.add(ALGORITHM, &[0, 2, 0, 0]);
+        self.seal(message, 32)
+    }
+
+    /// The message with a MESSAGE-INTEGRITY-SHA256 of so many bytes at its end.
+    pub(crate) fn seal(&self, message: Message, length: usize) -> Vec<u8> {
+        let integrity = self.integrity_sha256(&message.raw, length);
+        let mut message = message;
+        message.add(ATTR_MESSAGE_INTEGRITY_SHA256, &integrity[4..]);
         message.raw
+    }
+
+    /// MESSAGE-INTEGRITY-SHA256, of so many bytes and with its header, for the message before it.
+    fn integrity_sha256(&self, before: &[u8], length: usize) -> Vec<u8> {
+        let password = format!("{}:{}:{}", self.user, self.realm, self.password);
+        let key = ring::digest::digest(&ring::digest::SHA256, password.as_bytes());
+        let [l0, l1] = u16::try_from(before.len() - 20 + 4 + length).unwrap().to_be_bytes();
+        let mut covered = before.to_vec();
+        covered[2..4].copy_from_slice(&[l0, l1]);
+        let tag = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key.as_ref()), &covered);
+        [&[0x00, 0x1C, 0, length.to_le_bytes()[0]], &tag.as_ref()[..length]].concat()
     }
 
     /// Asks with a proof; the answer's code, 0 for success.

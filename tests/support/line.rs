@@ -15,7 +15,7 @@ use super::client::Io;
 
 pub(crate) enum Line {
     Datagrams(UdpSocket, SocketAddr),
-    Stream(Mutex<ReadHalf<Box<dyn Io>>>, Mutex<WriteHalf<Box<dyn Io>>>, SocketAddr),
+    Stream(Mutex<ReadHalf<Box<dyn Io>>>, Mutex<WriteHalf<Box<dyn Io>>>, Option<SocketAddr>),
 }
 
 impl Line {
@@ -38,15 +38,23 @@ impl Line {
             Some(tls) => Box::new(tls.connect("localhost".try_into().unwrap(), stream).await.unwrap()),
             None => Box::new(stream),
         };
+        match Self::over(stream) {
+            Self::Stream(reader, writer, _) => Self::Stream(reader, writer, Some(local)),
+            datagrams @ Self::Datagrams(..) => datagrams,
+        }
+    }
+
+    /// A stream that is there already.
+    pub(crate) fn over(stream: Box<dyn Io>) -> Self {
         let (reader, writer) = tokio::io::split(stream);
-        Self::Stream(Mutex::new(reader), Mutex::new(writer), local)
+        Self::Stream(Mutex::new(reader), Mutex::new(writer), None)
     }
 
     /// Its own address.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         match self {
             Self::Datagrams(socket, _) => socket.local_addr().unwrap(),
-            Self::Stream(.., local) => *local,
+            Self::Stream(.., local) => local.expect("who made the stream knows it"),
         }
     }
 

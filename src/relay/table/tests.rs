@@ -344,3 +344,20 @@ fn two_clients_reach_each_other_by_advertised_addresses_that_the_policy_denies()
     let delivery = Delivery { client: client(2), framing: Framing::Channel(0x4002) };
     assert_eq!(sent, Ok(Forward::Hairpin(delivery)));
 }
+
+#[test]
+fn icmp_errors_are_told_to_who_permits_their_peer_and_rarely() {
+    let start = now();
+    let mut table = Table::new(policy());
+    let slot = table.open(opening(1, 1, 1, start + secs(600))).unwrap();
+    table.permit(AllocationId(1), outsiders()[1].ip(), start + secs(300), start).unwrap();
+    let mut told = |peer: PeerAddr, at: Secs| table.handle_icmp_error(slot, peer, start + secs(at));
+
+    assert_eq!(told(outsiders()[0], 0), Err(DropReason::NoPermission));
+    let at_once = (0..1000).filter(|_| told(outsiders()[2], 0) == Ok(client(1))).count();
+    assert_eq!(at_once, 20, "whichever port, and what isn't permitted costs nothing");
+    assert_eq!(told(outsiders()[1], 0), Err(DropReason::RateLimited));
+    assert_eq!((0..1000).filter(|_| told(outsiders()[1], 1).is_ok()).count(), 10);
+    assert_eq!(told(outsiders()[1], 300), Err(DropReason::NoPermission), "the permission has expired");
+    assert_eq!(told(outsiders()[1], 600), Err(DropReason::NotOurs), "the allocation has expired");
+}
