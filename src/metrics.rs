@@ -91,6 +91,10 @@ labels! {
         RateLimited => "rate-limited",
         /// An unauthenticated request too short to answer.
         TooShort => "too-short",
+        /// More bytes a second than an allocation, or all, may have.
+        Bandwidth => "bandwidth",
+        /// More bytes than may be relayed in a day or month.
+        Volume => "volume",
         /// Wouldn't fit one datagram, or is larger than what a socket can take.
         TooLarge => "too-large",
         /// The socket refused it for now.

@@ -4,6 +4,8 @@ use std::hash::BuildHasher;
 use std::hash::Hash;
 use std::hash::RandomState;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -33,20 +35,67 @@ impl TokenBucket {
 
     /// Takes one token; false when none is left.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        self.take_many(1, rate, now)
+        self.take_many(1.0, rate, now)
     }
 
-    /// Takes `count` tokens, or none if there are fewer; false then.
-    pub fn take_many(&mut self, count: u32, rate: Rate, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.filled);
-        self.tokens = (self.tokens + elapsed.as_secs_f64() * rate.per_second).min(rate.burst.max(1.0));
-        self.filled = now;
-        let taken = self.tokens >= f64::from(count);
+    /// Takes so many tokens, or none; false when so many aren't left.
+    pub fn take_many(&mut self, tokens: f64, rate: Rate, now: Instant) -> bool {
+        self.fill(rate, now);
+        let taken = self.tokens >= tokens;
         if taken {
-            self.tokens -= f64::from(count);
+            self.tokens -= tokens;
         }
         taken
     }
+
+    /// Whether a token is left.
+    pub fn has_one(&mut self, rate: Rate, now: Instant) -> bool {
+        self.fill(rate, now);
+        self.tokens >= 1.0
+    }
+
+    fn fill(&mut self, rate: Rate, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.filled);
+        self.tokens = (self.tokens + elapsed.as_secs_f64() * rate.per_second).min(rate.burst.max(1.0));
+        self.filled = now;
+    }
+}
+
+/// One bucket for several threads, full at first. It is kept as the moment when it will be full again: one number, which
+/// needs no lock.
+#[derive(Debug)]
+pub struct SharedBucket {
+    per_second: u64,
+    /// Nanoseconds that it takes to fill.
+    depth: u64,
+    start: Instant,
+    /// Nanoseconds after `start`.
+    full_at: AtomicU64,
+}
+
+impl SharedBucket {
+    /// A full bucket, of at least one token a second.
+    pub fn new(per_second: u64, burst: u64, now: Instant) -> Self {
+        let per_second = per_second.max(1);
+        Self { per_second, depth: duration_of(burst, per_second), start: now, full_at: AtomicU64::new(0) }
+    }
+
+    /// Takes so many tokens, or none; false when so many aren't left.
+    pub fn take(&self, tokens: u64, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.start).as_nanos();
+        let now = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        let wanted = duration_of(tokens, self.per_second);
+        let taken = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let full_at = full_at.max(now).saturating_add(wanted);
+            (full_at - now <= self.depth).then_some(full_at)
+        });
+        taken.is_ok()
+    }
+}
+
+/// The nanoseconds in which so many tokens come back.
+fn duration_of(tokens: u64, per_second: u64) -> u64 {
+    tokens.saturating_mul(1_000_000_000) / per_second
 }
 
 /// Token buckets for everybody: a fixed number of them, each one's chosen by a keyed hash of who it is.
@@ -73,9 +122,20 @@ impl Buckets {
 
     /// Takes `count` tokens of `who`, or none if there are fewer; false then.
     pub fn take(&mut self, who: &impl Hash, count: u32, now: Instant) -> bool {
+        let rate = self.rate;
+        self.of(who, now).is_some_and(|bucket| bucket.take_many(f64::from(count), rate, now))
+    }
+
+    /// Whether `who` has a token left.
+    pub fn has_one(&mut self, who: &impl Hash, now: Instant) -> bool {
+        let rate = self.rate;
+        self.of(who, now).is_some_and(|bucket| bucket.has_one(rate, now))
+    }
+
+    fn of(&mut self, who: &impl Hash, now: Instant) -> Option<&mut TokenBucket> {
         let [a, b, ..] = self.key.hash_one(who).to_ne_bytes();
-        let Some(bucket) = self.buckets.get_mut(usize::from(u16::from_ne_bytes([a, b]))) else { return false };
-        bucket.get_or_insert_with(|| TokenBucket::new(self.rate, now)).take_many(count, self.rate, now)
+        let bucket = self.buckets.get_mut(usize::from(u16::from_ne_bytes([a, b])))?;
+        Some(bucket.get_or_insert_with(|| TokenBucket::new(self.rate, now)))
     }
 }
 
@@ -95,6 +155,11 @@ impl PerSource {
     /// Takes one token of the source of `ip`; false when none is left.
     pub fn take(&mut self, ip: IpAddr, now: Instant) -> bool {
         self.sources.of(ip).is_none_or(|source| self.buckets.take(&source, 1, now))
+    }
+
+    /// Whether the source of `ip` has a token left.
+    pub fn has_one(&mut self, ip: IpAddr, now: Instant) -> bool {
+        self.sources.of(ip).is_none_or(|source| self.buckets.has_one(&source, now))
     }
 }
 
@@ -120,6 +185,22 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_bucket_gives_its_burst_and_then_its_rate_whoever_takes() {
+        let now = Clock::system().now().monotonic;
+        let bucket = SharedBucket::new(1000, 500, now);
+
+        assert_eq!([bucket.take(300, now), bucket.take(300, now), bucket.take(200, now)], [true, false, true]);
+        let later = now + Duration::from_millis(100);
+        let taken: usize = std::thread::scope(|scope| {
+            let taker = || scope.spawn(|| (0..1000).filter(|_| bucket.take(1, later)).count());
+            [taker(), taker(), taker()].map(|it| it.join().unwrap()).into_iter().sum()
+        });
+        assert_eq!(taken, 100);
+        assert!(!bucket.take(501, later + Duration::from_secs(60)), "never more than it holds");
+        assert!(bucket.take(500, later + Duration::from_secs(60)));
+    }
+
+    #[test]
     fn a_burst_below_one_counts_as_one() {
         let now = Clock::system().now().monotonic;
         let slow = Rate { per_second: 0.5, burst: 0.5 };
@@ -135,7 +216,9 @@ mod tests {
         let mut limit = PerSource::new(RATE, Sources::new(vec!["127.0.0.0/8".parse().unwrap()]));
         let let_in = |ip: &str, limit: &mut PerSource| (0..9).filter(|_| limit.take(ip.parse().unwrap(), now)).count();
 
+        assert!((0..9).all(|_| limit.has_one("192.0.2.1".parse().unwrap(), now)), "looking takes nothing");
         assert_eq!(let_in("192.0.2.1", &mut limit), 2);
+        assert!(!limit.has_one("192.0.2.1".parse().unwrap(), now));
         assert_eq!(let_in("::ffff:192.0.2.1", &mut limit), 0, "the same source");
         assert_eq!(let_in("127.0.0.1", &mut limit), 9);
     }

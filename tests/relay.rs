@@ -4,6 +4,7 @@
 
 mod fragments;
 mod icmp;
+mod limits;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use throughway::policy;
 use throughway::policy::Policy;
 use throughway::rate::PerSource;
 use throughway::rate::Rate;
+use throughway::relay::allowance::Allowance;
 use throughway::relay::command::AllocationId;
 use throughway::relay::command::Event;
 use throughway::relay::command::ListenerId;
@@ -78,6 +80,7 @@ impl Rig {
                 Rate { per_second: 0.001, burst: 300.0 },
                 Sources::new(vec!["127.0.0.1".parse().unwrap()]),
             ),
+            allowance: Allowance::default(),
         };
         Self { shard: shard::spawn(settings, sender).unwrap(), events, metrics, listeners, clock }
     }

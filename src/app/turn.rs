@@ -31,11 +31,14 @@ use crate::policy;
 use crate::policy::Policy;
 use crate::rate::PerSource;
 use crate::rate::Rate;
+use crate::rate::SharedBucket;
+use crate::relay::allowance::Allowance;
 use crate::relay::shard;
 use crate::relay::stream::Streams;
 use crate::turn;
 use crate::turn::Processor;
 use crate::turn::probe;
+use crate::volume::Volume;
 
 /// Streams that speak TURN, in all.
 const MAX_STREAMS: u32 = 16_384;
@@ -43,6 +46,10 @@ const MAX_STREAMS: u32 = 16_384;
 const REQUESTS_QUEUED: usize = 1024;
 /// Requests of streams that wait for it; beyond, the streams wait.
 const ASKS_QUEUED: usize = 256;
+/// How many bursts of data make a second's worth of bandwidth.
+const BURSTS: u64 = 4;
+/// A burst at least, in bytes: the largest datagram there is gets through.
+const SMALLEST_BURST: u64 = 64 << 10;
 /// Whom the start-up test counts for.
 const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
 
@@ -84,10 +91,11 @@ impl Bound {
         config: &Config,
         credentials: Arc<Credentials>,
         metrics: Arc<Metrics>,
+        volume: Arc<Volume>,
         tcp_ports: impl Iterator<Item = u16>,
         front: &Front,
-        clock: Clock,
     ) -> std::io::Result<Arc<Streams>> {
+        let clock = front.clock;
         let ports = self.0.iter().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
         let policy = Arc::new(Policy::new(policy_settings(config, ports)));
         let (requests, asked) = mpsc::channel(REQUESTS_QUEUED);
@@ -98,13 +106,15 @@ impl Bound {
             metrics: Arc::clone(&metrics),
             clock,
             bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config))),
+            allowance: allowance(config, Arc::clone(&volume), clock),
         };
         let (asks, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
         let shard = shard::spawn(settings, requests)?;
         let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), exempt(config));
         let streams = Streams::new(shard.streams(), asks, places, Arc::clone(&metrics), clock);
         let commands = shard.commands();
-        let processor = Processor::new(turn_settings(config), credentials, policy, metrics, Box::new(Socket::bind));
+        let settings = turn_settings(config, volume);
+        let processor = Processor::new(settings, credentials, policy, metrics, Box::new(Socket::bind));
         let stop = front.stop.clone();
         front.tasks.spawn(async move {
             // Without its relay the process must not go on: whichever plane ends first, even by a panic, ends it all.
@@ -128,10 +138,22 @@ pub(super) async fn self_test(listener: SocketAddr, realm: &str, credentials: &C
         IpAddr::V4(_) | IpAddr::V6(_) => listener,
     };
     let now = clock.now();
-    let pair = SELF_TEST.map(|name| credentials.mint(name, now));
+    let pair = SELF_TEST.map(|name| credentials.mint_for(name, now));
     match probe::round_trip(server, realm, &pair, clock).await {
         Ok(took) => tracing::info!(round_trip = ?took, "the relay works: tested with two clients of our own"),
         Err(failed) => tracing::warn!("the relay does not work: {failed}"),
+    }
+}
+
+fn allowance(config: &Config, volume: Arc<Volume>, clock: Clock) -> Allowance {
+    let limits = &config.turn.limits;
+    let burst = |per_second: u64| (per_second / BURSTS).max(SMALLEST_BURST);
+    let rate = |per_second: u64| Rate { per_second: per_second as f64, burst: burst(per_second) as f64 };
+    let total = |per_second| Arc::new(SharedBucket::new(per_second, burst(per_second), clock.now().monotonic));
+    Allowance {
+        per_allocation: limits.bandwidth_per_allocation.get().map(rate),
+        total: limits.bandwidth.get().map(total),
+        volume,
     }
 }
 
@@ -144,7 +166,7 @@ fn policy_settings(config: &Config, listening_ports: HashSet<u16>) -> policy::Se
     }
 }
 
-fn turn_settings(config: &Config) -> turn::Settings {
+fn turn_settings(config: &Config, volume: Arc<Volume>) -> turn::Settings {
     let limits = &config.turn.limits;
     turn::Settings {
         realm: config.turn.realm.clone(),
@@ -157,7 +179,6 @@ fn turn_settings(config: &Config) -> turn::Settings {
             .iter()
             .map(|entry| turn::ExternalIp { external: entry.external, local: entry.local })
             .collect(),
-        expired_grace: config.turn.expired_grace.get(),
         limits: turn::Limits {
             allocations_per_member: count(limits.allocations_per_member.get()),
             allocations_per_source: count(limits.allocations_per_source.get()),
@@ -166,6 +187,7 @@ fn turn_settings(config: &Config) -> turn::Settings {
             new_peers: Rate { per_second: limits.new_peers.get(), burst: f64::from(limits.new_peer_burst.get()) },
             challenges: Rate { per_second: limits.challenges.get(), burst: f64::from(limits.challenge_burst.get()) },
             exempt: exempt(config),
+            volume,
         },
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::allowance::Allowance;
 use super::command::AllocationId;
 use super::command::Event;
 use super::command::ListenerId;
@@ -96,6 +97,7 @@ pub(super) struct Forwarder {
     /// Capped by the places that streams take before they come here.
     streams: HashMap<StreamId, Stream>,
     bindings: PerSource,
+    allowance: Allowance,
     ids: TransactionIds,
     /// Where what goes to clients is framed.
     frame: Vec<u8>,
@@ -108,9 +110,10 @@ impl Forwarder {
         metrics: Arc<Metrics>,
         events: mpsc::Sender<Event>,
         bindings: PerSource,
+        allowance: Allowance,
     ) -> Self {
         let (ids, frame) = (TransactionIds::new(), vec![0; MAX_FRAME]);
-        Self { listeners, table, metrics, events, streams: HashMap::new(), bindings, ids, frame }
+        Self { listeners, table, metrics, events, streams: HashMap::new(), bindings, allowance, ids, frame }
     }
 
     /// Takes a packet that came in by a listener.
@@ -269,15 +272,18 @@ impl Forwarder {
         let Payload { data, ecn, whole } = payload;
         match self.table.handle_client_data(five_tuple, target, now)? {
             Forward::ToPeer { from, to } if whole => {
+                self.admit(&[from], data.len(), now)?;
                 self.send_whole(from, to, data, ecn, now)?;
                 self.metrics.to_peers.increment();
             }
             Forward::ToPeer { from, to } => {
+                self.admit(&[from], data.len(), now)?;
                 let relay = self.table.socket_mut(from).ok_or(DropReason::Bug)?;
                 send(&relay.socket, data, to.get(), None, ecn)?;
                 self.metrics.to_peers.increment();
             }
-            Forward::Hairpin(delivery) => {
+            Forward::Hairpin { from, to, delivery } => {
+                self.admit(&[from, to], data.len(), now)?;
                 self.deliver(&delivery, data, ecn, now)?;
                 self.metrics.hairpin.increment();
             }
@@ -316,9 +322,22 @@ impl Forwarder {
         Err(reason)
     }
 
+    /// Counts data against the limits of its allocations, then against those of all.
+    fn admit(&mut self, allocations: &[Slot], bytes: usize, now: Instant) -> Result<(), DropReason> {
+        if let Some(rate) = self.allowance.per_allocation {
+            for slot in allocations {
+                if !self.table.take_bandwidth(*slot, bytes, rate, now) {
+                    return Err(DropReason::Bandwidth);
+                }
+            }
+        }
+        self.allowance.take(bytes, now)
+    }
+
     fn judge_peer_packet(&mut self, slot: Slot, packet: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {
         let peer = PeerAddr::new(packet.source);
         let delivery = self.table.handle_peer_data(slot, peer, now)?;
+        self.admit(&[slot], packet.data.len(), now)?;
         self.deliver(&delivery, packet.data, packet.ecn, now)?;
         self.metrics.to_clients.increment();
         self.metrics.relayed_bytes.add(packet.data.len() as u64);

@@ -1,5 +1,6 @@
 //! The data plane: forwards by a table, fast and blindly.
 
+pub mod allowance;
 pub mod command;
 mod forwarder;
 mod framing;

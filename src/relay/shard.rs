@@ -21,6 +21,7 @@ use mio::Waker;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::allowance::Allowance;
 use super::command;
 use super::command::AllocationId;
 use super::command::Event;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub clock: Clock,
     /// How many Binding requests a source gets answered.
     pub bindings: PerSource,
+    /// How much is relayed.
+    pub allowance: Allowance,
 }
 
 /// Starts a shard on a thread of its own. What it doesn't answer itself goes to `events`: when that is full, dropped.
@@ -83,7 +86,7 @@ pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shar
     let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
     let table = Table::new(settings.policy);
     let media = Media {
-        forwarder: Forwarder::new(listeners, table, settings.metrics, events, settings.bindings),
+        forwarder: Forwarder::new(listeners, table, settings.metrics, events, settings.bindings, settings.allowance),
         poll,
         ready: VecDeque::new(),
         commands,

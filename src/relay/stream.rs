@@ -237,6 +237,7 @@ mod tests {
     use crate::policy::Policy;
     use crate::rate::PerSource;
     use crate::rate::Rate;
+    use crate::relay::allowance::Allowance;
     use crate::relay::shard;
     use crate::relay::shard::Shard;
 
@@ -259,6 +260,7 @@ mod tests {
             metrics: Arc::clone(&metrics),
             clock,
             bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
+            allowance: Allowance::default(),
         };
         let (asks, control) = mpsc::channel(1);
         let shard = shard::spawn(settings, events).unwrap();

@@ -82,7 +82,14 @@ pub(super) enum Forward {
         to: PeerAddr,
     },
     /// To another client, without leaving the process.
-    Hairpin(Delivery),
+    Hairpin {
+        /// The allocation of the client that sends.
+        from: Slot,
+        /// The allocation of the one that receives.
+        to: Slot,
+        /// How it gets there.
+        delivery: Delivery,
+    },
 }
 
 /// A datagram for a client.
@@ -261,8 +268,8 @@ impl<S> Table<S> {
             return Err(DropReason::NoPermission);
         }
         let owner = self.by_relayed.get(&peer);
-        match owner.and_then(|owner| self.allocations.get(*owner)) {
-            Some(receiver) => Ok(Forward::Hairpin(hairpin(sender, receiver, now)?)),
+        match owner.and_then(|owner| Some((Slot(*owner), self.allocations.get(*owner)?))) {
+            Some((to, receiver)) => Ok(Forward::Hairpin { from, to, delivery: hairpin(sender, receiver, now)? }),
             None => match reach.unwrap_or_else(|| self.policy.reach(peer)) {
                 Reach::Kernel => Ok(Forward::ToPeer { from, to: peer }),
                 Reach::Denied(_) if self.relayed_ips.contains_key(&peer.ip()) => Err(DropReason::NotOurs),
@@ -297,6 +304,13 @@ impl<S> Table<S> {
         }
         let bucket = sender.icmp_errors.get_or_insert_with(|| TokenBucket::new(ICMP_ERRORS, now));
         if bucket.take(ICMP_ERRORS, now) { Ok(sender.opening.client) } else { Err(DropReason::RateLimited) }
+    }
+
+    /// Counts so many bytes for an allocation, in whichever direction; false when it has had its share.
+    pub(super) fn take_bandwidth(&mut self, slot: Slot, bytes: usize, rate: Rate, now: Instant) -> bool {
+        let Some(allocation) = self.allocations.get_mut(slot.0) else { return false };
+        let bucket = allocation.bandwidth.get_or_insert_with(|| TokenBucket::new(rate, now));
+        bucket.take_many(bytes as f64, rate, now)
     }
 
     /// The relay socket of an allocation.
@@ -350,6 +364,8 @@ struct Allocation<S> {
     numbers: HashMap<PeerAddr, u16>,
     /// Those that its client may be told of; None is full.
     icmp_errors: Option<TokenBucket>,
+    /// Bytes that may go either way; None is full.
+    bandwidth: Option<TokenBucket>,
 }
 
 /// How many ICMP errors a client is told of: anybody may forge them.
@@ -365,7 +381,7 @@ struct Channel {
 impl<S> Allocation<S> {
     fn new(opening: Opening<S>) -> Self {
         let (permissions, channels, numbers) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { opening, permissions, channels, numbers, icmp_errors: None }
+        Self { opening, permissions, channels, numbers, icmp_errors: None, bandwidth: None }
     }
 
     fn permit(&mut self, peer: IpAddr, deadline: Instant, now: Instant) -> Result<(), Refused> {

@@ -23,6 +23,7 @@ mod answer;
 mod auth;
 mod backstop;
 mod control;
+mod holdings;
 mod ledger;
 mod nonce;
 mod ports;
@@ -38,11 +39,12 @@ pub use processor::Processor;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::sync::Arc;
 
 use crate::address::Family;
 use crate::address::Prefix;
 use crate::rate::Rate;
+use crate::volume::Volume;
 
 /// How this server relays. Addresses are those of this host; see [`Settings::relay_addresses`] for their order.
 #[derive(Clone, Debug)]
@@ -58,8 +60,6 @@ pub struct Settings {
     pub relay_ports: RangeInclusive<u16>,
     /// What clients and peers are told instead of a relay address, behind 1:1 NAT.
     pub external_ip: Vec<ExternalIp>,
-    /// How long an allocation may be kept after its credential's expiry.
-    pub expired_grace: Duration,
     /// What one client may have.
     pub limits: Limits,
 }
@@ -90,6 +90,8 @@ pub struct Limits {
     pub challenges: Rate,
     /// Sources that limits by source don't count.
     pub exempt: Vec<Prefix>,
+    /// What was relayed in all; when that is all that may be, nobody gets an allocation.
+    pub volume: Arc<Volume>,
 }
 
 impl Settings {
@@ -137,6 +139,8 @@ impl Rejection {
     const FOREIGN_NONCE: Self = Self::new(438, "the nonce was not issued to this client");
     const NO_ALLOCATION: Self = Self::new(437, "no allocation on this 5-tuple");
     const ALLOCATED_ALREADY: Self = Self::new(437, "an allocation exists on this 5-tuple");
+    const NOT_SIGNALED: Self =
+        Self::new(403, "no candidate of the peer was signaled to this session, see turn.peers.mode");
     const FAMILY_NOT_SUPPORTED: Self = Self::new(440, "address family not supported");
     const NOT_UDP: Self = Self::new(442, "only UDP is relayed");
     const PEER_FAMILY: Self = Self::new(443, "the peer is of another address family than the relayed address");

@@ -9,6 +9,7 @@ use throughway::address::RelayedAddr;
 use throughway::address::Sources;
 use throughway::net::udp;
 use throughway::rate::PerSource;
+use throughway::relay::allowance::Allowance;
 use throughway::relay::command::AllocationId;
 use throughway::relay::command::Event;
 use throughway::relay::shard;
@@ -48,6 +49,7 @@ impl Rig {
                     Rate { per_second: 1.0, burst: 1.0 },
                     Sources::new(vec!["127.0.0.1".parse().unwrap()]),
                 ),
+                allowance: Allowance::default(),
             },
             sender,
         )

@@ -288,7 +288,6 @@ impl Control {
             routed: Vec::new(),
             relay_ports: 50_000..=50_007,
             external_ip: Vec::new(),
-            expired_grace: Duration::from_secs(3600),
             limits: Limits {
                 allocations_per_member: 4,
                 allocations_per_source: 4,
@@ -297,10 +296,16 @@ impl Control {
                 new_peers: Rate { per_second: 20.0, burst: 200.0 },
                 challenges: Rate { per_second: 100.0, burst: 500.0 },
                 exempt: Vec::new(),
+                volume: Arc::default(),
             },
         };
         let users = HashMap::from([("alice".into(), "wonderland".into())]);
-        let credentials = Credentials::new(credentials::Settings { secrets: vec!["north".into()], users });
+        let credentials = Credentials::new(credentials::Settings {
+            secrets: vec!["north".into()],
+            users,
+            expired_grace: Duration::from_secs(3600),
+            ..credentials::Settings::default()
+        });
         let metrics = Arc::new(Metrics::default());
         let policy = Arc::new(Policy::new(policy::Settings::default()));
         let bind = Box::new(|_: SocketAddr| Ok(()));

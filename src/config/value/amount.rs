@@ -69,7 +69,7 @@ impl<const MIN: u64, const MAX: u64> FromStr for Size<MIN, MAX> {
         let wanted = || format!("from {:?} to {:?}", in_units(MIN, SIZES), in_units(MAX, SIZES));
         let Some(count) = read_units(text, SIZES) else {
             return Err(format!(
-                "{text:?} is not a size: write a number and one of B, KiB, MiB, GiB, such as \"64KiB\", {}",
+                "{text:?} is not a size: write a number and one of B, KiB, MiB, GiB, TiB, such as \"64KiB\", {}",
                 wanted()
             ));
         };
@@ -128,7 +128,47 @@ impl fmt::Display for Frequency {
     }
 }
 
-as_text!(Frequency, Span < MIN, MAX > [MIN, MAX], Size < MIN, MAX > [MIN, MAX]);
+/// So many bytes a second, up to a terabyte, written `"32MiB/s"`; none at all is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throughput(u64);
+
+impl Throughput {
+    /// The most that can be written.
+    const MOST: u64 = 1 << 40;
+
+    pub(in crate::config) const fn per_second(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// Bytes a second; none without a limit.
+    pub fn get(self) -> Option<u64> {
+        (self.0 > 0).then_some(self.0)
+    }
+}
+
+impl FromStr for Throughput {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = || format!("from \"0B/s\" (no limit) to \"{}\"", Self(Self::MOST));
+        let Some(bytes) = text.strip_suffix("/s").and_then(|size| read_units(size, SIZES)) else {
+            return Err(format!(
+                "{text:?} is not a throughput: write a number and one of B/s, KiB/s, MiB/s, GiB/s, TiB/s, such as \
+                 \"32MiB/s\", {}",
+                wanted()
+            ));
+        };
+        if bytes <= Self::MOST { Ok(Self(bytes)) } else { Err(out_of_range(text, &wanted())) }
+    }
+}
+
+impl fmt::Display for Throughput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", in_units(self.0, SIZES))
+    }
+}
+
+as_text!(Frequency, Throughput, Span < MIN, MAX > [MIN, MAX], Size < MIN, MAX > [MIN, MAX]);
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +231,7 @@ impl<const MIN: u32, const MAX: u32> de::Visitor<'_> for CountVisitor<MIN, MAX> 
 }
 
 const TIMES: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-const SIZES: &[(&str, u64)] = &[("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const SIZES: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 fn read_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;

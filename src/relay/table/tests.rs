@@ -164,7 +164,7 @@ impl Model {
             Some(receiver) if !names.iter().any(|name| receiver.permits(*name, now)) => {
                 return Err(DropReason::NoPermission);
             }
-            Some(receiver) => Expected::Hairpin(receiver.id, receiver.framing(&names, now)),
+            Some(receiver) => Expected::Hairpin(id, receiver.id, receiver.framing(&names, now)),
             None if outsiders()[1..].contains(&peer) => Expected::Out(id, peer),
             None if self
                 .allocations
@@ -191,7 +191,7 @@ impl Model {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Expected {
     Out(u64, PeerAddr),
-    Hairpin(u64, Framing),
+    Hairpin(u64, u64, Framing),
 }
 
 fn peers() -> impl Strategy<Value = PeerAddr> {
@@ -269,8 +269,9 @@ proptest! {
                     let decided = table.handle_client_data(&client(number).five_tuple, target, at);
                     let expected = model.client_data(number, target).map(|it| match it {
                         Expected::Out(id, to) => Forward::ToPeer { from: slots[&id], to },
-                        Expected::Hairpin(id, framing) => {
-                            Forward::Hairpin(Delivery { client: client(model.get(id).unwrap().client), framing })
+                        Expected::Hairpin(from, to, framing) => {
+                            let delivery = Delivery { client: client(model.get(to).unwrap().client), framing };
+                            Forward::Hairpin { from: slots[&from], to: slots[&to], delivery }
                         }
                     });
                     prop_assert_eq!(decided, expected);
@@ -332,17 +333,18 @@ fn channels_are_capped_and_expired_ones_make_room() {
 fn two_clients_reach_each_other_by_advertised_addresses_that_the_policy_denies() {
     let start = now();
     let mut table = Table::new(policy());
-    for n in 1..=2 {
-        table.open(opening(n.into(), n, n, start + secs(600))).unwrap();
+    let [from, to] = [1, 2].map(|n| {
+        let slot = table.open(opening(n.into(), n, n, start + secs(600))).unwrap();
         let id = AllocationId(n.into());
         table.permit(id, advertised(1).ip(), start + secs(300), start).unwrap();
         table.bind(id, 0x4000 + n, advertised(3 - n), start + secs(600), start).unwrap();
-    }
+        slot
+    });
 
     let sent = table.handle_client_data(&client(1).five_tuple, Target::Channel(0x4001), start);
 
     let delivery = Delivery { client: client(2), framing: Framing::Channel(0x4002) };
-    assert_eq!(sent, Ok(Forward::Hairpin(delivery)));
+    assert_eq!(sent, Ok(Forward::Hairpin { from, to, delivery }));
 }
 
 #[test]
@@ -360,4 +362,26 @@ fn icmp_errors_are_told_to_who_permits_their_peer_and_rarely() {
     assert_eq!((0..1000).filter(|_| told(outsiders()[1], 1).is_ok()).count(), 10);
     assert_eq!(told(outsiders()[1], 300), Err(DropReason::NoPermission), "the permission has expired");
     assert_eq!(told(outsiders()[1], 600), Err(DropReason::NotOurs), "the allocation has expired");
+}
+
+#[test]
+fn each_allocation_has_a_bandwidth_of_its_own_that_begins_anew_with_it() {
+    let start = now();
+    let mut table = Table::new(policy());
+    let rate = Rate { per_second: 1000.0, burst: 2000.0 };
+    let [one, other] = [1, 2].map(|n| table.open(opening(n.into(), n, n, start + secs(600))).unwrap());
+    let after = |milliseconds| start + Duration::from_millis(milliseconds);
+
+    let taken = [1500, 600, 500, 1].map(|bytes| table.take_bandwidth(one, bytes, rate, start));
+    assert_eq!(taken, [true, false, true, false], "what is refused costs nothing");
+    assert!(table.take_bandwidth(one, 0, rate, start));
+    assert!(table.take_bandwidth(other, 2000, rate, start));
+    let taken = [(99, 100), (100, 100), (100, 1)].map(|(at, bytes)| table.take_bandwidth(one, bytes, rate, after(at)));
+    assert_eq!(taken, [false, true, false]);
+    assert!(!table.take_bandwidth(one, 2001, rate, after(60_000)), "never more than a burst");
+
+    table.close(AllocationId(1));
+    assert!(!table.take_bandwidth(one, 1, rate, start), "nobody's");
+    let again = table.open(opening(3, 1, 1, start + secs(600))).unwrap();
+    assert!(again == one && table.take_bandwidth(again, 2000, rate, start));
 }
