@@ -132,14 +132,19 @@ async fn a_fingerprint_is_right_and_last_or_the_message_is_dropped() {
     let good = with_fingerprint(message(ALLOCATE, &[UDP]));
     let mut wrong = good.clone();
     *wrong.last_mut().unwrap() ^= 1;
-    let mut early = parsed(good.clone());
-    early.add(AttrType(0x8022), b"software");
-    let twice = with_fingerprint(parsed(good.clone()));
+    // Right for the bytes before it, and yet not the last.
+    let early = |behind: (u16, &[u8])| {
+        let mut message = message(ALLOCATE, &[UDP, (0x8028, &[0; 4]), behind]).raw;
+        let right = stun::fingerprint::fingerprint_value(&message[..28]);
+        message[32..36].copy_from_slice(&right.to_be_bytes());
+        message
+    };
     let mut short = message(ALLOCATE, &[UDP]);
     short.add(AttrType(0x8028), &[0; 2]);
 
     assert_eq!(code(&asker.exchange(&good).await), 401);
-    scene.drops_each(&asker, "malformed", [wrong, early.raw, twice, short.raw]).await;
+    let not_last = [early((0x8022, b"software")), early((0x8028, &good[32..])), early((0x8022, b""))];
+    scene.drops_each(&asker, "malformed", [&[wrong, short.raw][..], &not_last].concat()).await;
 }
 
 /// RFC 8489, section 14.7: behind the integrity, where nothing else counts.
