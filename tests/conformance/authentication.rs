@@ -105,6 +105,15 @@ async fn a_nonce_is_good_for_the_address_and_transport_it_was_given_to_only() {
         thief.nonce = asker.nonce.clone();
         assert_eq!(thief.code_of(ALLOCATE, &[UDP]).await, 438, "{over:?}");
     }
+
+    let stream = scene.alice_over(Over::Tcp).await;
+    let socket = tokio::net::UdpSocket::bind(stream.line.local_addr()).await.unwrap();
+    let mut same = Asker::over(Line::Datagrams(socket, scene.server.udp()), "alice", "wonderland").await;
+    let cookie = stream.nonce.len() - same.nonce.len();
+    for nonce in [&stream.nonce[..], &stream.nonce[cookie..]] {
+        same.nonce = nonce.to_vec();
+        assert_eq!(same.code_of(ALLOCATE, &[UDP]).await, 438, "from the same address over another transport");
+    }
 }
 
 /// RFC 8489, section 9.2.4: and nobody learns which of it was wrong.
