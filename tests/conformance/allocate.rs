@@ -46,13 +46,13 @@ async fn a_retransmitted_allocate_is_answered_byte_for_byte_the_same_and_gives_n
 #[tokio::test]
 async fn a_5_tuple_has_one_allocation_until_it_is_deleted() {
     let scene = Scene::open();
-    let (asker, first) = scene.allocated().await;
+    let (asker, _) = scene.allocated().await;
 
     assert_eq!(asker.code_of(ALLOCATE, &[UDP]).await, 437);
     assert_eq!(asker.code_of(ALLOCATE, &[UDP, (FAMILY, &[2, 0, 0, 0])]).await, 437, "of another family neither");
     assert_eq!(asker.code_of(ALLOCATE, &[]).await, 437, "whatever else is wrong with it");
     assert_eq!(asker.refresh(0).await, 0);
-    assert_ne!(asker.allocate().await, first, "ports are given by chance");
+    asker.allocate().await;
     assert_eq!(scene.allocations().await, 1);
 }
 
