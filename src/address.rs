@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::net::SocketAddrV6;
@@ -178,19 +179,30 @@ pub fn host_in_url(host: &str) -> Cow<'_, str> {
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     exempt: Vec<Prefix>,
+    networks: bool,
 }
 
 impl Sources {
     /// All but those in `exempt`.
     pub fn new(exempt: Vec<Prefix>) -> Self {
-        Self { exempt }
+        Self { exempt, networks: false }
+    }
+
+    /// The same, but counts IPv4 addresses by their /24: for what costs a stranger nothing to ask from many of them.
+    pub fn networks(exempt: Vec<Prefix>) -> Self {
+        Self { exempt, networks: true }
     }
 
     /// What `ip` counts as ([`source_of`]); none, if it is exempt.
     pub fn of(&self, ip: IpAddr) -> Option<IpAddr> {
         let ip = ip.to_canonical();
-        let exempt = self.exempt.iter().any(|prefix| prefix.contains(ip));
-        (!exempt).then(|| source_of(ip))
+        if self.exempt.iter().any(|prefix| prefix.contains(ip)) {
+            return None;
+        }
+        Some(match source_of(ip) {
+            IpAddr::V4(v4) if self.networks => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !0xFF)),
+            source @ (IpAddr::V4(_) | IpAddr::V6(_)) => source,
+        })
     }
 }
 
@@ -229,6 +241,17 @@ mod tests {
         assert_ne!(client(at("fe80::1", 3)), client(at("fe80::1", 4)));
         assert_eq!(client(at("::ffff:192.0.2.1", 3)), "192.0.2.1:5".parse().unwrap());
         assert_eq!(PeerAddr::new(at("fe80::1", 3)).get(), "[fe80::1]:5".parse().unwrap());
+    }
+
+    #[test]
+    fn networks_are_24s_of_ipv4_and_56s_of_ipv6_and_exempt_addresses_none() {
+        let networks = Sources::networks(vec!["192.0.2.7".parse().unwrap()]);
+        let of = |ip: &str| networks.of(ip.parse().unwrap());
+
+        assert_eq!(of("192.0.2.1"), of("192.0.2.255"));
+        assert_ne!(of("192.0.2.1"), of("192.0.3.1"));
+        assert_eq!(of("2001:db8:1:2ff::1"), of("2001:db8:1:201::2"));
+        assert_eq!(of("192.0.2.7"), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Once;
 use std::time::Duration;
 
 use rustls::ServerConfig;
@@ -26,10 +27,12 @@ use crate::gateway;
 use crate::logging::Redacted;
 use crate::metrics::Metrics;
 use crate::net::demux;
+use crate::net::demux::Closed;
 use crate::net::demux::Protocol;
 use crate::net::host;
 use crate::net::listen;
 use crate::net::listen::ListenError;
+use crate::net::proxy::Balancers;
 use crate::net::tls;
 use crate::net::tls::TlsError;
 use crate::places;
@@ -43,6 +46,7 @@ use crate::signaling::mailbox::Capacity;
 use crate::signaling::session::Sessions;
 use crate::volume;
 use crate::web;
+use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
 use crate::web::socket;
 
@@ -127,6 +131,8 @@ pub struct App {
 struct Front {
     half_open: Arc<Places>,
     http: Arc<Places>,
+    balancers: Arc<Balancers>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     tasks: TaskTracker,
     clock: Clock,
@@ -154,7 +160,7 @@ const END_WITHIN: Duration = Duration::from_millis(1500);
 /// How many seconds' worth of sign-ins a source may have at once: behind one address, an office reconnects together.
 const SIGN_IN_BURST: f64 = 4.0;
 /// How many WebSockets may be open at once: what a small host can carry.
-const MAX_WEBSOCKETS: usize = 50_000;
+const MAX_WEBSOCKETS: u32 = 50_000;
 /// The longest realm with which a refusal stays short beside the request that it answers: 2.3 times 28 bytes.
 const SHORT_REALM: usize = 12;
 
@@ -184,9 +190,14 @@ impl App {
         let metrics = Arc::new(Metrics::default());
         let credentials = Arc::new(Credentials::new(credential_settings(config)));
         let limits = &config.limits;
+        let proxies = trusted_proxies(config);
+        // A proxy's connections carry many clients' requests: none of them is one source's.
+        let uncounted = [exempt(config), proxies.clone()].concat();
         let front = Front {
-            half_open: places(count(limits.half_open.get()), limits.half_open_per_source.get(), config),
-            http: places(count(limits.http.get()), limits.http_per_source.get(), config),
+            half_open: places(limits.half_open.get(), limits.half_open_per_source.get(), uncounted.clone()),
+            http: places(limits.http.get(), limits.http_per_source.get(), uncounted),
+            balancers: Arc::new(balancers(config)),
+            metrics: Arc::clone(&metrics),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             clock,
@@ -214,17 +225,19 @@ impl App {
 
         let routes = web::router(sockets(config, served, Arc::clone(&credentials), &metrics, &front));
 
+        let routes = Service::Routes(routes, Arc::new(Proxies::new(proxies)));
         let speaks = |http, turn| Speaks { http, turn };
         let (tls, turn) = (Some(certificate), Some(streams));
         let secure = Role {
             tls: tls.clone(),
-            inside_tls: speaks(Some(Service::Routes(routes.clone())), turn.clone()),
+            inside_tls: speaks(Some(routes.clone()), turn.clone()),
             clear: speaks(Some(Service::Redirect), turn.clone()),
         };
-        let plain = Role::clear(speaks(Some(Service::Routes(routes)), turn.clone()));
+        let plain = Role::clear(speaks(Some(routes), turn.clone()));
         let turns = Role { tls: tls.clone(), inside_tls: speaks(None, turn.clone()), clear: Speaks::default() };
         let both = Role { clear: speaks(Some(Service::Refuse), turn), ..turns.clone() };
-        let scrape = Role::clear(speaks(Some(Service::Routes(web::metrics_router(metrics))), None));
+        let scrape = Service::Routes(web::metrics_router(metrics), Arc::default());
+        let scrape = Role::clear(speaks(Some(scrape), None));
         let served = [
             (https, secure, Serves::Https),
             (http, plain, Serves::Http),
@@ -235,7 +248,12 @@ impl App {
         for (listeners, role, serves) in served {
             for (listener, addr) in listeners {
                 app.listening.push(Listening { transport: "tcp", addr, serves });
-                front.clone().serve(listener, role.clone());
+                let mut front = front.clone();
+                if serves == Serves::Metrics {
+                    // Whoever scrapes does so directly, from the very machine of a load balancer too.
+                    front.balancers = Arc::default();
+                }
+                front.serve(listener, role.clone());
             }
         }
         if let Some(listener) = first {
@@ -267,19 +285,36 @@ impl App {
 impl Front {
     /// Accepts from `listener` until the end.
     fn serve(self, listener: TcpListener, role: Role) {
-        let Self { half_open, http, stop, tasks, .. } = self;
-        let connections = tasks.clone();
-        tasks.spawn(listen::accept(listener, half_open, stop.clone(), move |stream, place| {
-            let (role, http, stop) = (role.clone(), Arc::clone(&http), stop.clone());
-            connections.spawn(async move {
-                let opening = demux::open(stream, role.tls.clone());
-                if let Some(opened) = stop.run_until_cancelled(opening).await {
-                    role.take(opened, place, http, &stop).await;
-                }
+        let (front, half_open) = (self.clone(), Arc::clone(&self.half_open));
+        let accepting = listen::accept(listener, half_open, Arc::clone(&self.balancers), self.stop.clone(), {
+            move |arrival| {
+                let (front, role) = (front.clone(), role.clone());
+                front.tasks.clone().spawn(async move {
+                    let opening = demux::open(arrival, &front.balancers, role.tls.clone());
+                    match front.stop.run_until_cancelled(opening).await {
+                        Some(Ok((opened, place))) => role.take(opened, place, front.http, &front.stop).await,
+                        Some(Err(closed)) => front.note(&closed),
+                        None => (),
+                    }
+                });
+            }
+        });
+        self.tasks.spawn(accepting);
+    }
+
+    fn note(&self, closed: &Closed) {
+        tracing::debug!(%closed, "a connection ended before it said what it speaks");
+        if let Closed::Unannounced(why) = closed {
+            self.metrics.unannounced.increment();
+            UNANNOUNCED.call_once(|| {
+                tracing::warn!("closed a connection from an address in http.proxy_protocol: {why}; said once");
             });
-        }));
+        }
     }
 }
+
+/// Only a load balancer's operator can cure it, and a balancer checks often.
+static UNANNOUNCED: Once = Once::new();
 
 impl Role {
     /// Without TLS.
@@ -287,17 +322,7 @@ impl Role {
         Self { tls: None, inside_tls: Speaks::default(), clear }
     }
 
-    async fn take(
-        self,
-        opened: std::io::Result<demux::Opened>,
-        half_open: Place,
-        http: Arc<Places>,
-        stop: &CancellationToken,
-    ) {
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => return tracing::debug!(%error, "a connection ended before it said what it speaks"),
-        };
+    async fn take(self, opened: demux::Opened, half_open: Place, http: Arc<Places>, stop: &CancellationToken) {
         let (remote, protocol, tls) = (Redacted(opened.remote), opened.protocol, opened.tls);
         let speaks = if tls { self.inside_tls } else { self.clear };
         match (protocol, speaks) {
@@ -343,7 +368,7 @@ fn sockets(
         allowed: config.http.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
         required: config.http.require_origin,
     };
-    let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), config);
+    let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
     socket::State::new(origins, connections, Arc::new(gateway), front.tasks.clone())
 }
 
@@ -391,6 +416,13 @@ fn own_names(config: &Config) -> impl Iterator<Item = String> {
     ["localhost".to_owned(), public].into_iter().chain(machine).filter(|name| !name.is_empty() && name.is_ascii())
 }
 
+fn balancers(config: &Config) -> Balancers {
+    Balancers {
+        from: config.http.proxy_protocol.iter().map(|network| network.0).collect(),
+        host: host::addresses().into_iter().map(|ip| ip.to_canonical()).collect(),
+    }
+}
+
 /// The addresses of this machine, and those that the world knows it by; canonical.
 fn own_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
     let external = config.turn.external_ip.iter().map(|external| external.external);
@@ -432,13 +464,18 @@ fn credential_settings(config: &Config) -> credentials::Settings {
     }
 }
 
-fn places(total: usize, per_source: u32, config: &Config) -> Arc<Places> {
-    let sources = Sources::new(exempt(config));
-    Places::new(places::Settings { total, per_source: count(per_source), sources })
+fn places(total: u32, per_source: u32, exempt: Vec<Prefix>) -> Arc<Places> {
+    let sources = Sources::new(exempt);
+    Places::new(places::Settings { total: count(total), per_source: count(per_source), sources })
 }
 
 fn count(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// HTTP proxies whose word counts for whom a request comes from.
+fn trusted_proxies(config: &Config) -> Vec<Prefix> {
+    config.http.trusted_proxies.iter().map(|network| network.0).collect()
 }
 
 /// Sources that no per-source limit counts.

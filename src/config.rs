@@ -161,11 +161,15 @@ tables! {
         permissions_per_allocation: Count<1, 1024> = Count::new(64),
         /// Channels that one allocation may bind at once.
         channels_per_allocation: Count<1, 1024> = Count::new(64),
-        /// Unauthenticated answers per source.
+        /// Peers that one member or static user may begin to exchange data with.
+        new_peers: Frequency = Frequency::per_second(20),
+        /// How many of them at once.
+        new_peer_burst: Count<1, 1_000_000> = Count::new(200),
+        /// Unauthenticated answers per network.
         challenges: Frequency = Frequency::per_second(100),
         /// How many of them at once.
         challenge_burst: Count<1, 1_000_000> = Count::new(500),
-        /// Binding answers per source.
+        /// Binding answers per network.
         bindings: Frequency = Frequency::per_second(1000),
         /// What one allocation sends and receives.
         bandwidth_per_allocation: Throughput = Throughput::per_second(32 << 20),
@@ -298,9 +302,6 @@ impl Config {
         note(self.tls.mode == TlsMode::Acme, "tls.mode \"acme\" (self-signed instead)");
         note(self.tls.acme != defaults.tls.acme, "tls.acme");
         note(self.turn.credentials != defaults.turn.credentials, "turn.credentials");
-        note(self.turn.relay_ip.iter().any(|ip| ip.0.is_ipv6()), "IPv6 in turn.relay_ip");
-        note(!self.http.trusted_proxies.is_empty(), "http.trusted_proxies");
-        note(!self.http.proxy_protocol.is_empty(), "http.proxy_protocol");
         note(self.signaling.who, "signaling.who");
         note(!self.control.socket.as_os_str().is_empty(), "control.socket");
         keys

@@ -46,6 +46,11 @@
 //!    commands: first what changes in the table, then the answer, in one queue, so that no client hears of a permission
 //!    before it works.
 //! 5. A datagram at a relay socket needs a permission for its source. Bound to a channel, it reaches the client as
+//!    ChannelData, else as a Data indication, from the very address and socket that the client uses.
+//! 6. A TCP or TLS connection is told from others by its first bytes (`net::demux`), behind the header of a load balancer
+//!    if it comes from one (`net::proxy`), and cut into messages on tokio; from there each goes the same way. What goes to
+//!    its client waits in an outbox that drops data, oldest first, once it is 200 ms old or too much, and never answers.
+//!    When the connection ends, so does its allocation.
 //!    ChannelData, else as a Data indication, from the very address and socket that the client uses. What ICMP says about
 //!    data that was sent there goes the same way, in its own attribute.
 //! 6. A TCP or TLS connection is told from others by its first bytes (`net::demux`) and cut into messages on tokio; from
@@ -69,6 +74,7 @@
 //! | the same, on the wire | the same | `floods_from_two_hundred_networks_leave_memory_files_and_allocations_flat`, `no_question_of_a_stranger_gets_an_answer_beyond_the_budget` |
 //! | a flood that keeps a client from a new nonce | its old one proves its address | `a_client_whose_nonce_has_aged_gets_a_new_one_however_busy_its_source_is` |
 //! | a peer named thousands of times in one request | each counts once, too many are refused first | `a_peer_named_five_thousand_times_costs_as_much_as_one` |
+//! | scanning others' hosts through the relay | new peers rare per member | `a_member_meets_so_many_new_peers_a_second_however_many_allocations_it_has` |
 //! | a nonce replayed from another address | it is bound to address and transport | `another_user_on_the_5_tuple_is_refused_and_a_nonce_from_elsewhere_is_stale` |
 //! | another user on the 5-tuple | 441 | the same |
 //! | attributes appended behind the integrity | they don't exist for us | `what_stands_behind_the_integrity_does_not_count` |
@@ -82,6 +88,9 @@
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
 //! | taking all the bandwidth, or the month's traffic | buckets of each allocation and of all; a volume | `an_allocation_has_its_bandwidth_both_ways_and_no_other_pays_for_it`, `a_used_up_volume_stops_relaying_and_allocating_even_after_a_restart` |
+//! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
+//! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |
+//! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `junk_is_counted_and_answered_with_nothing_and_the_server_lives`, `no_bytes_at_all_bring_the_decoders_down` |
 

@@ -131,6 +131,8 @@ pub struct Metrics {
     pub turn_successes: Counter,
     /// TURN requests answered with an error.
     pub turn_errors: Counter,
+    /// Connections of load balancers closed because they didn't begin with a good header.
+    pub unannounced: Counter,
     /// Signaling members signed in.
     pub members: Gauge,
     /// WebSocket connections open.
@@ -173,6 +175,7 @@ impl Metrics {
             ("bindings_total", "counter", "STUN Binding requests answered", self.bindings.get()),
             ("turn_successes_total", "counter", "TURN requests answered with success", self.turn_successes.get()),
             ("turn_errors_total", "counter", "TURN requests answered with an error", self.turn_errors.get()),
+            ("unannounced_total", "counter", "connections closed for want of a PROXY header", self.unannounced.get()),
             ("frames_total", "counter", "signaling frames taken from clients", self.frames.get()),
         ];
         for (name, kind, help, value) in numbers {

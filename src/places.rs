@@ -64,20 +64,23 @@ impl Places {
     ///
     /// [`Refused`], by the limit that is met.
     pub fn enter(self: &Arc<Self>, ip: IpAddr) -> Result<Place, Refused> {
-        let source = self.settings.sources.of(ip);
+        let mut place = self.enter_unknown()?;
+        place.count_for(ip)?;
+        Ok(place)
+    }
+
+    /// Takes a place for somebody who isn't known yet: it meets the total only, until [`Place::count_for`].
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Full`].
+    pub fn enter_unknown(self: &Arc<Self>) -> Result<Place, Refused> {
         let mut open = self.open();
         if open.total >= self.settings.total {
             return Err(Refused::Full);
         }
-        if let Some(source) = source {
-            let count = open.by_source.get(&source).copied().unwrap_or(0);
-            if count >= self.settings.per_source {
-                return Err(Refused::Source);
-            }
-            open.by_source.insert(source, count + 1);
-        }
         open.total += 1;
-        Ok(Place { places: Arc::clone(self), source })
+        Ok(Place { places: Arc::clone(self), source: None })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -85,16 +88,47 @@ impl Places {
     }
 }
 
+impl Place {
+    /// Counts it for `ip` from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused::Source`]; it counts then for whom it did before.
+    pub fn count_for(&mut self, ip: IpAddr) -> Result<(), Refused> {
+        let settings = &self.places.settings;
+        let source = settings.sources.of(ip);
+        let mut open = self.places.open();
+        if let Some(source) = source {
+            let count = open.by_source.get(&source).copied().unwrap_or(0);
+            if count >= settings.per_source {
+                return Err(Refused::Source);
+            }
+            open.by_source.insert(source, count + 1);
+        }
+        if let Some(before) = std::mem::replace(&mut self.source, source) {
+            open.leave(before);
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    fn leave(&mut self, source: IpAddr) {
+        match self.by_source.get_mut(&source) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => {
+                self.by_source.remove(&source);
+            }
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.places.open();
         open.total -= 1;
-        let Some(source) = self.source else { return };
-        match open.by_source.get_mut(&source) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) | None => {
-                open.by_source.remove(&source);
-            }
+        if let Some(source) = self.source {
+            open.leave(source);
         }
     }
 }
@@ -122,6 +156,21 @@ mod tests {
         assert_eq!(places.enter(ip("2001:db8::2")).err(), Some(Refused::Source), "the whole /56 is one source");
         drop(first);
         assert!(places.enter(ip("2001:db8::2")).is_ok(), "one that ended makes room");
+    }
+
+    #[test]
+    fn a_place_of_somebody_unknown_meets_the_total_and_counts_once_it_is_known_whose_it_is() {
+        let places = places(3, 1);
+        let [mut first, mut second, _third] = [(); 3].map(|()| places.enter_unknown().unwrap());
+
+        assert_eq!(places.enter_unknown().err(), Some(Refused::Full));
+        assert_eq!(first.count_for(ip("192.0.2.1")), Ok(()));
+        assert_eq!(second.count_for(ip("192.0.2.1")), Err(Refused::Source));
+        assert_eq!(first.count_for(ip("192.0.2.2")), Ok(()));
+        assert_eq!(second.count_for(ip("192.0.2.1")), Ok(()), "the first has left it");
+        drop((first, second));
+
+        assert!(places.open().by_source.is_empty());
     }
 
     #[test]

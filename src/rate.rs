@@ -1,6 +1,7 @@
 //! Token buckets, alone and per source, with `now` as an argument.
 
 use std::hash::BuildHasher;
+use std::hash::Hash;
 use std::hash::RandomState;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
@@ -8,7 +9,6 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
-use crate::address::Prefix;
 use crate::address::Sources;
 
 /// So many a second, with bursts of so many.
@@ -35,17 +35,17 @@ impl TokenBucket {
 
     /// Takes one token; false when none is left.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        self.take_many(1.0, rate, now)
+        self.take_many(1, rate, now)
     }
 
-    /// Takes so many tokens, or none; false when so many aren't left.
-    pub fn take_many(&mut self, tokens: f64, rate: Rate, now: Instant) -> bool {
+    /// Takes `count` tokens, or none if there are fewer; false then.
+    pub fn take_many(&mut self, count: u32, rate: Rate, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.filled);
         self.tokens = (self.tokens + elapsed.as_secs_f64() * rate.per_second).min(rate.burst.max(1.0));
         self.filled = now;
-        let taken = self.tokens >= tokens;
+        let taken = self.tokens >= f64::from(count);
         if taken {
-            self.tokens -= tokens;
+            self.tokens -= f64::from(count);
         }
         taken
     }
@@ -88,35 +88,52 @@ fn duration_of(tokens: u64, per_second: u64) -> u64 {
     tokens.saturating_mul(1_000_000_000) / per_second
 }
 
-/// Token buckets for all sources ([`Sources`]): a fixed number of them, each source's chosen by a keyed hash.
+/// Token buckets for everybody: a fixed number of them, each one's chosen by a keyed hash of who it is.
 ///
-/// Sources that share a bucket share its rate, and nobody can choose with whom. A flood from forged sources thins out
-/// over all buckets, so that it costs neither memory nor other sources their turn until it alone spends what all
-/// buckets give together.
+/// Those who share a bucket share its rate, and nobody can choose with whom. A flood from forged sources thins out over
+/// all buckets, so that it costs neither memory nor others their turn until it alone spends what all buckets give
+/// together.
 #[derive(Debug)]
-pub struct PerSource {
+pub struct Buckets {
     rate: Rate,
-    sources: Sources,
     key: RandomState,
-    /// [`PerSource::BUCKETS`] of them for ever, 1.5 MiB; None is full.
+    /// [`Buckets::COUNT`] of them for ever, 1.5 MiB; None is full.
     buckets: Box<[Option<TokenBucket>]>,
 }
 
-impl PerSource {
+impl Buckets {
     /// How many buckets there are: one for each `u16`.
-    const BUCKETS: usize = 1 << 16;
+    const COUNT: usize = 1 << 16;
 
-    /// All buckets full; those in `exempt` are never limited.
-    pub fn new(rate: Rate, exempt: Vec<Prefix>) -> Self {
-        Self { rate, sources: Sources::new(exempt), key: RandomState::new(), buckets: vec![None; Self::BUCKETS].into() }
+    /// All buckets full.
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, key: RandomState::new(), buckets: vec![None; Self::COUNT].into() }
+    }
+
+    /// Takes `count` tokens of `who`, or none if there are fewer; false then.
+    pub fn take(&mut self, who: &impl Hash, count: u32, now: Instant) -> bool {
+        let [a, b, ..] = self.key.hash_one(who).to_ne_bytes();
+        let Some(bucket) = self.buckets.get_mut(usize::from(u16::from_ne_bytes([a, b]))) else { return false };
+        bucket.get_or_insert_with(|| TokenBucket::new(self.rate, now)).take_many(count, self.rate, now)
+    }
+}
+
+/// [`Buckets`] of sources ([`Sources`]).
+#[derive(Debug)]
+pub struct PerSource {
+    sources: Sources,
+    buckets: Buckets,
+}
+
+impl PerSource {
+    /// All buckets full; what `sources` exempts is never limited.
+    pub fn new(rate: Rate, sources: Sources) -> Self {
+        Self { sources, buckets: Buckets::new(rate) }
     }
 
     /// Takes one token of the source of `ip`; false when none is left.
     pub fn take(&mut self, ip: IpAddr, now: Instant) -> bool {
-        let Some(source) = self.sources.of(ip) else { return true };
-        let [a, b, ..] = self.key.hash_one(source).to_ne_bytes();
-        let Some(bucket) = self.buckets.get_mut(usize::from(u16::from_ne_bytes([a, b]))) else { return false };
-        bucket.get_or_insert_with(|| TokenBucket::new(self.rate, now)).take(self.rate, now)
+        self.sources.of(ip).is_none_or(|source| self.buckets.take(&source, 1, now))
     }
 }
 
@@ -170,7 +187,7 @@ mod tests {
     #[test]
     fn each_source_is_limited_and_exempt_ones_never() {
         let now = Clock::system().now().monotonic;
-        let mut limit = PerSource::new(RATE, vec!["127.0.0.0/8".parse().unwrap()]);
+        let mut limit = PerSource::new(RATE, Sources::new(vec!["127.0.0.0/8".parse().unwrap()]));
         let let_in = |ip: &str, limit: &mut PerSource| (0..9).filter(|_| limit.take(ip.parse().unwrap(), now)).count();
 
         assert_eq!(let_in("192.0.2.1", &mut limit), 2);
@@ -181,7 +198,7 @@ mod tests {
     #[test]
     fn a_flood_of_sources_shuts_out_neither_known_nor_new_ones_and_costs_no_memory() {
         let start = Clock::system().now().monotonic;
-        let mut limit = PerSource::new(Rate { per_second: 100.0, burst: 500.0 }, Vec::new());
+        let mut limit = PerSource::new(Rate { per_second: 100.0, burst: 500.0 }, Sources::default());
         let forged = |n: u32| IpAddr::V4((0x0a00_0000 + n).into());
         let known: IpAddr = "192.0.2.1".parse().unwrap();
         let (mut answered_new, mut answered_known) = (0, 0);
@@ -196,6 +213,6 @@ mod tests {
         }
 
         assert!(answered_new >= 95 && answered_known >= 95, "{answered_new} and {answered_known} of 100");
-        assert_eq!(size_of_val(&*limit.buckets), 3 << 19);
+        assert_eq!(size_of_val(&*limit.buckets.buckets), 3 << 19);
     }
 }

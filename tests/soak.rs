@@ -23,7 +23,9 @@ const MARGIN: u64 = 2048;
 #[ignore = "takes minutes: tests/run --full runs it"]
 async fn minutes_of_calls_and_abandoned_calls_leave_nothing_behind() {
     let seconds = std::env::var("THROUGHWAY_SOAK_SECONDS").map_or(SECONDS, |seconds| seconds.parse().unwrap());
-    let server = Server::start(&format!("{PEERS_ON_LOOPBACK}[turn.limits]\nallocations_per_member = 5000\n"));
+    let server = Server::start(&format!(
+        "{PEERS_ON_LOOPBACK}[turn.limits]\nallocations_per_member = 5000\nnew_peers = \"10000/s\"\n"
+    ));
 
     // What a first round sets up once, is kept.
     soak(&server, seconds.div_ceil(10)).await;

@@ -1,7 +1,7 @@
 //! TURN as clients meet it: webrtc-rs `turn::client`, coturn's clients, and one that asks with every flaw.
 
 pub(crate) mod asker;
-mod line;
+pub(crate) mod line;
 mod streams;
 
 use std::net::SocketAddr;

@@ -17,6 +17,7 @@ use super::count;
 use super::exempt;
 use super::own_addresses;
 use super::places;
+use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::value::Listen;
@@ -40,7 +41,7 @@ use crate::turn::probe;
 use crate::volume::Volume;
 
 /// Streams that speak TURN, in all.
-const MAX_STREAMS: usize = 16_384;
+const MAX_STREAMS: u32 = 16_384;
 /// Requests that wait for the control plane; beyond, the shard drops and counts them.
 const REQUESTS_QUEUED: usize = 1024;
 /// How many bursts of data make a second's worth of bandwidth.
@@ -102,12 +103,12 @@ impl Bound {
             policy: Arc::clone(&policy),
             metrics: Arc::clone(&metrics),
             clock,
-            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, exempt(config)),
+            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config))),
             allowance: allowance(config, Arc::clone(&volume), clock),
         };
         let control = requests.downgrade();
         let shard = shard::spawn(settings, requests)?;
-        let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), config);
+        let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), exempt(config));
         let streams = Streams::new(shard.streams(), control, places, Arc::clone(&metrics), clock);
         let commands = shard.commands();
         let settings = turn_settings(config, volume);
@@ -181,6 +182,7 @@ fn turn_settings(config: &Config, volume: Arc<Volume>) -> turn::Settings {
             allocations_per_source: count(limits.allocations_per_source.get()),
             permissions: count(limits.permissions_per_allocation.get()),
             channels: count(limits.channels_per_allocation.get()),
+            new_peers: Rate { per_second: limits.new_peers.get(), burst: f64::from(limits.new_peer_burst.get()) },
             challenges: Rate { per_second: limits.challenges.get(), burst: f64::from(limits.challenge_burst.get()) },
             exempt: exempt(config),
             volume,

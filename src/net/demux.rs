@@ -1,6 +1,7 @@
-//! Tells by a connection's first bytes what it speaks, so that one port serves TLS, HTTP and TURN.
+//! Tells by a connection's first bytes whose it is and what it speaks, so that one port serves TLS, HTTP and TURN.
 
 use std::io;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,13 +15,21 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
+use super::listen::Arrival;
+use super::proxy;
+use super::proxy::Balancers;
+use super::proxy::Ends;
+use super::proxy::Malformed;
+use super::proxy::Step;
+use crate::places::Place;
+use crate::places::Refused;
 use crate::wire::MAGIC_COOKIE;
 
-/// How long a connection may take to show what it speaks, and again to finish its TLS handshake.
+/// How long a connection may take to show what it speaks, a load balancer's header included; again to finish its TLS
+/// handshake; and again to show what it speaks inside.
 pub const DECIDE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What first bytes announce.
@@ -44,10 +53,26 @@ pub struct Opened {
     pub tls: bool,
     /// The client.
     pub remote: SocketAddr,
-    /// The address of this server that the client reached.
+    /// The server's address that the client reached: this host's, or the load balancer's that announced the client.
     pub local: SocketAddr,
+    /// The address of this host that it came to: that of `local` if this host has it.
+    pub reached: IpAddr,
     /// The bytes.
     pub stream: Box<dyn Stream>,
+}
+
+/// Why a connection was closed before it was known what it speaks.
+#[derive(Debug, thiserror::Error)]
+pub enum Closed {
+    /// It comes from a load balancer, and doesn't begin as those have to.
+    #[error(transparent)]
+    Unannounced(#[from] Malformed),
+    /// The client that a load balancer announced has too many such connections already.
+    #[error(transparent)]
+    Crowded(#[from] Refused),
+    /// The client ended it, took too long, or failed the handshake.
+    #[error(transparent)]
+    Stream(#[from] io::Error),
 }
 
 /// A byte stream of any kind.
@@ -55,24 +80,58 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Finds out what a connection speaks, and takes the TLS off when `tls` is given (without it, TLS is not spoken).
+/// Finds out whose a connection is and what it speaks, and takes the TLS off when `tls` is given (without it, TLS is not
+/// spoken); with its place among those that have asked for nothing yet.
 ///
 /// # Errors
 ///
-/// When the client ends it, takes longer than [`DECIDE_WITHIN`] for a step, or fails the handshake.
-pub async fn open(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<Opened> {
-    let (remote, local) = (stream.peer_addr()?, stream.local_addr()?);
-    let (protocol, stream) = look(stream).await?;
+/// [`Closed`], within [`DECIDE_WITHIN`] for each step.
+pub async fn open(
+    arrival: Arrival,
+    balancers: &Balancers,
+    tls: Option<Arc<ServerConfig>>,
+) -> Result<(Opened, Place), Closed> {
+    let Arrival { mut stream, mut place, announced } = arrival;
+    let mut ends = Ends { remote: stream.peer_addr()?, local: stream.local_addr()? };
+    let mut reached = ends.local.ip();
+    let (protocol, stream) = within(async {
+        if announced {
+            ends = read_header(&mut stream).await?.unwrap_or(ends);
+            place.count_for(ends.remote.ip())?;
+        }
+        Ok::<_, Closed>(look(stream).await?)
+    })
+    .await?;
+    if balancers.host.contains(&ends.local.ip()) {
+        reached = ends.local.ip();
+    }
+    let Ends { remote, local } = ends;
     let (Protocol::Tls, Some(tls)) = (protocol, tls) else {
-        return Ok(Opened { protocol, tls: false, remote, local, stream: Box::new(stream) });
+        return Ok((Opened { protocol, tls: false, remote, local, reached, stream: Box::new(stream) }, place));
     };
     let stream = within(async {
         let handshake = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         handshake.into_stream(tls).await
     })
     .await?;
-    let (protocol, stream) = look(stream).await?;
-    Ok(Opened { protocol, tls: true, remote, local, stream: Box::new(stream) })
+    let (protocol, stream) = within(look(stream)).await?;
+    Ok((Opened { protocol, tls: true, remote, local, reached, stream: Box::new(stream) }, place))
+}
+
+/// Reads a load balancer's header, and no byte behind it.
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Ends>, Closed> {
+    let mut header = Vec::new();
+    loop {
+        match proxy::decode(&header)? {
+            Step::Whole(ends) => return Ok(ends),
+            Step::More(count) => {
+                let more = u64::try_from(count).unwrap_or(u64::MAX);
+                if (&mut *stream).take(more).read_buf(&mut header).await? == 0 {
+                    return Err(Closed::Stream(io::ErrorKind::UnexpectedEof.into()));
+                }
+            }
+        }
+    }
 }
 
 /// Reads until the first bytes say what they are. They are read, not peeked: peeking spins on a message that comes in
@@ -80,20 +139,16 @@ pub async fn open(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Resu
 async fn look<S: Stream>(mut stream: S) -> io::Result<(Protocol, Replayed<S>)> {
     let mut first = [0; LOOK];
     let mut filled = 0;
-    let protocol = within(async {
-        loop {
-            if let Some(protocol) = classify(first.get(..filled).unwrap_or_default()) {
-                return Ok(protocol);
-            }
-            let count = stream.read(first.get_mut(filled..).unwrap_or_default()).await?;
-            if count == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            filled += count;
+    loop {
+        if let Some(protocol) = classify(first.get(..filled).unwrap_or_default()) {
+            return Ok((protocol, Replayed { first, filled, replayed: 0, stream }));
         }
-    })
-    .await?;
-    Ok((protocol, Replayed { first, filled, replayed: 0, stream }))
+        let count = stream.read(first.get_mut(filled..).unwrap_or_default()).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        filled += count;
+    }
 }
 
 /// How many bytes it takes at most: a STUN message's first two words.
@@ -116,8 +171,8 @@ fn classify(first: &[u8]) -> Option<Protocol> {
 /// The magic cookie of STUN (RFC 8489, section 5).
 const COOKIE: [u8; 4] = MAGIC_COOKIE.to_be_bytes();
 
-async fn within<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(DECIDE_WITHIN, step).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+async fn within<T, E: From<io::Error>>(step: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    timeout(DECIDE_WITHIN, step).await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
 }
 
 /// A stream that gives the bytes already read from it once more.
@@ -221,11 +276,28 @@ mod tests {
         sender.await.unwrap();
     }
 
+    #[tokio::test]
+    async fn a_balancers_header_is_read_to_its_last_byte_and_no_further_whatever_the_parts_it_comes_in() {
+        let header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0F\xC0\0\x02\x01\xCB\0\x71\x09\x0F\xA0\x01\xBB\x04\0\0GET";
+
+        for part in 1..=header.len() {
+            let (mut client, mut server) = tokio::io::duplex(part);
+            let sender = tokio::spawn(async move { client.write_all(header).await });
+            let ends = read_header(&mut server).await.unwrap().unwrap();
+            let mut rest = Vec::new();
+            server.read_to_end(&mut rest).await.unwrap();
+
+            assert_eq!(ends.remote, "192.0.2.1:4000".parse().unwrap());
+            assert_eq!(rest, b"GET");
+            sender.await.unwrap().unwrap();
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_says_what_it_speaks_is_given_up() {
         let (_client, server) = tokio::io::duplex(64);
 
-        let error = look(server).await.err().unwrap();
+        let error = within(look(server)).await.err().unwrap();
 
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }

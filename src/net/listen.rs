@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::proxy::Balancers;
 use super::udp;
 use crate::clock::Clock;
 use crate::places::Place;
@@ -92,18 +93,32 @@ pub fn udp(addr: SocketAddr, key: &'static str) -> Result<Vec<udp::Socket>, List
     bound.map_err(|(addr, error)| ListenError { transport: "udp", addr, key, error })
 }
 
+/// A connection of which nothing is known yet but where it comes from.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The bytes.
+    pub stream: TcpStream,
+    /// Its place among those that have asked for nothing; when it is `announced`, it isn't known yet for whom.
+    pub place: Place,
+    /// Whether a load balancer brings it, and begins it with a header.
+    pub announced: bool,
+}
+
 /// Accepts until `stop`, and gives each connection that has a place in `half_open` to `each`. No error ends it.
 pub async fn accept(
     listener: TcpListener,
     half_open: Arc<Places>,
+    balancers: Arc<Balancers>,
     stop: CancellationToken,
-    mut each: impl FnMut(TcpStream, Place),
+    mut each: impl FnMut(Arrival),
 ) {
     let (mut crowded, mut starved) = (Seldom::default(), Seldom::default());
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, remote)) => {
-                let Ok(place) = half_open.enter(remote.ip()) else {
+                let announced = balancers.announce(remote.ip());
+                let place = if announced { half_open.enter_unknown() } else { half_open.enter(remote.ip()) };
+                let Ok(place) = place else {
                     if crowded.is_due() {
                         tracing::warn!(
                             "closed a connection at once: too many have asked for nothing yet; if they are no attack, \
@@ -115,7 +130,7 @@ pub async fn accept(
                 // Small answers leave at once; a socket that refuses the option is as good.
                 let _ = stream.set_nodelay(true);
                 let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-                each(stream, place);
+                each(Arrival { stream, place, announced });
             }
             Err(error) if is_of_connection(&error) => (),
             Err(error) => {

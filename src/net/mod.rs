@@ -3,5 +3,6 @@
 pub mod demux;
 pub mod host;
 pub mod listen;
+pub mod proxy;
 pub mod tls;
 pub mod udp;

@@ -59,6 +59,8 @@ pub enum Event {
 pub struct Request {
     /// Who asks, and where.
     pub five_tuple: FiveTuple,
+    /// The address of this host that it came to: the 5-tuple's, unless that is a load balancer's own.
+    pub reached: IpAddr,
     /// How it came in.
     pub via: Via,
     /// The whole message. [`crate::wire::Stun::parse`] takes it: the shard checked.

@@ -80,6 +80,8 @@ struct Payload<'a> {
 #[derive(Debug)]
 struct Stream {
     five_tuple: FiveTuple,
+    /// The address of this host that it came to.
+    reached: IpAddr,
     outbox: Arc<Outbox>,
 }
 
@@ -140,8 +142,8 @@ impl Forwarder {
     /// Takes what happened on a stream.
     pub(super) fn handle_stream_event(&mut self, event: StreamEvent, now: Instant) {
         match event {
-            StreamEvent::Opened { id, five_tuple, outbox } => {
-                self.streams.insert(id, Stream { five_tuple, outbox });
+            StreamEvent::Opened { id, five_tuple, reached, outbox } => {
+                self.streams.insert(id, Stream { five_tuple, reached, outbox });
             }
             StreamEvent::Frame { id, message } => {
                 let five_tuple = self.streams.get(&id).map(|stream| stream.five_tuple).ok_or(DropReason::Bug);
@@ -235,8 +237,8 @@ impl Forwarder {
             }
             (Class::Request, _) => {
                 let place = self.events.try_reserve().map_err(|_| DropReason::QueueFull)?;
-                let message = message.raw().to_vec();
-                place.send(Event::Request(Request { five_tuple: *five_tuple, via, message }));
+                let (reached, message) = (reached(&self.streams, via, five_tuple), message.raw().to_vec());
+                place.send(Event::Request(Request { five_tuple: *five_tuple, reached, via, message }));
                 Ok(())
             }
             (Class::Indication | Class::Success | Class::Error, _) => Err(DropReason::Unexpected),
@@ -393,6 +395,15 @@ impl Forwarder {
             }
         }
     }
+}
+
+/// The address of this host that a client came to; only on streams can that be another than the 5-tuple's.
+fn reached(streams: &HashMap<StreamId, Stream>, via: Via, five_tuple: &FiveTuple) -> IpAddr {
+    let stream = match via {
+        Via::Datagram(_) => None,
+        Via::Stream(id) => streams.get(&id),
+    };
+    stream.map_or(five_tuple.server.ip(), |stream| stream.reached)
 }
 
 /// Sends to a client from the very address and socket that it uses.

@@ -32,7 +32,7 @@ use crate::places::Place;
 use crate::places::Places;
 use crate::places::Refused;
 
-mod frames;
+pub mod frames;
 
 /// What happens on a stream, for the shard; in order on each.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(super) enum StreamEvent {
     Opened {
         id: StreamId,
         five_tuple: FiveTuple,
+        /// The address of this host that it came to.
+        reached: IpAddr,
         /// Where what goes to the client is left.
         outbox: Arc<Outbox>,
     },
@@ -95,7 +97,7 @@ impl Streams {
         let five_tuple = FiveTuple::new(transport, opened.remote, opened.local);
         let outbox = Arc::new(Outbox::new(Arc::clone(&self.metrics)));
         let (mut reader, mut writer) = tokio::io::split(opened.stream);
-        let event = StreamEvent::Opened { id, five_tuple, outbox: Arc::clone(&outbox) };
+        let event = StreamEvent::Opened { id, five_tuple, reached: opened.reached, outbox: Arc::clone(&outbox) };
         if self.shard.send(event).await.is_err() {
             return;
         }
@@ -122,7 +124,7 @@ impl Streams {
         let mut patience = self.clock.now().monotonic + IDLE;
         loop {
             loop {
-                match frames.next() {
+                match frames.next_message() {
                     Ok(Some(message)) => {
                         patience = self.clock.now().monotonic + IDLE;
                         let event = StreamEvent::Frame { id, message: message.to_vec() };
@@ -233,7 +235,7 @@ mod tests {
             policy: Arc::new(Policy::new(policy::Settings::default())),
             metrics: Arc::clone(&metrics),
             clock,
-            bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Vec::new()),
+            bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
             allowance: Allowance::default(),
         };
         let weak = events.downgrade();
@@ -243,7 +245,8 @@ mod tests {
         let (client, stream) = tokio::io::duplex(1024);
         let remote = "192.0.2.1:4000".parse().unwrap();
         let local = "192.0.2.9:3478".parse().unwrap();
-        let opened = Opened { protocol: Protocol::Turn, tls: false, remote, local, stream: Box::new(stream) };
+        let (protocol, stream) = (Protocol::Turn, Box::new(stream));
+        let opened = Opened { protocol, tls: false, remote, local, reached: local.ip(), stream };
         let place = streams.enter(remote.ip()).unwrap();
         let serving = tokio::spawn(async move { streams.serve(opened, place).await });
         Rig { client, serving, control, _shard: shard }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::Prefix;
+use crate::address::Sources;
 use crate::clock::Now;
 use crate::metrics::Metrics;
 use crate::rate::PerSource;
@@ -66,7 +67,7 @@ impl From<Full> for Undelivered {
 impl Hub {
     /// Nobody signed in; each source outside `exempt` may try to sign in at the rate `sign_ins`.
     pub fn new(sign_ins: Rate, exempt: Vec<Prefix>, metrics: Arc<Metrics>) -> Self {
-        Self { members: HashMap::new(), sign_ins: PerSource::new(sign_ins, exempt), metrics }
+        Self { members: HashMap::new(), sign_ins: PerSource::new(sign_ins, Sources::new(exempt)), metrics }
     }
 
     /// Signs `name` in: what is for it goes to `mailbox` until it is signed out.

@@ -86,7 +86,9 @@ pub struct Limits {
     pub permissions: usize,
     /// Live channels of one allocation.
     pub channels: usize,
-    /// Answers to a source that hasn't proven who it is; beyond it, silence.
+    /// Peers that one member or user may begin to exchange data with: beyond it nobody scans others through us.
+    pub new_peers: Rate,
+    /// Answers to a network that hasn't proven who it is; beyond it, silence.
     pub challenges: Rate,
     /// Sources that limits by source don't count.
     pub exempt: Vec<Prefix>,
@@ -144,6 +146,7 @@ impl Rejection {
     const PEER_FAMILY: Self = Self::new(443, "the peer is of another address family than the relayed address");
     const QUOTA: Self = Self::new(486, "allocation quota reached, see turn.limits");
     const CAPACITY: Self = Self::new(508, "capacity exhausted");
+    const NEW_PEERS: Self = Self::new(508, "too many new peers at once, see turn.limits.new_peers");
 
     const fn new(code: u16, reason: &'static str) -> Self {
         Self { code, reason, unknown: Vec::new() }

@@ -16,6 +16,7 @@ use crate::credentials::Credentials;
 use crate::metrics::DropReason;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
+use crate::rate::Buckets;
 use crate::rate::PerSource;
 use crate::relay::command::AllocationId;
 use crate::relay::command::Command;
@@ -66,6 +67,7 @@ pub struct Processor<S> {
     metrics: Arc<Metrics>,
     ports: Ports<S>,
     challenges: PerSource,
+    new_peers: Buckets,
     sources: Sources,
     backstop: Backstop,
     ledger: Ledger,
@@ -98,7 +100,8 @@ impl<S> Processor<S> {
             policy,
             metrics,
             ports: Ports::new(settings.relay_ports.clone(), bind),
-            challenges: PerSource::new(settings.limits.challenges, settings.limits.exempt.clone()),
+            challenges: PerSource::new(settings.limits.challenges, Sources::networks(settings.limits.exempt.clone())),
+            new_peers: Buckets::new(settings.limits.new_peers),
             sources: Sources::new(settings.limits.exempt.clone()),
             backstop: Backstop::default(),
             ledger: Ledger::default(),

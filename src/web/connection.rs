@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 /// The connection, set by the listener on every request (`Extension<Connection>`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// The client, canonical; behind a trusted proxy the address that it forwards.
+    /// The client, canonical; behind a trusted proxy the address that it forwards, with port 0.
     pub remote: SocketAddr,
     /// The address of this server that the client reached.
     pub local: SocketAddr,

@@ -15,6 +15,7 @@ use axum::routing::get;
 use crate::metrics::Metrics;
 
 pub mod connection;
+pub mod forwarded;
 pub mod host;
 pub mod pages;
 pub mod serve;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::connection::Connection;
+use super::forwarded::Proxies;
 use super::host::Authority;
 use super::host::request_host;
 use crate::net::demux::Opened;
@@ -31,8 +32,8 @@ use crate::places::Refused;
 /// What a connection gets.
 #[derive(Clone)]
 pub enum Service {
-    /// The routes.
-    Routes(Router),
+    /// The routes, and whose word counts for whom a request comes from.
+    Routes(Router, Arc<Proxies>),
     /// The same address over TLS, whatever is asked for.
     Redirect,
     /// 400 and the end: this port is for other things.
@@ -105,10 +106,11 @@ impl Service {
                 (StatusCode::BAD_REQUEST, [(header::CONNECTION, "close")], "This port speaks TURN, not HTTP\n")
                     .into_response()
             }
-            Self::Routes(router) => {
+            Self::Routes(router, proxies) => {
                 let mut request = request.map(Body::new);
+                let remote = proxies.client(connection.remote, request.headers());
                 request.extensions_mut().insert(request_host(authority.as_ref(), connection.local.ip()));
-                request.extensions_mut().insert(connection);
+                request.extensions_mut().insert(Connection { remote, ..connection });
                 match router.oneshot(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
@@ -151,12 +153,12 @@ mod tests {
     fn connect(places: &[Arc<Places>; 2], stop: &CancellationToken) -> (DuplexStream, tokio::task::JoinHandle<()>) {
         let (client, server) = tokio::io::duplex(1024);
         let addr = "127.0.0.1:1".parse().unwrap();
-        let opened =
-            Opened { protocol: Protocol::Http, tls: false, remote: addr, local: addr, stream: Box::new(server) };
+        let (protocol, stream) = (Protocol::Http, Box::new(server));
+        let opened = Opened { protocol, tls: false, remote: addr, local: addr, reached: addr.ip(), stream };
         let routes = Router::new().route("/", get(async || "x".repeat(5000)));
         let [half_open, served] = places;
         let place = half_open.enter(addr.ip()).unwrap();
-        let serving = serve(opened, Service::Routes(routes), place, Arc::clone(served), stop.clone());
+        let serving = serve(opened, Service::Routes(routes, Arc::default()), place, Arc::clone(served), stop.clone());
         (client, tokio::spawn(serving))
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use throughway::address::PeerAddr;
 use throughway::address::RelayedAddr;
+use throughway::address::Sources;
 use throughway::net::udp;
 use throughway::rate::PerSource;
 use throughway::relay::allowance::Allowance;
@@ -44,7 +45,10 @@ impl Rig {
                 policy: Arc::new(Policy::new(policy::Settings { allow, deny, ..policy::Settings::default() })),
                 metrics: Arc::new(Metrics::default()),
                 clock,
-                bindings: PerSource::new(Rate { per_second: 1.0, burst: 1.0 }, vec!["127.0.0.1".parse().unwrap()]),
+                bindings: PerSource::new(
+                    Rate { per_second: 1.0, burst: 1.0 },
+                    Sources::new(vec!["127.0.0.1".parse().unwrap()]),
+                ),
                 allowance: Allowance::default(),
             },
             sender,

@@ -32,6 +32,16 @@ fn any_first_bytes_are_told_by_the_table_and_read_again() {
 }
 
 #[test]
+fn any_header_of_a_load_balancer_reads_the_same_in_pieces() {
+    fuzz("proxy", targets::proxy, 50_000);
+}
+
+#[test]
+fn a_stream_gives_the_same_messages_whatever_the_parts_it_comes_in() {
+    fuzz("stream", targets::stream, 20_000);
+}
+
+#[test]
 fn any_frames_get_replies_in_json_at_most() {
     fuzz("frames", targets::frames, 1500);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use stun::integrity::MessageIntegrity;
 use stun::message::Message;
 use stun::message::Setter;
 use throughway::address::FiveTuple;
+use throughway::address::Sources;
 use throughway::address::Transport;
 use throughway::clock::Clock;
 use throughway::credentials;
@@ -26,6 +28,12 @@ use throughway::gateway::json::Dialect;
 use throughway::metrics::Metrics;
 use throughway::net::demux;
 use throughway::net::demux::Protocol;
+use throughway::net::listen::Arrival;
+use throughway::net::proxy;
+use throughway::net::proxy::Balancers;
+use throughway::net::proxy::Step;
+use throughway::places;
+use throughway::places::Places;
 use throughway::policy;
 use throughway::policy::Policy;
 use throughway::rate::Rate;
@@ -33,6 +41,7 @@ use throughway::relay::command::Command;
 use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
 use throughway::relay::command::Via;
+use throughway::relay::stream::frames::Frames;
 use throughway::signaling::hub::Hub;
 use throughway::signaling::ice::Served;
 use throughway::signaling::mailbox::Capacity;
@@ -142,9 +151,11 @@ pub fn first_bytes(bytes: &[u8]) {
             },
             [..] => Some(Protocol::Unknown),
         };
-        let opened = demux::open(accepted, None).await;
-        assert_eq!(opened.as_ref().ok().map(|opened| opened.protocol), expected, "{bytes:x?}");
-        if let Ok(mut opened) = opened {
+        let place = Places::new(places::Settings { total: 1, per_source: 1, sources: Sources::default() });
+        let arrival = Arrival { stream: accepted, place: place.enter_unknown().unwrap(), announced: false };
+        let opened = demux::open(arrival, &Balancers::default(), None).await;
+        assert_eq!(opened.as_ref().ok().map(|(opened, _)| opened.protocol), expected, "{bytes:x?}");
+        if let Ok((mut opened, _)) = opened {
             let mut read = Vec::new();
             opened.stream.read_to_end(&mut read).await.unwrap();
             assert_eq!(read, bytes);
@@ -152,6 +163,66 @@ pub fn first_bytes(bytes: &[u8]) {
         // Closed with a reset, it doesn't keep its port: there are many inputs.
         socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     });
+}
+
+/// A load balancer's header: read piece by piece it is what it is as a whole, and never longer than it says.
+pub fn proxy(bytes: &[u8]) {
+    let mut come = 0;
+    let step = loop {
+        match proxy::decode(&bytes[..come]) {
+            Ok(Step::More(more)) if come < bytes.len() => {
+                assert!(more > 0);
+                come = bytes.len().min(come + more);
+            }
+            step => break step,
+        }
+    };
+    assert_eq!(step, proxy::decode(bytes));
+    let Ok(Step::Whole(ends)) = step else { return };
+    assert_eq!(come, 16 + usize::from(u16::from_be_bytes([bytes[14], bytes[15]])));
+    assert!(come <= proxy::MOST);
+    let Some(ends) = ends else { return };
+    let (ips, ports) = bytes[16..].split_at(if bytes[13] == 0x11 { 8 } else { 32 });
+    for (addr, ip, port) in [(ends.remote, 0, 0), (ends.local, ips.len() / 2, 2)] {
+        let ip = &ips[ip..ip + ips.len() / 2];
+        let ip = match ip.first_chunk::<16>() {
+            Some(v6) => IpAddr::from(*v6),
+            None => IpAddr::from(*ip.first_chunk::<4>().unwrap()),
+        };
+        assert_eq!(addr.ip(), ip.to_canonical());
+        assert_eq!(addr.port().to_be_bytes(), ports[port..port + 2]);
+    }
+}
+
+/// A TURN stream behind the sizes of the parts that it comes in: the messages are those of the whole.
+pub fn stream(bytes: &[u8]) {
+    let Some((count, rest)) = bytes.split_first() else { return };
+    let (parts, stream) = rest.split_at(rest.len().min(usize::from(count % 16)));
+    let cut = |parts: &mut dyn Iterator<Item = usize>| {
+        let (mut frames, mut messages, mut rest) = (Frames::default(), Vec::new(), stream);
+        while !rest.is_empty() {
+            let (part, more) = rest.split_at(parts.next().unwrap_or(rest.len()).clamp(1, rest.len()));
+            rest = more;
+            frames.space().extend_from_slice(part);
+            loop {
+                match frames.next_message() {
+                    Ok(Some(message)) => messages.push(message.to_vec()),
+                    Ok(None) => break,
+                    Err(malformed) => return (messages, Err(malformed)),
+                }
+            }
+        }
+        (messages, Ok(frames.space().len()))
+    };
+
+    let whole = cut(&mut std::iter::empty());
+    assert_eq!(cut(&mut parts.iter().map(|size| usize::from(*size))), whole);
+    assert_eq!(cut(&mut std::iter::repeat(1)), whole, "one byte at a time");
+    let (messages, end) = whole;
+    assert!(stream.starts_with(&messages.concat()), "in order, and nothing made up");
+    if let Ok(kept) = end {
+        assert_eq!(messages.concat().len() + kept, stream.len(), "nothing lost");
+    }
 }
 
 /// Lines as frames of our JSON protocol, in both dialects: every reply is JSON.
@@ -223,6 +294,7 @@ impl Control {
                 allocations_per_source: 4,
                 permissions: 4,
                 channels: 4,
+                new_peers: Rate { per_second: 20.0, burst: 200.0 },
                 challenges: Rate { per_second: 100.0, burst: 500.0 },
                 exempt: Vec::new(),
                 volume: Arc::default(),
@@ -240,7 +312,8 @@ impl Control {
 
     /// The answer, to whoever asked and with the transaction ID of the question.
     async fn send(&mut self, message: Vec<u8>) -> Option<Vec<u8>> {
-        let request = Request { five_tuple: self.client, via: Via::Datagram(ListenerId(0)), message };
+        let (reached, via) = (self.client.server.ip(), Via::Datagram(ListenerId(0)));
+        let request = Request { five_tuple: self.client, reached, via, message };
         self.processor.handle_request(&request, self.clock.now()).await;
         let mut answers = Vec::new();
         while let Some(command) = self.processor.poll_command() {

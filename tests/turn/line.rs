@@ -31,6 +31,11 @@ impl Line {
             Some(tls) => Box::new(tls.connect("localhost".try_into().unwrap(), stream).await.unwrap()),
             None => Box::new(stream),
         };
+        Self::over(stream)
+    }
+
+    /// A stream that is there already.
+    pub(crate) fn over(stream: Box<dyn Io>) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         Self::Stream(Mutex::new(reader), Mutex::new(writer))
     }

@@ -9,14 +9,14 @@ use crate::wire::STUN_HEADER;
 /// Bytes that were read and are not taken yet. Holds less than one message and one read, once [`Frames::next`] has given
 /// nothing more: a message is at most 64 KiB and its header long.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub struct Frames {
     bytes: Vec<u8>,
     taken: usize,
 }
 
 impl Frames {
     /// Where to read more into.
-    pub(super) fn space(&mut self) -> &mut Vec<u8> {
+    pub fn space(&mut self) -> &mut Vec<u8> {
         self.bytes.drain(..self.taken);
         self.taken = 0;
         self.bytes.reserve(READ);
@@ -28,7 +28,7 @@ impl Frames {
     /// # Errors
     ///
     /// [`Malformed`] for what is neither STUN nor ChannelData: where the next message begins can't be told any more.
-    pub(super) fn next(&mut self) -> Result<Option<&[u8]>, Malformed> {
+    pub fn next_message(&mut self) -> Result<Option<&[u8]>, Malformed> {
         let waiting = self.bytes.get(self.taken..).unwrap_or_default();
         let Some(length) = length(waiting)? else { return Ok(None) };
         let message = waiting.get(..length);
@@ -94,7 +94,7 @@ mod tests {
         while !rest.is_empty() {
             let (part, more) = rest.split_at(parts.next().unwrap_or(1).clamp(1, rest.len()));
             frames.space().extend_from_slice(part);
-            while let Some(message) = frames.next()? {
+            while let Some(message) = frames.next_message()? {
                 out.push(message.to_vec());
             }
             rest = more;
@@ -120,7 +120,7 @@ mod tests {
             let mut frames = Frames::default();
 
             frames.space().extend_from_slice(&bytes);
-            while let Ok(Some(message)) = frames.next() {
+            while let Ok(Some(message)) = frames.next_message() {
                 prop_assert!(message.len() >= CHANNEL_HEADER);
             }
 

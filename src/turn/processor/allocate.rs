@@ -161,8 +161,7 @@ impl<S> Processor<S> {
             let Reservation { bound, owner, .. } = self.redeem(token, &wish.asker.username)?;
             return Ok(Grant { legs: vec![(Family::of(bound.addr.ip()), Ok(bound))], owner, token: None });
         }
-        let client = wish.request.five_tuple;
-        let owner = self.owner(client, wish.asker);
+        let owner = self.owner(wish.request.five_tuple, wish.asker);
         let count = wish.families.len() + usize::from(wish.even == Some(true));
         let limits = &self.settings.limits;
         if !self.quotas.take(&owner, count, limits.allocations_per_member, limits.allocations_per_source) {
@@ -170,7 +169,7 @@ impl<S> Processor<S> {
         }
         let mut grant = Grant { legs: Vec::new(), owner, token: None };
         for family in wish.families {
-            let bound = self.bind(client.server.ip(), *family, wish.even).map(|(bound, next)| {
+            let bound = self.bind(wish.request.reached, *family, wish.even).map(|(bound, next)| {
                 grant.token = next.map(|next| self.reserve(next, wish, grant.owner.clone()));
                 bound
             });

@@ -1,5 +1,6 @@
 //! CreatePermission and ChannelBind: which peers an allocation may exchange data with.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
@@ -45,6 +46,7 @@ impl<S> Processor<S> {
         for peer in &peers {
             self.may_reach(any_port(*peer))?;
         }
+        self.meet(client, &peers, now)?;
         for peer in peers {
             let leg = Leg { client, family: Family::of(peer) };
             self.backstop.permit(leg, any_port(peer)).await;
@@ -76,6 +78,7 @@ impl<S> Processor<S> {
         if !room {
             return Err(Rejection::CAPACITY);
         }
+        self.meet(client, &BTreeSet::from([peer.ip()]), now)?;
         if let Err(error) = self.backstop.bind(leg, channel, peer, CHANNEL_LIFETIME).await {
             tracing::warn!(%error, "a channel could not be entered");
             return Err(Rejection::CAPACITY);
@@ -87,6 +90,18 @@ impl<S> Processor<S> {
         }
         self.commands.push_back(Command::Bind { id, channel, peer, deadline });
         Ok(Answer::success(asked.stun()))
+    }
+
+    /// Counts those of `peers` that have no permission yet against what a member or user may begin with.
+    fn meet(&mut self, client: FiveTuple, peers: &BTreeSet<IpAddr>, now: Now) -> Result<(), Rejection> {
+        let permitted = |allocation: &Allocation, peer: &IpAddr| allocation.permissions.is_live(peer, now.monotonic);
+        let is_new = |peer: &&IpAddr| !self.ledger.on(client).any(|(_, allocation)| permitted(allocation, peer));
+        let new = u32::try_from(peers.iter().filter(is_new).count()).unwrap_or(u32::MAX);
+        let (_, allocation) = self.ledger.on(client).next().ok_or(Rejection::NO_ALLOCATION)?;
+        match self.new_peers.take(&allocation.owner.identity, new, now.monotonic) {
+            true => Ok(()),
+            false => Err(Rejection::NEW_PEERS),
+        }
     }
 
     fn permit(&mut self, leg: Leg, peer: IpAddr, deadline: Instant) {

@@ -237,6 +237,27 @@ async fn a_peer_named_five_thousand_times_costs_as_much_as_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_meets_so_many_new_peers_a_second_however_many_allocations_it_has() {
+    let mut world = World::new(|settings| settings.limits.new_peers = Rate { per_second: 2.0, burst: 4.0 });
+    world.ask(ALLOCATE, transport()).await;
+    let three = and(and(peer("8.8.8.1:1"), peer("8.8.8.2:1")), peer("8.8.8.3:1"));
+
+    assert_eq!(world.code_of(CREATE_PERMISSION, three.clone()).await, 0);
+    assert_eq!(world.code_of(CREATE_PERMISSION, three.clone()).await, 0, "known ones cost nothing");
+    assert_eq!(world.code_of(CREATE_PERMISSION, and(peer("8.8.8.4:1"), peer("8.8.8.5:1"))).await, 508);
+    assert_eq!(world.code_of(CHANNEL_BIND, channel(0x4000, "8.8.8.4:1")).await, 0, "the refused took nothing");
+    world.turn_into("198.51.100.1:4001", ("alice", "wonderland")).await;
+    world.ask(ALLOCATE, transport()).await;
+    assert_eq!(world.code_of(CHANNEL_BIND, channel(0x4000, "8.8.8.4:1")).await, 508, "the same member");
+    world.turn_into("198.51.100.1:4002", ("bob", "builder")).await;
+    world.ask(ALLOCATE, transport()).await;
+    assert_eq!(world.code_of(CREATE_PERMISSION, three).await, 0, "another");
+    world.turn_into("198.51.100.1:4001", ("alice", "wonderland")).await;
+    world.pass(Duration::from_millis(501)).await;
+    assert_eq!(world.code_of(CHANNEL_BIND, channel(0x4000, "8.8.8.4:1")).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn channels_are_bound_one_to_one_within_their_range_and_cap() {
     let mut world = World::new(|settings| settings.limits.channels = 2);
     world.ask(ALLOCATE, transport()).await;
@@ -349,7 +370,9 @@ async fn strangers_get_so_many_answers_a_second_and_then_silence() {
     assert_eq!(world.metrics.drops(DropReason::RateLimited), 1_500);
     assert_eq!(world.metrics.allocations.get(), 0);
     world.client = from("198.51.100.77:1");
-    assert!(world.send(&forged.raw).await.is_some(), "another source has its own");
+    assert!(world.send(&forged.raw).await.is_none(), "the same network");
+    world.client = from("198.51.101.77:1");
+    assert!(world.send(&forged.raw).await.is_some(), "another has its own");
 }
 
 #[tokio::test(start_paused = true)]

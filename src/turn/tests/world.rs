@@ -62,6 +62,7 @@ impl World {
                 allocations_per_source: 200,
                 permissions: 64,
                 channels: 64,
+                new_peers: Rate { per_second: 20.0, burst: 200.0 },
                 challenges: Rate { per_second: 100.0, burst: 500.0 },
                 exempt: Vec::new(),
                 volume: Arc::default(),
@@ -121,7 +122,8 @@ impl World {
 
     /// Sends raw bytes; the answer's bytes, if any.
     pub(super) async fn send(&mut self, message: &[u8]) -> Option<Vec<u8>> {
-        let request = Request { five_tuple: self.client, via: Via::Datagram(ListenerId(0)), message: message.to_vec() };
+        let (reached, via) = (self.client.server.ip(), Via::Datagram(ListenerId(0)));
+        let request = Request { five_tuple: self.client, reached, via, message: message.to_vec() };
         self.processor.handle_request(&request, self.clock.now()).await;
         self.answer()
     }
