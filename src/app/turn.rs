@@ -48,6 +48,8 @@ const REQUESTS_QUEUED: usize = 1024;
 const BURSTS: u64 = 4;
 /// A burst at least, in bytes: the largest datagram there is gets through.
 const SMALLEST_BURST: u64 = 64 << 10;
+/// Requests of streams that wait for it; beyond, the streams wait.
+const ASKS_QUEUED: usize = 256;
 /// Whom the start-up test counts for.
 const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
 
@@ -106,10 +108,10 @@ impl Bound {
             bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config))),
             allowance: allowance(config, Arc::clone(&volume), clock),
         };
-        let control = requests.downgrade();
+        let (asks, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
         let shard = shard::spawn(settings, requests)?;
         let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), exempt(config));
-        let streams = Streams::new(shard.streams(), control, places, Arc::clone(&metrics), clock);
+        let streams = Streams::new(shard.streams(), asks, places, Arc::clone(&metrics), clock);
         let commands = shard.commands();
         let settings = turn_settings(config, volume);
         let processor = Processor::new(settings, credentials, policy, metrics, Box::new(Socket::bind));
@@ -117,7 +119,8 @@ impl Bound {
         front.tasks.spawn(async move {
             // Without its relay the process must not go on: whichever plane ends first, even by a panic, ends it all.
             let _all = stop.clone().drop_guard();
-            turn::run(processor, asked, |command| commands.send(command), clock, stop.clone()).await;
+            let send = |command| commands.send(command);
+            turn::run(processor, asked, asked_by_streams, send, clock, stop.clone()).await;
             if !stop.is_cancelled() {
                 tracing::error!("the media thread has ended: stopping");
             }

@@ -35,7 +35,8 @@ pub const MAX_PERMISSIONS: usize = 1024;
 /// Channels an allocation holds at once at most, however `turn.limits` is set; expired ones make room.
 pub const MAX_CHANNELS: usize = 1024;
 
-/// What a shard tells the control plane. Queued bounded: when full, dropped and counted.
+/// What a shard and streams tell the control plane, each by a queue of their own: a shard drops and counts when it is full,
+/// a stream waits.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A client asks.

@@ -80,8 +80,6 @@ struct Payload<'a> {
 #[derive(Debug)]
 struct Stream {
     five_tuple: FiveTuple,
-    /// The address of this host that it came to.
-    reached: IpAddr,
     outbox: Arc<Outbox>,
 }
 
@@ -142,8 +140,10 @@ impl Forwarder {
     /// Takes what happened on a stream.
     pub(super) fn handle_stream_event(&mut self, event: StreamEvent, now: Instant) {
         match event {
-            StreamEvent::Opened { id, five_tuple, reached, outbox } => {
-                self.streams.insert(id, Stream { five_tuple, reached, outbox });
+            StreamEvent::Opened { id, five_tuple, outbox, known } => {
+                self.streams.insert(id, Stream { five_tuple, outbox });
+                // Its task may have been ended together with the process.
+                let _ = known.send(());
             }
             StreamEvent::Frame { id, message } => {
                 let five_tuple = self.streams.get(&id).map(|stream| stream.five_tuple).ok_or(DropReason::Bug);
@@ -152,10 +152,8 @@ impl Forwarder {
                     self.metrics.dropped(reason);
                 }
             }
-            StreamEvent::Closed { id, done } => {
+            StreamEvent::Closed { id } => {
                 self.streams.remove(&id);
-                // Its task may have been ended together with the process.
-                let _ = done.send(());
             }
         }
     }
@@ -232,13 +230,15 @@ impl Forwarder {
             (Class::Request, method::BINDING) if message.attributes().all(|it| it.kind >= 0x8000) => {
                 self.answer_binding(via, five_tuple, message.transaction_id(), now)
             }
-            (Class::Request, method) if method != method::BINDING && message.raw().len() < SHORTEST_REQUEST => {
-                Err(DropReason::TooShort)
-            }
+            (Class::Request, _) if !is_for_control(message) => Err(DropReason::TooShort),
             (Class::Request, _) => {
                 let place = self.events.try_reserve().map_err(|_| DropReason::QueueFull)?;
-                let (reached, message) = (reached(&self.streams, via, five_tuple), message.raw().to_vec());
-                place.send(Event::Request(Request { five_tuple: *five_tuple, reached, via, message }));
+                place.send(Event::Request(Request {
+                    five_tuple: *five_tuple,
+                    reached: five_tuple.server.ip(),
+                    via,
+                    message: message.raw().to_vec(),
+                }));
                 Ok(())
             }
             (Class::Indication | Class::Success | Class::Error, _) => Err(DropReason::Unexpected),
@@ -397,13 +397,9 @@ impl Forwarder {
     }
 }
 
-/// The address of this host that a client came to; only on streams can that be another than the 5-tuple's.
-fn reached(streams: &HashMap<StreamId, Stream>, via: Via, five_tuple: &FiveTuple) -> IpAddr {
-    let stream = match via {
-        Via::Datagram(_) => None,
-        Via::Stream(id) => streams.get(&id),
-    };
-    stream.map_or(five_tuple.server.ip(), |stream| stream.reached)
+/// Whether a request is long enough for the control plane to have something to say to it.
+pub(super) fn is_for_control(request: &Stun<'_>) -> bool {
+    request.method() == method::BINDING || request.raw().len() >= SHORTEST_REQUEST
 }
 
 /// Sends to a client from the very address and socket that it uses.

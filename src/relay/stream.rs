@@ -19,6 +19,7 @@ use tokio::time::timeout_at;
 use self::frames::Frames;
 use super::command;
 use super::command::StreamId;
+use super::forwarder::is_for_control;
 use super::outbox::Outbox;
 use super::shard::Stopped;
 use super::shard::StreamSender;
@@ -31,6 +32,10 @@ use crate::net::demux::Opened;
 use crate::places::Place;
 use crate::places::Places;
 use crate::places::Refused;
+use crate::wire::Class;
+use crate::wire::Kind;
+use crate::wire::Stun;
+use crate::wire::method;
 
 pub mod frames;
 
@@ -41,27 +46,37 @@ pub(super) enum StreamEvent {
     Opened {
         id: StreamId,
         five_tuple: FiveTuple,
-        /// The address of this host that it came to.
-        reached: IpAddr,
         /// Where what goes to the client is left.
         outbox: Arc<Outbox>,
+        /// Told when the shard knows the stream, so that no answer overtakes that.
+        known: oneshot::Sender<()>,
     },
-    /// One whole message from the client.
+    /// One whole message from the client, which the control plane has not been asked.
     Frame { id: StreamId, message: Vec<u8> },
-    /// It is over. `done` is told once nothing of it is left to be handed to the control plane.
-    Closed { id: StreamId, done: oneshot::Sender<()> },
+    /// It is over.
+    Closed { id: StreamId },
 }
 
 /// Serves TURN on streams, for one shard.
 #[derive(Debug)]
 pub struct Streams {
     shard: StreamSender,
-    /// Told of streams that are over. Weak, for it is the shard's end that closes it.
-    control: mpsc::WeakSender<command::Event>,
+    /// What streams ask, and that they are over: in order on each. Nobody asks twice by a stream, so that whoever finds it
+    /// full waits.
+    control: mpsc::Sender<command::Event>,
     places: Arc<Places>,
     metrics: Arc<Metrics>,
     clock: Clock,
     next: AtomicU64,
+}
+
+/// Who asks on a stream.
+#[derive(Clone, Copy)]
+struct Asking {
+    id: StreamId,
+    five_tuple: FiveTuple,
+    /// The address of this host that it came to.
+    reached: IpAddr,
 }
 
 /// How long a client without an allocation may say nothing whole.
@@ -70,10 +85,10 @@ const IDLE: Duration = Duration::from_secs(60);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl Streams {
-    /// Streams of `shard`, each in one of `places`; their ends are told to `control`.
+    /// Streams of `shard`, each in one of `places`; what they ask, and their ends, go to `control`.
     pub fn new(
         shard: StreamSender,
-        control: mpsc::WeakSender<command::Event>,
+        control: mpsc::Sender<command::Event>,
         places: Arc<Places>,
         metrics: Arc<Metrics>,
         clock: Clock,
@@ -97,29 +112,26 @@ impl Streams {
         let five_tuple = FiveTuple::new(transport, opened.remote, opened.local);
         let outbox = Arc::new(Outbox::new(Arc::clone(&self.metrics)));
         let (mut reader, mut writer) = tokio::io::split(opened.stream);
-        let event = StreamEvent::Opened { id, five_tuple, reached: opened.reached, outbox: Arc::clone(&outbox) };
-        if self.shard.send(event).await.is_err() {
+        let (known, knows) = oneshot::channel();
+        let event = StreamEvent::Opened { id, five_tuple, outbox: Arc::clone(&outbox), known };
+        if self.shard.send(event).await.is_err() || knows.await.is_err() {
             return;
         }
+        let asking = Asking { id, five_tuple, reached: opened.reached };
         let why = tokio::select! {
-            why = self.read(id, &outbox, &mut reader) => why,
+            why = self.read(asking, &outbox, &mut reader) => why,
             why = self.write(transport, &outbox, &mut writer) => why,
             () = outbox.cut() => End::Cut,
         };
         tracing::debug!(?why, "a TURN stream is over");
-        let (done, told) = oneshot::channel();
-        if self.shard.send(StreamEvent::Closed { id, done }).await.is_ok()
-            && told.await.is_ok()
-            && let Some(control) = self.control.upgrade()
-        {
-            // Behind everything that it has asked for; when nobody is there to hear it, nothing is left to be ended.
-            let _ = control.send(command::Event::StreamClosed { five_tuple, stream: id }).await;
-        }
+        // Behind everything that it has asked for; when nobody is there to hear it, nothing is left to be ended.
+        let _ = self.control.send(command::Event::StreamClosed { five_tuple, stream: id }).await;
+        let _ = self.shard.send(StreamEvent::Closed { id }).await;
         drop(place);
         let _ = timeout(GOODBYE, writer.shutdown()).await;
     }
 
-    async fn read(&self, id: StreamId, outbox: &Outbox, reader: &mut (impl AsyncRead + Unpin)) -> End {
+    async fn read(&self, asking: Asking, outbox: &Outbox, reader: &mut (impl AsyncRead + Unpin)) -> End {
         let mut frames = Frames::default();
         let mut patience = self.clock.now().monotonic + IDLE;
         loop {
@@ -127,8 +139,7 @@ impl Streams {
                 match frames.next_message() {
                     Ok(Some(message)) => {
                         patience = self.clock.now().monotonic + IDLE;
-                        let event = StreamEvent::Frame { id, message: message.to_vec() };
-                        if let Err(Stopped) = self.shard.send(event).await {
+                        if let Err(Stopped) = self.take(asking, message).await {
                             return End::Stopped;
                         }
                     }
@@ -147,6 +158,19 @@ impl Streams {
                 Err(_) => return End::Idle,
             }
         }
+    }
+
+    /// Hands a message to the plane that it is for.
+    async fn take(&self, Asking { id, five_tuple, reached }: Asking, message: &[u8]) -> Result<(), Stopped> {
+        let asked = |stun: Stun<'_>| {
+            stun.class() == Class::Request && stun.method() != method::BINDING && is_for_control(&stun)
+        };
+        let message = message.to_vec();
+        if Kind::of(&message) != Kind::Stun || !Stun::parse(&message).is_ok_and(asked) {
+            return self.shard.send(StreamEvent::Frame { id, message }).await;
+        }
+        let request = command::Request { five_tuple, reached, via: command::Via::Stream(id), message };
+        self.control.send(command::Event::Request(request)).await.map_err(|_| Stopped)
     }
 
     async fn write(&self, transport: Transport, outbox: &Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> End {
@@ -229,7 +253,7 @@ mod tests {
 
     fn start() -> Rig {
         let (clock, metrics) = (Clock::system(), Arc::new(Metrics::default()));
-        let (events, control) = mpsc::channel(1);
+        let (events, _) = mpsc::channel(1);
         let settings = shard::Settings {
             listeners: Vec::new(),
             policy: Arc::new(Policy::new(policy::Settings::default())),
@@ -238,10 +262,10 @@ mod tests {
             bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
             allowance: Allowance::default(),
         };
-        let weak = events.downgrade();
+        let (asks, control) = mpsc::channel(1);
         let shard = shard::spawn(settings, events).unwrap();
         let places = Places::new(places::Settings { total: 1, per_source: 1, sources: Sources::new(Vec::new()) });
-        let streams = Streams::new(shard.streams(), weak, places, metrics, clock);
+        let streams = Streams::new(shard.streams(), asks, places, metrics, clock);
         let (client, stream) = tokio::io::duplex(1024);
         let remote = "192.0.2.1:4000".parse().unwrap();
         let local = "192.0.2.9:3478".parse().unwrap();
@@ -252,9 +276,12 @@ mod tests {
         Rig { client, serving, control, _shard: shard }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute() {
         let mut rig = start();
+        rig.client.write_all(BINDING).await.unwrap();
+        rig.client.read_exact(&mut [0; 32]).await.unwrap();
+        tokio::time::pause();
         let began = Clock::system().now().monotonic;
 
         for byte in BINDING.iter().take(10) {
@@ -280,24 +307,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_is_told_behind_what_was_asked_even_when_the_queue_is_full() {
+    async fn all_that_was_asked_is_heard_and_the_end_behind_it_however_full_the_queue_is() {
         let mut rig = start();
         let mut allocate = BINDING.to_vec();
         allocate[1] = 3;
         allocate[3] = 8;
         allocate.extend([0, 0x19, 0, 4, 17, 0, 0, 0]);
 
-        rig.client.write_all(&allocate).await.unwrap();
-        drop(rig.client);
-        let first = rig.control.recv().await;
-        let second = rig.control.recv().await;
+        let asking = tokio::spawn(async move {
+            for _ in 0..200 {
+                rig.client.write_all(&allocate).await.unwrap();
+            }
+        });
+        let mut heard = Vec::new();
+        while let Some(event) = rig.control.recv().await {
+            let over = matches!(event, command::Event::StreamClosed { .. });
+            heard.push(event);
+            if over {
+                break;
+            }
+        }
+        asking.await.unwrap();
         rig.serving.await.unwrap();
 
-        let (Some(command::Event::Request(asked)), Some(command::Event::StreamClosed { five_tuple, stream })) =
-            (first, second)
-        else {
-            panic!("not a request and an end")
-        };
-        assert_eq!((asked.five_tuple, asked.via), (five_tuple, command::Via::Stream(stream)));
+        let Some(command::Event::StreamClosed { five_tuple, stream }) = heard.pop() else { panic!("no end") };
+        assert_eq!(heard.len(), 200);
+        for event in heard {
+            let command::Event::Request(asked) = event else { panic!("not a request") };
+            assert_eq!((asked.five_tuple, asked.via), (five_tuple, command::Via::Stream(stream)));
+        }
     }
 }

@@ -9,11 +9,14 @@ use crate::relay::command::Command;
 use crate::relay::command::Event;
 use crate::turn::Processor;
 
-/// Drives `processor` until `shutdown`, or until the data plane is gone: `send` hands it a command, and waits while its
-/// queue is full, so that requests wait (and are dropped at their own queue) instead of commands being lost.
+/// Drives `processor` until `shutdown`, or until the data plane is gone: `events` are the shard's, `asks` its streams'.
+///
+/// `send` hands it a command, and waits while its queue is full, so that requests wait (and are dropped at their own
+/// queue) instead of commands being lost. Neither queue has to wait for the other to be empty.
 pub async fn run<S, F, E>(
     mut processor: Processor<S>,
     mut events: mpsc::Receiver<Event>,
+    mut asks: mpsc::Receiver<Event>,
     send: impl Fn(Command<S>) -> F,
     clock: Clock,
     shutdown: CancellationToken,
@@ -25,13 +28,10 @@ pub async fn run<S, F, E>(
         tokio::select! {
             () = shutdown.cancelled() => return,
             event = events.recv() => match event {
-                Some(Event::Request(request)) => processor.handle_request(&request, clock.now()).await,
-                Some(Event::StreamClosed { five_tuple, stream }) => {
-                    processor.handle_stream_closed(five_tuple, stream).await;
-                }
-                Some(Event::Refused { id }) => processor.end(id).await,
+                Some(event) => handle(&mut processor, event, clock).await,
                 None => return,
             },
+            Some(event) = asks.recv() => handle(&mut processor, event, clock).await,
             () = until(timeout) => processor.handle_timeout(clock.now()).await,
             () = processor.ended() => {}
         }
@@ -40,6 +40,14 @@ pub async fn run<S, F, E>(
                 return;
             }
         }
+    }
+}
+
+async fn handle<S>(processor: &mut Processor<S>, event: Event, clock: Clock) {
+    match event {
+        Event::Request(request) => processor.handle_request(&request, clock.now()).await,
+        Event::StreamClosed { five_tuple, stream } => processor.handle_stream_closed(five_tuple, stream).await,
+        Event::Refused { id } => processor.end(id).await,
     }
 }
 
