@@ -84,9 +84,8 @@ impl Kind {
                 let file = home.join("throughway.toml");
                 let turn = format!("listen_udp = [\"127.0.0.1:{port}\"]\nlisten_tcp = []\nlisten_tls = []");
                 let users = format!("users = {{ {USER} = \"{PASSWORD}\" }}");
-                let bandwidth = "bandwidth = '0B/s'\nbandwidth_per_allocation = '0B/s'";
-                let allocations = "allocations_per_member = 100000\nnew_peers = \"1000000/s\"";
-                let limits = format!("[turn.limits]\n{allocations}\n{bandwidth}");
+                let rates = "new_peers = '1000000/s'\nbandwidth = '0B/s'\nbandwidth_per_allocation = '0B/s'";
+                let limits = format!("[turn.limits]\nallocations_per_member = 100000\n{rates}");
                 let text = format!("[http]\nlisten = []\nplain_listen = []\n[turn]\n{turn}\n{users}\n{limits}\n");
                 std::fs::write(&file, text)?;
                 command.arg(env!("CARGO_BIN_EXE_throughway")).arg("--config").arg(file);

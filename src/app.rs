@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::Once;
 use std::time::Duration;
 
+use axum::Router;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,9 @@ use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Signaling;
+use crate::config::value::CredentialMode;
 use crate::config::value::Listen;
+use crate::config::value::PeerMode;
 use crate::config::value::TlsMode;
 use crate::credentials;
 use crate::credentials::Credentials;
@@ -46,6 +49,7 @@ use crate::signaling::mailbox::Capacity;
 use crate::signaling::session::Sessions;
 use crate::volume;
 use crate::web;
+use crate::web::admin;
 use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
 use crate::web::socket;
@@ -223,7 +227,7 @@ impl App {
             .serve(config, Arc::clone(&credentials), Arc::clone(&metrics), volume, tcp_ports, &front)
             .map_err(StartError::Relay)?;
 
-        let routes = web::router(sockets(config, served, Arc::clone(&credentials), &metrics, &front));
+        let routes = routes(config, served, Arc::clone(&credentials), &metrics, &front);
 
         let routes = Service::Routes(routes, Arc::new(Proxies::new(proxies)));
         let speaks = |http, turn| Speaks { http, turn };
@@ -343,20 +347,23 @@ impl Role {
     }
 }
 
-/// Signaling, up to where WebSockets come in.
-fn sockets(
+/// Signaling, and everything that the web side serves of it.
+fn routes(
     config: &Config,
     served: ice::Served,
     credentials: Arc<Credentials>,
     metrics: &Arc<Metrics>,
     front: &Front,
-) -> socket::State {
+) -> Router {
     let limits = &config.signaling.limits;
     let sign_ins = limits.sign_ins.get();
     let sign_ins = Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST };
     let hub = Hub::new(sign_ins, exempt(config), Arc::clone(metrics));
+    let sessions = Arc::new(Sessions::new(hub, credentials, served));
+    let token = config.admin.token.reveal().map(str::to_owned);
+    let admin = token.map(|token| admin::State::new(token, exempt(config), Arc::clone(&sessions), front.clock));
     let gateway = gateway::Context {
-        sessions: Arc::new(Sessions::new(hub, credentials, served)),
+        sessions,
         limits: signaling_limits(&config.signaling),
         metrics: Arc::clone(metrics),
         clock: front.clock,
@@ -369,7 +376,7 @@ fn sockets(
         required: config.http.require_origin,
     };
     let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
-    socket::State::new(origins, connections, Arc::new(gateway), front.tasks.clone())
+    web::router(socket::State::new(origins, connections, Arc::new(gateway), front.tasks.clone()), admin)
 }
 
 fn signaling_limits(signaling: &Signaling) -> gateway::Limits {
@@ -461,6 +468,15 @@ fn credential_settings(config: &Config) -> credentials::Settings {
     credentials::Settings {
         secrets: config.turn.secrets.iter().map(|secret| secret.reveal().to_owned()).collect(),
         users: config.turn.users.iter().map(|(name, password)| (name.clone(), password.reveal().to_owned())).collect(),
+        mode: match config.turn.credentials {
+            CredentialMode::Ttl => credentials::Mode::Ttl,
+            CredentialMode::Session => credentials::Mode::Session,
+        },
+        expired_grace: config.turn.expired_grace.get(),
+        signaled_peers: match config.turn.peers.mode {
+            PeerMode::Any => false,
+            PeerMode::Signaled => true,
+        },
     }
 }
 

@@ -24,12 +24,14 @@ use self::value::LogFormat;
 use self::value::LogLevel;
 use self::value::Network;
 use self::value::Origin;
+use self::value::PeerMode;
 use self::value::PortRange;
 use self::value::Secret;
 use self::value::Size;
 use self::value::Span;
 use self::value::Throughput;
 use self::value::TlsMode;
+use self::value::Token;
 
 mod source;
 pub mod value;
@@ -69,6 +71,8 @@ tables! {
         limits: Limits = Limits::default(),
         /// Who finds whom.
         signaling: Signaling = Signaling::default(),
+        /// Commands over the web side.
+        admin: Admin = Admin::default(),
         /// The operator's own socket.
         control: Control = Control::default(),
         /// Counters.
@@ -131,9 +135,9 @@ tables! {
         secrets: Vec<Secret> = Vec::new(),
         /// Static long-term credentials: name to password.
         users: BTreeMap<String, Secret> = BTreeMap::new(),
-        /// How long minted credentials are good.
+        /// What the end of a session means for its credentials.
         credentials: CredentialMode = CredentialMode::Ttl,
-        /// How long an allocation outlives its expired foreign credential.
+        /// How long an allocation outlives its expired credential, without a live session.
         expired_grace: Span<0, { 168 * HOUR }> = Span::milliseconds(12 * HOUR),
         /// Replaces the derived iceServers.
         ice_servers: Vec<serde_json::Value> = Vec::new(),
@@ -144,6 +148,8 @@ tables! {
     }
     /// `[turn.peers]`.
     Peers {
+        /// Whom a session's allocations may reach.
+        mode: PeerMode = PeerMode::Any,
         /// Reachable whatever else says no.
         allow: Vec<Network> = Vec::new(),
         /// Unreachable besides the built-in list.
@@ -235,6 +241,11 @@ tables! {
         /// How a member proves who it is.
         mode: AccountMode = AccountMode::Open,
     }
+    /// `[admin]`.
+    Admin {
+        /// Who may command; empty: nobody.
+        token: Token = Token::default(),
+    }
     /// `[control]`.
     Control {
         /// Path of the unix socket; empty: none.
@@ -301,7 +312,6 @@ impl Config {
         };
         note(self.tls.mode == TlsMode::Acme, "tls.mode \"acme\" (self-signed instead)");
         note(self.tls.acme != defaults.tls.acme, "tls.acme");
-        note(self.turn.credentials != defaults.turn.credentials, "turn.credentials");
         note(self.signaling.who, "signaling.who");
         note(!self.control.socket.as_os_str().is_empty(), "control.socket");
         keys

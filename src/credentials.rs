@@ -1,29 +1,57 @@
 //! Time-limited TURN credentials, minted for signaling sessions and checked for TURN: the only thing both share.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::hmac;
 use ring::rand::SecureRandom;
 use ring::rand::SystemRandom;
+use tokio::sync::broadcast;
 
+use self::grants::Grants;
+pub use self::grants::MAX_SIGNALED;
+pub use self::grants::NotASession;
+pub use self::grants::SessionId;
 use crate::clock::Now;
 
-/// What decides which credentials are good.
+mod grants;
+
+/// What decides which credentials are good, and for what.
 #[derive(Clone, Default)]
 pub struct Settings {
     /// Shared secrets of time-limited credentials: the first one signs, all verify. Empty: a random one.
     pub secrets: Vec<String>,
     /// Static long-term credentials: user name to password.
     pub users: HashMap<String, String>,
+    /// What the end of a session means for its credentials.
+    pub mode: Mode,
+    /// How long what was opened with a credential may be kept after its expiry, when no live session vouches for it.
+    pub expired_grace: Duration,
+    /// Whether a session may reach only those peers that it was told of by signaling.
+    pub signaled_peers: bool,
+}
+
+/// What the end of a session means for its credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing: they are good for their time.
+    #[default]
+    Ttl,
+    /// They end with it, and so does what they opened.
+    Session,
 }
 
 /// A credential as `iceServers` carries it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IceCredential {
-    /// `expiry:session`, the expiry in Unix seconds.
+    /// `expiry:holder`, the expiry in Unix seconds.
     pub username: String,
     /// Base64 of HMAC-SHA1 of the user name under the first secret.
     pub password: String,
@@ -36,11 +64,13 @@ pub struct IceCredential {
 pub enum Identity {
     /// A static user.
     User(String),
-    /// The holder of a time-limited credential: what follows the expiry in its user name, or all of a bare one.
-    ///
-    /// For our own it is the session, not the member's name: as long as names are anyone's, whoever had one before must
-    /// not use up what its next bearer may have.
+    /// The holder of a credential that was minted for no session: what follows the expiry in its user name, or all of a
+    /// bare one.
     Holder(String),
+    /// A signaling session alone.
+    Session(SessionId),
+    /// A member in all its sessions, by what its user names say of it.
+    Member(String),
 }
 
 /// What is known of a user name before its password is proven.
@@ -48,69 +78,228 @@ pub enum Identity {
 pub struct Claim {
     /// Whom it would be counted for.
     pub identity: Identity,
+    /// The signaling session that it was minted for, if any.
+    pub session: Option<SessionId>,
     /// Every password that proves it; for an unknown name one that nobody has, so that the work is the same.
     pub passwords: Vec<String>,
-    /// None for a name that cannot be proven, else whether its time has passed.
+    /// What it is good for, once proven.
     pub standing: Standing,
 }
 
-/// Whether a credential still counts.
+/// What a credential is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is good now.
+    /// Everything.
     Good,
-    /// Its expiry has passed, so long ago.
-    Expired(Duration),
-    /// No such user.
-    Unknown,
+    /// Its time has passed: what it opened may be kept, nothing else be opened.
+    Kept,
+    /// Nothing: nobody's name, or revoked, or its time is over for good.
+    Refused,
 }
 
-/// Mints and checks credentials. Shared by signaling and TURN; it keeps no record of what it minted.
+/// Mints and checks credentials, and knows which signaling sessions live. Shared by signaling and TURN; it keeps no record
+/// of what it minted.
+///
+/// A session's user names are `expiry:~session`, or `expiry:~session` and a pseudonym of the member that it counts for.
+/// What a back end signs with the same secrets (`expiry:user`, coturn's convention) is told apart by the tilde, and has no
+/// session: it is good until it expires, reaches what the peer policy lets it, and is refused only by a change of secrets.
 pub struct Credentials {
     secrets: Vec<hmac::Key>,
     users: HashMap<String, String>,
+    mode: Mode,
+    expired_grace: Duration,
+    signaled_peers: bool,
     nobody: hmac::Key,
+    pseudonyms: hmac::Key,
+    grants: Mutex<Grants>,
+    endings: broadcast::Sender<SessionId>,
 }
 
 /// How long a minted credential is good for.
 pub const LIFETIME: Duration = Duration::from_secs(3600);
 
+/// Marks the holder in a user name as a session.
+const SESSION: char = '~';
+/// Ended sessions that wait to be looked at; who falls behind further looks at all that it has.
+const MAX_ENDINGS: usize = 1024;
+/// How long a revoked session's connection could at most go on asking for credentials.
+const CLOSING: Duration = Duration::from_secs(60);
+
 impl Credentials {
-    /// Credentials under these secrets and users.
+    /// Credentials under these settings; no session lives.
     ///
     /// # Panics
     ///
     /// When the operating system has no random numbers to give.
     pub fn new(settings: Settings) -> Self {
-        let key = |secret: &[u8]| hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
-        let mut secrets: Vec<_> = settings.secrets.iter().map(|secret| key(secret.as_bytes())).collect();
+        let Settings { secrets, users, mode, expired_grace, signaled_peers } = settings;
+        let mut secrets: Vec<_> = secrets.iter().map(|secret| key(secret.as_bytes())).collect();
         if secrets.is_empty() {
             secrets.push(key(&random::<32>()));
         }
-        Self { secrets, users: settings.users, nobody: key(&random::<32>()) }
+        Self {
+            secrets,
+            users,
+            mode,
+            expired_grace,
+            signaled_peers,
+            nobody: key(&random::<32>()),
+            pseudonyms: key(&random::<32>()),
+            grants: Mutex::default(),
+            endings: broadcast::channel(MAX_ENDINGS).0,
+        }
+    }
+
+    /// Lets `session` live, until [`Credentials::end`] or [`Credentials::revoke`].
+    pub fn begin(&self, session: SessionId) {
+        self.grants().add(session);
     }
 
     /// A credential for `session`, good for [`LIFETIME`] from now. A session's earlier ones stay good.
-    pub fn mint(&self, session: &str, now: Now) -> IceCredential {
-        let username = format!("{}:{session}", (now.unix + LIFETIME).as_secs());
+    ///
+    /// It counts for `member` in all its sessions, or, without one, for the session alone.
+    pub fn mint(&self, session: SessionId, member: Option<&str>, now: Now) -> IceCredential {
+        let pseudonym = member.map(|member| {
+            let tag = hmac::sign(&self.pseudonyms, member.as_bytes());
+            BASE64_URL_SAFE_NO_PAD.encode(tag.as_ref().get(..PSEUDONYM_BYTES).unwrap_or_default())
+        });
+        self.mint_for(&format!("{SESSION}{session}{}", pseudonym.unwrap_or_default()), now)
+    }
+
+    /// A credential for somebody without a session, as a back end would sign it for its user `holder`.
+    pub fn mint_for(&self, holder: &str, now: Now) -> IceCredential {
+        let username = format!("{}:{holder}", (now.unix + LIFETIME).as_secs());
         let password = password(self.secrets.first().unwrap_or(&self.nobody), &username);
         IceCredential { username, password, lifetime: LIFETIME }
     }
 
-    /// What would prove `username`, and what it would be counted as.
+    /// What would prove `username`, what it would be counted as, and what it is good for.
     pub fn claim(&self, username: &str, now: Now) -> Claim {
         if let Some(password) = self.users.get(username) {
             let identity = Identity::User(username.to_owned());
-            return Claim { identity, passwords: vec![password.clone()], standing: Standing::Good };
+            return Claim { identity, session: None, passwords: vec![password.clone()], standing: Standing::Good };
         }
         let Some((expiry, holder)) = expiry_and_holder(username) else {
             let identity = Identity::Holder(String::new());
-            return Claim { identity, passwords: vec![password(&self.nobody, username)], standing: Standing::Unknown };
+            let passwords = vec![password(&self.nobody, username)];
+            return Claim { identity, session: None, passwords, standing: Standing::Refused };
         };
-        let identity = Identity::Holder(holder.to_owned());
-        let standing = if expiry <= now.unix { Standing::Expired(now.unix - expiry) } else { Standing::Good };
         let passwords = self.secrets.iter().map(|secret| password(secret, username)).collect();
-        Claim { identity, passwords, standing }
+        let (session, identity) = match session_of(holder) {
+            Some((session, identity)) => (Some(session), identity),
+            None => (None, Identity::Holder(holder.to_owned())),
+        };
+        Claim { identity, session, passwords, standing: self.standing(expiry, session, now) }
+    }
+
+    /// Ends `session` for good, once no resumption can follow. In mode [`Mode::Session`] all that it opened ends too.
+    pub fn end(&self, session: SessionId) {
+        let ended = self.grants().end(session);
+        match self.mode {
+            Mode::Session if ended => self.announce(session),
+            Mode::Session | Mode::Ttl => {}
+        }
+    }
+
+    /// Ends `session` and all that it opened, whether it lives or not, and refuses its credentials until they expire.
+    pub fn revoke(&self, session: SessionId, now: Now) {
+        self.grants().revoke(session, now.unix + LIFETIME + CLOSING, now.unix);
+        self.announce(session);
+    }
+
+    /// Notes that `session` was told of peers at `ips`, which are canonical.
+    pub fn signaled(&self, session: SessionId, ips: &[IpAddr]) {
+        self.grants().signaled(session, ips);
+    }
+
+    /// Whether peers must have been signaled to a session before it may reach them.
+    pub fn binds_peers(&self) -> bool {
+        self.signaled_peers
+    }
+
+    /// Whether `session` may reach a peer at `ip`, as far as signaling goes.
+    pub fn may_reach(&self, session: SessionId, ip: IpAddr) -> bool {
+        !self.signaled_peers || self.grants().knows(session, ip)
+    }
+
+    /// Tells of every session that ends from now on together with what it opened.
+    pub fn endings(&self) -> Endings {
+        Endings(self.endings.subscribe())
+    }
+
+    /// Whether what `session` opened must end.
+    pub fn is_over(&self, session: SessionId, now: Now) -> bool {
+        let grants = self.grants();
+        grants.refuses(session, now.unix) || (self.mode == Mode::Session && !grants.lives(session))
+    }
+
+    fn standing(&self, expiry: Duration, session: Option<SessionId>, now: Now) -> Standing {
+        let lives = match session {
+            None => false,
+            Some(session) => {
+                let grants = self.grants();
+                let lives = grants.lives(session);
+                if grants.refuses(session, expiry) || (self.mode == Mode::Session && !lives) {
+                    return Standing::Refused;
+                }
+                lives
+            }
+        };
+        if expiry > now.unix {
+            Standing::Good
+        } else if lives || now.unix - expiry <= self.expired_grace {
+            Standing::Kept
+        } else {
+            Standing::Refused
+        }
+    }
+
+    fn announce(&self, session: SessionId) {
+        // Without a relay there is nobody to tell.
+        let _ = self.endings.send(session);
+    }
+
+    fn grants(&self) -> MutexGuard<'_, Grants> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sessions that end together with what they opened, one after the other.
+pub struct Endings(broadcast::Receiver<SessionId>);
+
+/// What has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// This session.
+    One(SessionId),
+    /// More sessions than were waited for: [`Credentials::is_over`] tells of each.
+    Many,
+}
+
+impl Endings {
+    /// Waits for the next. Can be dropped and called again at any time.
+    pub async fn next(&mut self) -> Ending {
+        match self.0.recv().await {
+            Ok(session) => Ending::One(session),
+            Err(broadcast::error::RecvError::Lagged(_)) => Ending::Many,
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// How much of a member's pseudonym stands in user names: it travels with every request, so it is short.
+const PSEUDONYM_BYTES: usize = 12;
+/// The same in characters.
+const PSEUDONYM_CHARS: usize = 16;
+
+/// The session that `holder` names, and whom it counts for.
+fn session_of(holder: &str) -> Option<(SessionId, Identity)> {
+    let (session, pseudonym) = holder.strip_prefix(SESSION)?.split_at_checked(SessionId::CHARS)?;
+    let session: SessionId = session.parse().ok()?;
+    match pseudonym.len() {
+        0 => Some((session, Identity::Session(session))),
+        PSEUDONYM_CHARS => Some((session, Identity::Member(pseudonym.to_owned()))),
+        _ => None,
     }
 }
 
@@ -121,6 +310,10 @@ fn expiry_and_holder(username: &str) -> Option<(Duration, &str)> {
         return None;
     }
     Some((Duration::from_secs(expiry.parse().ok()?), holder))
+}
+
+fn key(secret: &[u8]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret)
 }
 
 fn password(secret: &hmac::Key, username: &str) -> String {
@@ -140,57 +333,4 @@ pub fn random<const N: usize>() -> [u8; N] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-
-    fn with_secrets(secrets: &[&str]) -> Credentials {
-        Credentials::new(Settings {
-            secrets: secrets.iter().map(ToString::to_string).collect(),
-            users: HashMap::from([("alice".into(), "wonderland".into())]),
-        })
-    }
-
-    #[test]
-    fn a_minted_credential_is_good_for_its_session_until_it_expires() {
-        let credentials = with_secrets(&["new", "old"]);
-        let now = Clock::system().now();
-
-        let minted = credentials.mint("s1", now);
-        let claim = credentials.claim(&minted.username, now);
-        let late = credentials.claim(&minted.username, now.after(LIFETIME));
-
-        assert_eq!(claim.identity, Identity::Holder("s1".into()));
-        assert_eq!(claim.standing, Standing::Good);
-        assert_eq!(claim.passwords.first(), Some(&minted.password));
-        assert!(matches!(late.standing, Standing::Expired(_)));
-    }
-
-    #[test]
-    fn the_password_is_the_one_that_coturn_computes() {
-        let credentials = with_secrets(&["north", "south"]);
-
-        let claim = credentials.claim("1700000000:carol", Clock::system().now());
-
-        // printf 1700000000:carol | openssl dgst -sha1 -hmac north -binary | base64
-        assert_eq!(claim.passwords.first().map(String::as_str), Some("+7vnw9QGdV9hTZ/4Cg+GqOxH//Q="));
-        assert_eq!(claim.passwords.len(), 2, "every secret verifies");
-        assert!(matches!(claim.standing, Standing::Expired(_)));
-        assert_eq!(claim.identity, Identity::Holder("carol".into()));
-    }
-
-    #[test]
-    fn names_that_nobody_has_are_unknown_at_the_same_work() {
-        let credentials = with_secrets(&["s"]);
-        let now = Clock::system().now();
-
-        for name in ["", "mallory", "+5:x", "-1:x", "99999999999999999999:x", ":x", "\u{0}"] {
-            let claim = credentials.claim(name, now);
-
-            assert_eq!(claim.standing, Standing::Unknown, "{name}");
-            assert_eq!(claim.passwords.len(), 1);
-        }
-        assert_eq!(credentials.claim("1700000000", now).identity, Identity::Holder("1700000000".into()));
-        assert_eq!(credentials.claim("alice", now).identity, Identity::User("alice".into()));
-    }
-}
+mod tests;

@@ -14,10 +14,10 @@
 //! ```
 //!
 //! `tests/layering.rs` holds it. `turn` and `signaling` never meet: they share [`credentials`], which mints for the one
-//! what the other checks. `turn` knows the data plane as commands and requests only ([`relay::command`]). Four modules
-//! stand beside design.md's: [`wire`], the strict STUN and ChannelData framing that both planes must read the same way,
-//! [`rate`], the token buckets of all limits, [`places`], the counts of what may be open at once, and [`volume`], what was
-//! relayed in the long run.
+//! what the other checks, and tells it when a session is over. `turn` knows the data plane as commands and requests only
+//! ([`relay::command`]). Four modules stand beside design.md's: [`wire`], the strict STUN and ChannelData framing that
+//! both planes must read the same way, [`rate`], the token buckets of all limits, [`places`], the counts of what may be
+//! open at once, and [`volume`], what was relayed in the long run.
 //!
 //! # Control plane and data plane
 //!
@@ -85,12 +85,19 @@
 //! | messages in pieces, or none, over TCP and TLS | cut by their own length; idle ones are closed | `messages_survive_one_byte_at_a_time_and_pipelining`, `who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute` |
 //! | asking and never reading | data dropped, unread answers capped, nobody else waits | `who_reads_too_slowly_loses_data_but_no_answer_and_holds_nobody_back`, `who_asks_and_never_reads_is_cut` |
 //! | filling another member's mailbox | the sender is refused, only who takes nothing is closed | `a_member_that_reads_is_not_closed_by_who_sends_faster_than_it_reads` |
+//! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
+//! | kicks, or ends of sessions, without number | remembered up to a number, beyond it rather refused; who falls behind looks at all | `more_revoked_sessions_than_can_be_remembered_are_refused_all_the_same`, `who_hears_of_too_many_ends_at_once_ends_what_is_over_and_no_more` |
+//! | signing in again for another share | what a session counts for stands in its user names | `quotas_count_a_member_in_all_its_sessions_and_a_session_without_one_alone` |
+//! | candidates without number | a session remembers so many | `a_session_is_told_of_so_many_addresses_and_the_earliest_is_forgotten` |
+//! | telling oneself of a peer that nobody signaled | counts for others only | `candidates_open_peers_to_whom_they_are_sent_and_to_nobody_else` |
+//! | guessing the operator's token | few tries a source; 16 characters at least | `a_source_may_be_wrong_about_the_token_so_often` |
+//! | a foreign page that fetches credentials | the same origins as for WebSockets | `ice_servers_for_applications_that_signal_elsewhere_relay_in_either_mode` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
-//! | taking all the bandwidth, or the month's traffic | buckets of each allocation and of all; a volume | `an_allocation_has_its_bandwidth_both_ways_and_no_other_pays_for_it`, `a_used_up_volume_stops_relaying_and_allocating_even_after_a_restart` |
 //! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
 //! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |
 //! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |
+//! | taking all the bandwidth, or the month's traffic | buckets of each allocation and of all; a volume | `an_allocation_has_its_bandwidth_both_ways_and_no_other_pays_for_it`, `a_used_up_volume_stops_relaying_and_allocating_even_after_a_restart` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `junk_is_counted_and_answered_with_nothing_and_the_server_lives`, `no_bytes_at_all_bring_the_decoders_down` |
 

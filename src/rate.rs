@@ -35,19 +35,29 @@ impl TokenBucket {
 
     /// Takes one token; false when none is left.
     pub fn take(&mut self, rate: Rate, now: Instant) -> bool {
-        self.take_many(1, rate, now)
+        self.take_many(1.0, rate, now)
     }
 
-    /// Takes `count` tokens, or none if there are fewer; false then.
-    pub fn take_many(&mut self, count: u32, rate: Rate, now: Instant) -> bool {
+    /// Takes so many tokens, or none; false when so many aren't left.
+    pub fn take_many(&mut self, tokens: f64, rate: Rate, now: Instant) -> bool {
+        self.fill(rate, now);
+        let taken = self.tokens >= tokens;
+        if taken {
+            self.tokens -= tokens;
+        }
+        taken
+    }
+
+    /// Whether a token is left.
+    pub fn has_one(&mut self, rate: Rate, now: Instant) -> bool {
+        self.fill(rate, now);
+        self.tokens >= 1.0
+    }
+
+    fn fill(&mut self, rate: Rate, now: Instant) {
         let elapsed = now.saturating_duration_since(self.filled);
         self.tokens = (self.tokens + elapsed.as_secs_f64() * rate.per_second).min(rate.burst.max(1.0));
         self.filled = now;
-        let taken = self.tokens >= f64::from(count);
-        if taken {
-            self.tokens -= f64::from(count);
-        }
-        taken
     }
 }
 
@@ -112,9 +122,20 @@ impl Buckets {
 
     /// Takes `count` tokens of `who`, or none if there are fewer; false then.
     pub fn take(&mut self, who: &impl Hash, count: u32, now: Instant) -> bool {
+        let rate = self.rate;
+        self.of(who, now).is_some_and(|bucket| bucket.take_many(f64::from(count), rate, now))
+    }
+
+    /// Whether `who` has a token left.
+    pub fn has_one(&mut self, who: &impl Hash, now: Instant) -> bool {
+        let rate = self.rate;
+        self.of(who, now).is_some_and(|bucket| bucket.has_one(rate, now))
+    }
+
+    fn of(&mut self, who: &impl Hash, now: Instant) -> Option<&mut TokenBucket> {
         let [a, b, ..] = self.key.hash_one(who).to_ne_bytes();
-        let Some(bucket) = self.buckets.get_mut(usize::from(u16::from_ne_bytes([a, b]))) else { return false };
-        bucket.get_or_insert_with(|| TokenBucket::new(self.rate, now)).take_many(count, self.rate, now)
+        let bucket = self.buckets.get_mut(usize::from(u16::from_ne_bytes([a, b])))?;
+        Some(bucket.get_or_insert_with(|| TokenBucket::new(self.rate, now)))
     }
 }
 
@@ -134,6 +155,11 @@ impl PerSource {
     /// Takes one token of the source of `ip`; false when none is left.
     pub fn take(&mut self, ip: IpAddr, now: Instant) -> bool {
         self.sources.of(ip).is_none_or(|source| self.buckets.take(&source, 1, now))
+    }
+
+    /// Whether the source of `ip` has a token left.
+    pub fn has_one(&mut self, ip: IpAddr, now: Instant) -> bool {
+        self.sources.of(ip).is_none_or(|source| self.buckets.has_one(&source, now))
     }
 }
 
@@ -190,7 +216,9 @@ mod tests {
         let mut limit = PerSource::new(RATE, Sources::new(vec!["127.0.0.0/8".parse().unwrap()]));
         let let_in = |ip: &str, limit: &mut PerSource| (0..9).filter(|_| limit.take(ip.parse().unwrap(), now)).count();
 
+        assert!((0..9).all(|_| limit.has_one("192.0.2.1".parse().unwrap(), now)), "looking takes nothing");
         assert_eq!(let_in("192.0.2.1", &mut limit), 2);
+        assert!(!limit.has_one("192.0.2.1".parse().unwrap(), now));
         assert_eq!(let_in("::ffff:192.0.2.1", &mut limit), 0, "the same source");
         assert_eq!(let_in("127.0.0.1", &mut limit), 9);
     }

@@ -15,6 +15,8 @@ mod layering;
 #[cfg(test)]
 mod relay;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod signaling;
 #[cfg(test)]
 mod soak;

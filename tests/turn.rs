@@ -1,7 +1,10 @@
-//! TURN as clients meet it: webrtc-rs `turn::client`, coturn's clients, and one that asks with every flaw.
+//! TURN as clients meet it: webrtc-rs `turn::client`, turn-client-proto, coturn's clients, and one that asks with every
+//! flaw.
 
 pub(crate) mod asker;
+mod coturn;
 pub(crate) mod line;
+mod sansio;
 mod streams;
 
 use std::net::SocketAddr;
@@ -262,17 +265,17 @@ struct CoturnsPeer {
 }
 
 impl CoturnsPeer {
-    async fn start() -> Self {
-        let port = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    async fn start(ip: &str) -> Self {
+        let port = UdpSocket::bind((ip, 0)).await.unwrap().local_addr().unwrap().port();
         let process = Command::new("turnutils_peer")
-            .args(["-L", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-L", ip, "-p", &port.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let asking = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        asking.connect(("127.0.0.1", port)).await.unwrap();
+        let asking = UdpSocket::bind((ip, 0)).await.unwrap();
+        asking.connect((ip, port)).await.unwrap();
         let echoed = async {
             // Refused until it listens; what it is sent then, comes back.
             while asking.send(b"there?").await.is_err() || asking.recv(&mut [0; 16]).await.is_err() {
@@ -284,13 +287,18 @@ impl CoturnsPeer {
     }
 }
 
-/// Runs `turnutils_uclient` against the server's `port`; every message must come back.
+/// Runs `turnutils_uclient` against the server's `port` on 127.0.0.1; every message must come back.
 async fn uclient(port: u16, arguments: &[&str]) -> Tally {
+    uclient_at("127.0.0.1", port, arguments).await
+}
+
+/// The same against the server at `ip`.
+async fn uclient_at(ip: &str, port: u16, arguments: &[&str]) -> Tally {
     let port = port.to_string();
     let output = Command::new("turnutils_uclient")
         .args(["-u", "alice", "-w", "wonderland", "-p", &port, "-l", "170", "-z", "5"])
         .args(arguments)
-        .arg("127.0.0.1")
+        .arg(ip)
         .kill_on_drop(true)
         .output();
     let output =
@@ -307,7 +315,7 @@ async fn uclient(port: u16, arguments: &[&str]) -> Tally {
 #[tokio::test]
 async fn coturns_client_reaches_coturns_peer_by_channels_and_by_indications() {
     let server = Server::start(PEERS_ON_LOOPBACK);
-    let peer = CoturnsPeer::start().await;
+    let peer = CoturnsPeer::start("127.0.0.1").await;
 
     for method in [&[][..], &["-s"]] {
         let to_peer = ["-e", "127.0.0.1", "-r", &peer.port, "-n", "50", "-m", "4"];

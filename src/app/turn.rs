@@ -44,12 +44,12 @@ use crate::volume::Volume;
 const MAX_STREAMS: u32 = 16_384;
 /// Requests that wait for the control plane; beyond, the shard drops and counts them.
 const REQUESTS_QUEUED: usize = 1024;
+/// Requests of streams that wait for it; beyond, the streams wait.
+const ASKS_QUEUED: usize = 256;
 /// How many bursts of data make a second's worth of bandwidth.
 const BURSTS: u64 = 4;
 /// A burst at least, in bytes: the largest datagram there is gets through.
 const SMALLEST_BURST: u64 = 64 << 10;
-/// Requests of streams that wait for it; beyond, the streams wait.
-const ASKS_QUEUED: usize = 256;
 /// Whom the start-up test counts for.
 const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
 
@@ -138,7 +138,7 @@ pub(super) async fn self_test(listener: SocketAddr, realm: &str, credentials: &C
         IpAddr::V4(_) | IpAddr::V6(_) => listener,
     };
     let now = clock.now();
-    let pair = SELF_TEST.map(|name| credentials.mint(name, now));
+    let pair = SELF_TEST.map(|name| credentials.mint_for(name, now));
     match probe::round_trip(server, realm, &pair, clock).await {
         Ok(took) => tracing::info!(round_trip = ?took, "the relay works: tested with two clients of our own"),
         Err(failed) => tracing::warn!("the relay does not work: {failed}"),
@@ -179,7 +179,6 @@ fn turn_settings(config: &Config, volume: Arc<Volume>) -> turn::Settings {
             .iter()
             .map(|entry| turn::ExternalIp { external: entry.external, local: entry.local })
             .collect(),
-        expired_grace: config.turn.expired_grace.get(),
         limits: turn::Limits {
             allocations_per_member: count(limits.allocations_per_member.get()),
             allocations_per_source: count(limits.allocations_per_source.get()),

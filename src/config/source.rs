@@ -43,7 +43,7 @@ pub(super) fn read(
 }
 
 /// Keys whose values no error may repeat.
-const SECRET: &[&str] = &["turn.secrets", "turn.users"];
+const SECRET: &[&str] = &["turn.secrets", "turn.users", "admin.token"];
 
 /// Variables that are ours: the key, and what stands in the variable.
 #[derive(Clone, Debug)]
@@ -240,6 +240,8 @@ mod tests {
                 "[turn]\nexpired_grace = '8d'",
                 "turn.expired_grace: \"8d\" is out of range: write one from \"0ms\" to \"7d\"",
             ),
+            ("[admin]\ntoken = 'short'", "admin.token: is too short or has spaces: write at least 16"),
+            ("[turn.peers]\nmode = 'none'", "turn.peers.mode: \"none\" is none of \"any\", \"signaled\""),
             ("[turn.peers]\ndeny = ['10/8']", "turn.peers.deny[0]: \"10/8\" is not an address or prefix"),
             (
                 "[turn.limits]\nallocations_per_member = -1",
@@ -319,10 +321,10 @@ mod tests {
     #[test]
     fn parts_that_are_not_built_yet_are_named_when_asked_for() {
         let quiet = "[turn]\nlisten_tcp = []\nlisten_tls = []\n";
-        let asked = "credentials = 'session'\n[tls]\nmode = 'acme'\n[control]\nsocket = '/run/x'";
+        let asked = "credentials = 'session'\n[turn.peers]\nmode = 'signaled'\n[tls]\nmode = 'acme'\n[control]\nsocket = '/run/x'";
 
         assert!(read_both(quiet, &[]).unwrap().not_built().is_empty());
         let named = read_both(&format!("{quiet}{asked}"), &[]).unwrap().not_built();
-        assert_eq!(named, ["tls.mode \"acme\" (self-signed instead)", "turn.credentials", "control.socket"]);
+        assert_eq!(named, ["tls.mode \"acme\" (self-signed instead)", "control.socket"]);
     }
 }

@@ -79,12 +79,19 @@ choice! {
         /// From a certificate authority, by itself.
         Acme => "acme",
     }
-    /// How long TURN credentials stay good.
+    /// What the end of a signaling session means for its TURN credentials.
     CredentialMode {
-        /// Until their time is up.
+        /// They are good until their time is up.
         Ttl => "ttl",
-        /// As long as the signaling session lives.
+        /// They end with it.
         Session => "session",
+    }
+    /// Which peers a signaling session may reach.
+    PeerMode {
+        /// All that the lists let it.
+        Any => "any",
+        /// Of those, only the ones whose candidates were signaled to it.
+        Signaled => "signaled",
     }
     /// Who may sign in.
     AccountMode {
@@ -362,6 +369,44 @@ impl Serialize for Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
+    }
+}
+
+/// A secret that opens something, or empty: then nothing does.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Fewer characters could be guessed.
+    const SHORTEST: usize = 16;
+
+    /// The token itself, if there is one.
+    pub fn reveal(&self) -> Option<&str> {
+        (!self.0.is_empty()).then_some(&*self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer).map_err(|_| de::Error::custom("is not a text in quotes"))?;
+        let is_long = text.len() >= Self::SHORTEST && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_long && !text.is_empty() {
+            let cure = "write at least 16 letters and digits, such as `openssl rand -hex 32` prints, or \"\" for none";
+            return Err(de::Error::custom(format_args!("is too short or has spaces: {cure}")));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl Serialize for Token {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(if self.0.is_empty() { "" } else { "(hidden)" })
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(hidden)" })
     }
 }
 

@@ -239,6 +239,7 @@ impl Link {
         let signed_in = self.context.sessions.sign_in(name, mailbox, &self.visitor, now);
         let (me, ice) = signed_in.map_err(|refusal| match refusal {
             Refusal::NameTaken => "name-taken",
+            Refusal::Banned => "auth",
             Refusal::Rate => "rate",
         })?;
         let reply = frame::signed_in(&me, ice, self.dialect);

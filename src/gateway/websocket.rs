@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use crate::signaling::mailbox::Cut;
 use crate::signaling::mailbox::Mailbox;
 use crate::signaling::message;
 
@@ -53,6 +54,8 @@ pub(super) enum Ending {
     NoSignIn,
     /// The mailbox overflowed.
     TooSlow,
+    /// The operator ended it.
+    Kicked,
     /// Too many frames that say nothing.
     BadFrames,
     /// Went on sending far beyond its rate.
@@ -69,11 +72,21 @@ impl Ending {
             Self::NotUtf8 => (1007, "text is not UTF-8"),
             Self::TooLarge => (1009, "the message is too large"),
             Self::Restart => (1012, "the server restarts"),
+            Self::Kicked => (4000, "ended by the operator"),
             Self::NoSignIn => (4001, "no sign-in in time"),
             Self::TooSlow => (4008, "reads too slowly"),
             Self::BadFrames => (4400, "too many bad frames"),
             Self::Flood => (4400, "too many messages"),
         })
+    }
+}
+
+impl From<Cut> for Ending {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Overflown => Self::TooSlow,
+            Cut::Kicked => Self::Kicked,
+        }
     }
 }
 
@@ -163,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     where
         R: Fn(&message::Message) -> String,
     {
-        mailbox.watch(cx.waker()).map_err(|_| Ending::TooSlow)?;
+        mailbox.watch(cx.waker())?;
         while let Poll::Ready(ready) = self.stream.poll_ready_unpin(cx) {
             ready?;
             let next =

@@ -310,7 +310,7 @@ impl<S> Table<S> {
     pub(super) fn take_bandwidth(&mut self, slot: Slot, bytes: usize, rate: Rate, now: Instant) -> bool {
         let Some(allocation) = self.allocations.get_mut(slot.0) else { return false };
         let bucket = allocation.bandwidth.get_or_insert_with(|| TokenBucket::new(rate, now));
-        bucket.take_many(u32::try_from(bytes).unwrap_or(u32::MAX), rate, now)
+        bucket.take_many(bytes as f64, rate, now)
     }
 
     /// The relay socket of an allocation.

@@ -1,12 +1,14 @@
 //! Who is signed in under which name, and who is in a call with whom.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::Prefix;
 use crate::address::Sources;
 use crate::clock::Now;
+use crate::credentials::SessionId;
 use crate::metrics::Metrics;
 use crate::rate::PerSource;
 use crate::rate::Rate;
@@ -22,16 +24,22 @@ use crate::signaling::name::Name;
 /// More than the connections that one source may have by default, so that no single stranger can push out the others.
 pub const MAX_PARTNERS: usize = 256;
 
+/// How many names may be banned.
+pub const MAX_BANNED: usize = 10_000;
+
 /// The members. There are never more of them than open connections, which have places ([`crate::places`]).
 #[derive(Debug)]
 pub struct Hub {
     members: HashMap<Name, Member>,
+    /// Capped by [`MAX_BANNED`].
+    banned: HashSet<Name>,
     sign_ins: PerSource,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
 struct Member {
+    session: SessionId,
     mailbox: Arc<Mailbox>,
     partners: Vec<Name>,
 }
@@ -42,10 +50,18 @@ pub enum Refusal {
     /// Somebody is signed in by it.
     #[error("the name is taken")]
     NameTaken,
+    /// The operator doesn't want it.
+    #[error("the name is banned")]
+    Banned,
     /// The source signs in too often.
     #[error("too many sign-ins")]
     Rate,
 }
+
+/// No more names can be banned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{MAX_BANNED} names are banned already")]
+pub struct TooManyBanned;
 
 /// Why a member isn't told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,7 +83,21 @@ impl From<Full> for Undelivered {
 impl Hub {
     /// Nobody signed in; each source outside `exempt` may try to sign in at the rate `sign_ins`.
     pub fn new(sign_ins: Rate, exempt: Vec<Prefix>, metrics: Arc<Metrics>) -> Self {
-        Self { members: HashMap::new(), sign_ins: PerSource::new(sign_ins, Sources::new(exempt)), metrics }
+        Self {
+            members: HashMap::new(),
+            banned: HashSet::new(),
+            sign_ins: PerSource::new(sign_ins, Sources::new(exempt)),
+            metrics,
+        }
+    }
+
+    /// Lets somebody from `source` try to sign in, or do what counts as much.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Rate`], when it tries too often.
+    pub fn knock(&mut self, source: IpAddr, now: Now) -> Result<(), Refusal> {
+        if self.sign_ins.take(source, now.monotonic) { Ok(()) } else { Err(Refusal::Rate) }
     }
 
     /// Signs `name` in: what is for it goes to `mailbox` until it is signed out.
@@ -75,14 +105,22 @@ impl Hub {
     /// # Errors
     ///
     /// [`Refusal`]; nothing has changed then, but the try has counted.
-    pub fn sign_in(&mut self, name: Name, mailbox: Arc<Mailbox>, source: IpAddr, now: Now) -> Result<(), Refusal> {
-        if !self.sign_ins.take(source, now.monotonic) {
-            return Err(Refusal::Rate);
+    pub fn sign_in(
+        &mut self,
+        name: Name,
+        session: SessionId,
+        mailbox: Arc<Mailbox>,
+        source: IpAddr,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        self.knock(source, now)?;
+        if self.banned.contains(&name) {
+            return Err(Refusal::Banned);
         }
         if self.members.contains_key(&name) {
             return Err(Refusal::NameTaken);
         }
-        self.members.insert(name, Member { mailbox, partners: Vec::new() });
+        self.members.insert(name, Member { session, mailbox, partners: Vec::new() });
         self.metrics.members.increment();
         Ok(())
     }
@@ -93,6 +131,41 @@ impl Hub {
         if self.members.remove(name).is_some() {
             self.metrics.members.decrement();
         }
+    }
+
+    /// Has the connection of `name` end; its session, if somebody is signed in by it. It is signed out when it has ended.
+    pub fn kick(&mut self, name: &Name) -> Option<SessionId> {
+        let member = self.members.get(name)?;
+        member.mailbox.kick();
+        Some(member.session)
+    }
+
+    /// Refuses `name` from now on; who is signed in by it stays so.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyBanned`]; nothing has changed then.
+    pub fn ban(&mut self, name: Name) -> Result<(), TooManyBanned> {
+        if self.banned.len() >= MAX_BANNED && !self.banned.contains(&name) {
+            return Err(TooManyBanned);
+        }
+        self.banned.insert(name);
+        Ok(())
+    }
+
+    /// Refuses `name` no more; whether it was.
+    pub fn unban(&mut self, name: &Name) -> bool {
+        self.banned.remove(name)
+    }
+
+    /// The session of `name`.
+    pub fn session_of(&self, name: &Name) -> Option<SessionId> {
+        self.members.get(name).map(|member| member.session)
+    }
+
+    /// Who is signed in by `session`; looks through all members.
+    pub fn member_of(&self, session: SessionId) -> Option<Name> {
+        self.members.iter().find(|(_, member)| member.session == session).map(|(name, _)| name.clone())
     }
 
     /// Passes a step of a negotiation on. From then on the two are partners.
@@ -167,6 +240,7 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::signaling::mailbox::Capacity;
+    use crate::signaling::mailbox::Cut;
 
     const OFTEN: Rate = Rate { per_second: 5.0, burst: 1000.0 };
 
@@ -185,7 +259,9 @@ mod tests {
 
         fn sign_in(&mut self, name: &str) -> Result<Arc<Mailbox>, Refusal> {
             let mailbox = Arc::new(Mailbox::new(Capacity { messages: 256, bytes: 256 * 1024 }));
-            self.hub.sign_in(named(name), Arc::clone(&mailbox), [192, 0, 2, 1].into(), self.now).map(|()| mailbox)
+            let session = SessionId::new();
+            let source = [192, 0, 2, 1].into();
+            self.hub.sign_in(named(name), session, Arc::clone(&mailbox), source, self.now).map(|()| mailbox)
         }
 
         fn offer(&mut self, from: &str, to: &str) -> Result<(), Undelivered> {
@@ -228,6 +304,37 @@ mod tests {
 
         scene.now = scene.now.after(std::time::Duration::from_millis(201));
         assert!(scene.sign_in("b").is_ok());
+    }
+
+    #[test]
+    fn a_kicked_member_is_cut_and_a_banned_name_is_refused_until_it_is_not() {
+        let mut scene = Scene::new(OFTEN);
+        let alice = scene.sign_in("alice").unwrap();
+        let session = scene.hub.session_of(&named("alice")).unwrap();
+
+        assert_eq!(scene.hub.kick(&named("nobody")), None);
+        assert_eq!(scene.hub.member_of(session), Some(named("alice")));
+        assert_eq!(scene.hub.kick(&named("alice")), Some(session));
+        assert_eq!(alice.watch(std::task::Waker::noop()), Err(Cut::Kicked));
+        scene.hub.sign_out(&named("alice"));
+        scene.hub.ban(named("alice")).unwrap();
+        assert_eq!(scene.sign_in("alice").err(), Some(Refusal::Banned));
+
+        assert!(scene.hub.unban(&named("alice")) && !scene.hub.unban(&named("alice")));
+        assert!(scene.sign_in("alice").is_ok());
+    }
+
+    #[test]
+    fn so_many_names_may_be_banned_and_no_more() {
+        let mut scene = Scene::new(OFTEN);
+        (0..MAX_BANNED).for_each(|n| scene.hub.ban(named(&n.to_string())).unwrap());
+
+        assert_eq!(scene.hub.ban(named("one more")), Err(TooManyBanned));
+        assert_eq!(scene.hub.ban(named("0")), Ok(()), "it is banned already");
+        scene.hub.unban(&named("0"));
+
+        assert_eq!(scene.hub.ban(named("one more")), Ok(()));
+        assert_eq!(scene.hub.banned.len(), MAX_BANNED);
     }
 
     #[test]

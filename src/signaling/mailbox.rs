@@ -40,7 +40,7 @@ struct Inner {
     bytes: usize,
     /// The first time that something was put in since something was taken.
     untaken: Option<Instant>,
-    overflown: bool,
+    cut: Option<Cut>,
     reader: Option<Waker>,
 }
 
@@ -49,10 +49,16 @@ struct Inner {
 #[error("too much is waiting")]
 pub struct Full;
 
-/// The member has stopped reading: its connection must end.
+/// Why the member's connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it has stopped reading")]
-pub struct Overflown;
+pub enum Cut {
+    /// It has stopped reading.
+    #[error("it has stopped reading")]
+    Overflown,
+    /// The operator wants it to.
+    #[error("the operator ended it")]
+    Kicked,
+}
 
 impl Mailbox {
     /// An empty one.
@@ -61,7 +67,7 @@ impl Mailbox {
     }
 
     /// Adds one message and wakes the reader. When it doesn't fit and the reader has taken nothing for a second, all that
-    /// wait are lost, and the mailbox is overflown from then on.
+    /// wait are lost, and the mailbox is cut from then on.
     ///
     /// # Errors
     ///
@@ -74,7 +80,7 @@ impl Mailbox {
         if fits || inner.waiting.is_empty() {
             inner.add(message);
         } else if now.saturating_duration_since(untaken) >= STALLED {
-            inner.overflow();
+            inner.cut(Cut::Overflown);
         } else {
             return Err(Full);
         }
@@ -89,8 +95,15 @@ impl Mailbox {
         if inner.waiting.len() < self.capacity.messages + NOTICES {
             inner.add(notice);
         } else {
-            inner.overflow();
+            inner.cut(Cut::Overflown);
         }
+        Inner::wake(inner);
+    }
+
+    /// Has the reader end its connection; all that wait are lost.
+    pub fn kick(&self) {
+        let mut inner = self.inner();
+        inner.cut(Cut::Kicked);
         Inner::wake(inner);
     }
 
@@ -103,15 +116,15 @@ impl Mailbox {
         Some(message)
     }
 
-    /// Has `reader` woken at the next message, or when the mailbox overflows.
+    /// Has `reader` woken at the next message, or when the mailbox is cut.
     ///
     /// # Errors
     ///
-    /// [`Overflown`], when that has happened.
-    pub fn watch(&self, reader: &Waker) -> Result<(), Overflown> {
+    /// [`Cut`], when that has happened.
+    pub fn watch(&self, reader: &Waker) -> Result<(), Cut> {
         let mut inner = self.inner();
-        if inner.overflown {
-            return Err(Overflown);
+        if let Some(cut) = inner.cut {
+            return Err(cut);
         }
         match &mut inner.reader {
             Some(known) => known.clone_from(reader),
@@ -127,14 +140,14 @@ impl Mailbox {
 
 impl Inner {
     fn add(&mut self, message: Message) {
-        if !self.overflown {
+        if self.cut.is_none() {
             self.bytes += message.cost();
             self.waiting.push_back(message);
         }
     }
 
-    fn overflow(&mut self) {
-        self.overflown = true;
+    fn cut(&mut self, why: Cut) {
+        self.cut = Some(why);
         self.waiting = VecDeque::new();
     }
 
@@ -185,7 +198,7 @@ mod tests {
         assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
         assert_eq!(mailbox.put(leave(), now + STALLED * 2), Ok(()));
 
-        assert_eq!(mailbox.watch(Waker::noop()), Err(Overflown));
+        assert_eq!(mailbox.watch(Waker::noop()), Err(Cut::Overflown));
         mailbox.notify(leave());
         assert!(mailbox.take().is_none(), "what waited is given up");
     }
@@ -200,7 +213,19 @@ mod tests {
         assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
         mailbox.notify(leave());
 
-        assert_eq!(mailbox.watch(Waker::noop()), Err(Overflown));
+        assert_eq!(mailbox.watch(Waker::noop()), Err(Cut::Overflown));
+    }
+
+    #[test]
+    fn a_kick_cuts_even_what_nothing_waits_in() {
+        let (mailbox, now) = (mailbox(), now());
+        mailbox.put(leave(), now).unwrap();
+
+        mailbox.kick();
+        mailbox.notify(leave());
+
+        assert_eq!(mailbox.watch(Waker::noop()), Err(Cut::Kicked));
+        assert!(mailbox.take().is_none());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The long-term credential mechanism (RFC 8489, section 9.2): who asks, and with what key the answer is signed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
@@ -9,6 +8,7 @@ use crate::address::FiveTuple;
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::Identity;
+use crate::credentials::SessionId;
 use crate::credentials::Standing;
 use crate::turn::Rejection;
 use crate::turn::answer::Key;
@@ -24,10 +24,12 @@ pub(super) struct Asker {
     pub(super) username: String,
     /// Whom it counts for.
     pub(super) identity: Identity,
+    /// The signaling session that the user name was minted for.
+    pub(super) session: Option<SessionId>,
     /// What answers are signed with.
     pub(super) key: Key,
-    /// How long ago the credential's time passed, if it has.
-    pub(super) expired: Option<Duration>,
+    /// Whether the credential's time has passed, so that it opens nothing more.
+    pub(super) expired: bool,
 }
 
 /// What a client needs to prove who it is.
@@ -76,14 +78,15 @@ impl Authenticator {
         }
         let realm_is_ours = bool::from(self.realm.as_bytes().ct_eq(proof.realm));
         let expired = match claim.standing {
-            Standing::Good => None,
-            Standing::Expired(ago) => Some(ago),
-            Standing::Unknown => return Err(Rejection::UNAUTHENTICATED),
+            Standing::Good => false,
+            Standing::Kept => true,
+            Standing::Refused => return Err(Rejection::UNAUTHENTICATED),
         };
         let (Some(key), true) = (proven, realm_is_ours) else {
             return Err(Rejection::UNAUTHENTICATED);
         };
-        Ok(Asker { username: proof.username.to_owned(), identity: claim.identity, key, expired })
+        let (username, identity) = (proof.username.to_owned(), claim.identity);
+        Ok(Asker { username, identity, session: claim.session, key, expired })
     }
 
     /// What lets this client ask again.

@@ -23,6 +23,7 @@ pub async fn run<S, F, E>(
 ) where
     F: Future<Output = Result<(), E>>,
 {
+    let mut endings = processor.endings();
     loop {
         let timeout = processor.poll_timeout();
         tokio::select! {
@@ -34,6 +35,7 @@ pub async fn run<S, F, E>(
             Some(event) = asks.recv() => handle(&mut processor, event, clock).await,
             () = until(timeout) => processor.handle_timeout(clock.now()).await,
             () = processor.ended() => {}
+            ending = endings.next() => processor.handle_ending(ending, clock.now()).await,
         }
         while let Some(command) = processor.poll_command() {
             if send(command).await.is_err() {

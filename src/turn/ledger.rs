@@ -12,6 +12,7 @@ use crate::address::Family;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::credentials::Identity;
+use crate::credentials::SessionId;
 use crate::relay::command::AllocationId;
 use crate::relay::command::Via;
 
@@ -119,6 +120,8 @@ impl<K: Copy + Eq + Hash> Deadlines<K> {
 pub(super) struct Owner {
     /// The member or user.
     pub(super) identity: Identity,
+    /// The signaling session with which it ends.
+    pub(super) session: Option<SessionId>,
     /// The source address ([`crate::address::source_of`]); None for an exempt one.
     pub(super) source: Option<IpAddr>,
 }

@@ -24,6 +24,7 @@ mod answer;
 mod auth;
 mod backstop;
 mod control;
+mod holdings;
 mod ledger;
 mod nonce;
 mod ports;
@@ -40,7 +41,6 @@ pub use processor::Processor;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::address::Family;
 use crate::address::Prefix;
@@ -61,8 +61,6 @@ pub struct Settings {
     pub relay_ports: RangeInclusive<u16>,
     /// What clients and peers are told instead of a relay address, behind 1:1 NAT.
     pub external_ip: Vec<ExternalIp>,
-    /// How long an allocation may be kept after its credential's expiry.
-    pub expired_grace: Duration,
     /// What one client may have.
     pub limits: Limits,
 }
@@ -142,6 +140,8 @@ impl Rejection {
     const FOREIGN_NONCE: Self = Self::new(438, "the nonce was not issued to this client");
     const NO_ALLOCATION: Self = Self::new(437, "no allocation on this 5-tuple");
     const ALLOCATED_ALREADY: Self = Self::new(437, "an allocation exists on this 5-tuple");
+    const NOT_SIGNALED: Self =
+        Self::new(403, "no candidate of the peer was signaled to this session, see turn.peers.mode");
     const FAMILY_NOT_SUPPORTED: Self = Self::new(440, "address family not supported");
     const NOT_UDP: Self = Self::new(442, "only UDP is relayed");
     const PEER_FAMILY: Self = Self::new(443, "the peer is of another address family than the relayed address");

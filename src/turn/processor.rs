@@ -13,6 +13,8 @@ use crate::address::FiveTuple;
 use crate::address::Sources;
 use crate::clock::Now;
 use crate::credentials::Credentials;
+use crate::credentials::Ending;
+use crate::credentials::Endings;
 use crate::metrics::DropReason;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
@@ -29,6 +31,8 @@ use crate::turn::answer::Answer;
 use crate::turn::auth::Asker;
 use crate::turn::auth::Authenticator;
 use crate::turn::backstop::Backstop;
+use crate::turn::holdings::Holding;
+use crate::turn::holdings::Holdings;
 use crate::turn::ledger::Allocation;
 use crate::turn::ledger::Ledger;
 use crate::turn::ledger::Owner;
@@ -63,6 +67,7 @@ const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
 pub struct Processor<S> {
     settings: Settings,
     authenticator: Authenticator,
+    credentials: Arc<Credentials>,
     policy: Arc<Policy>,
     metrics: Arc<Metrics>,
     ports: Ports<S>,
@@ -72,6 +77,7 @@ pub struct Processor<S> {
     backstop: Backstop,
     ledger: Ledger,
     quotas: Quotas,
+    holdings: Holdings,
     // Capped with the allocations, for each counts as one.
     reservations: HashMap<[u8; 8], Reservation<S>>,
     reservation_ends: VecDeque<(Instant, [u8; 8])>,
@@ -96,7 +102,8 @@ impl<S> Processor<S> {
         bind: Bind<S>,
     ) -> Self {
         Self {
-            authenticator: Authenticator::new(settings.realm.clone(), credentials),
+            authenticator: Authenticator::new(settings.realm.clone(), Arc::clone(&credentials)),
+            credentials,
             policy,
             metrics,
             ports: Ports::new(settings.relay_ports.clone(), bind),
@@ -106,6 +113,7 @@ impl<S> Processor<S> {
             backstop: Backstop::default(),
             ledger: Ledger::default(),
             quotas: Quotas::default(),
+            holdings: Holdings::default(),
             reservations: HashMap::new(),
             reservation_ends: VecDeque::new(),
             next_id: 0,
@@ -144,9 +152,24 @@ impl<S> Processor<S> {
             self.end(id).await;
         }
         while let Some((_, token)) = self.reservation_ends.pop_front_if(|(end, _)| *end <= now.monotonic) {
-            if let Some(Reservation { bound, owner, .. }) = self.take_reservation(token) {
-                self.ports.release(bound.advertised);
-                self.quotas.give_back(&owner, 1);
+            self.end_reservation(token);
+        }
+    }
+
+    /// Ends all that was opened by sessions that are over.
+    pub async fn handle_ending(&mut self, ending: Ending, now: Now) {
+        let over = match ending {
+            Ending::One(session) => vec![session],
+            Ending::Many => self.holdings.all(|session| self.credentials.is_over(session, now)),
+        };
+        let held: Vec<_> = over.into_iter().flat_map(|session| self.holdings.held_by(session)).collect();
+        for holding in held {
+            match holding {
+                Holding::Allocation(id) => self.end(id).await,
+                Holding::Reservation(token) => {
+                    self.reservation_ends.retain(|(_, other)| *other != token);
+                    self.end_reservation(token);
+                }
             }
         }
     }
@@ -166,6 +189,11 @@ impl<S> Processor<S> {
         self.settle(id);
     }
 
+    /// Tells when [`Processor::handle_ending`] is due, and for what.
+    pub fn endings(&self) -> Endings {
+        self.credentials.endings()
+    }
+
     /// When [`Processor::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let reservation = self.reservation_ends.front().map(|(end, _)| *end);
@@ -180,7 +208,7 @@ impl<S> Processor<S> {
     /// How many ports of `ip` are free, when nobody is counted for anything.
     #[cfg(test)]
     pub(super) fn idle_ports(&mut self, ip: std::net::IpAddr) -> Option<usize> {
-        self.quotas.is_empty().then(|| self.ports.available(ip))
+        (self.quotas.is_empty() && self.holdings.is_empty()).then(|| self.ports.available(ip))
     }
 
     async fn answer(&mut self, asked: &Asked<'_>, method: Method, request: &Request, now: Now) -> Option<Vec<u8>> {
@@ -227,23 +255,21 @@ impl<S> Processor<S> {
         now: Now,
     ) -> Result<Answer, Rejection> {
         asked.all_known()?;
-        let (client, grace) = (request.five_tuple, self.settings.expired_grace);
+        let client = request.five_tuple;
         let Some((_, allocation)) = self.ledger.on(client).next() else {
             return match (method, asker.expired) {
-                (Method::Allocate, None) => self.allocate(asked, request, asker, now).await,
-                (Method::Allocate, Some(_)) => Err(Rejection::UNAUTHENTICATED),
+                (Method::Allocate, false) => self.allocate(asked, request, asker, now).await,
+                (Method::Allocate, true) => Err(Rejection::UNAUTHENTICATED),
                 (Method::Refresh | Method::CreatePermission | Method::ChannelBind, _) => Err(Rejection::NO_ALLOCATION),
             };
         };
         let theirs = allocation.username == asker.username;
-        // A browser keeps using the credential that a call began with: the allocation outlives it, for a while.
-        let over = asker.expired.is_some_and(|ago| ago > grace);
+        // A browser keeps using the credential that a call began with: the allocation outlives it.
         match method {
             Method::Allocate => Err(Rejection::ALLOCATED_ALREADY),
             Method::Refresh | Method::CreatePermission | Method::ChannelBind if !theirs => {
                 Err(Rejection::WRONG_CREDENTIALS)
             }
-            Method::Refresh | Method::CreatePermission | Method::ChannelBind if over => Err(Rejection::UNAUTHENTICATED),
             Method::Refresh => self.refresh(asked, client, now).await,
             Method::CreatePermission => self.create_permission(asked, client, now).await,
             Method::ChannelBind => self.channel_bind(asked, client, now).await,
@@ -313,6 +339,14 @@ impl<S> Processor<S> {
         on.filter(|allocation| wanted(allocation)).map(|allocation| allocation.id).collect()
     }
 
+    /// Gives a reserved port back, once.
+    fn end_reservation(&mut self, token: [u8; 8]) {
+        if let Some(Reservation { bound, owner, .. }) = self.take_reservation(token) {
+            self.ports.release(bound.advertised);
+            self.quotas.give_back(&owner, 1);
+        }
+    }
+
     fn settle_ended(&mut self) {
         while let Some(id) = self.backstop.poll_ended() {
             self.settle(id);
@@ -324,6 +358,7 @@ impl<S> Processor<S> {
         if let Some(allocation) = self.ledger.remove(id) {
             self.ports.release(allocation.advertised);
             self.quotas.give_back(&allocation.owner, 1);
+            self.holdings.strike(allocation.owner.session, Holding::Allocation(id));
             self.commands.push_back(Command::Close { id });
             self.metrics.allocations.decrement();
         }

@@ -14,16 +14,20 @@ use axum::routing::get;
 
 use crate::metrics::Metrics;
 
+pub mod admin;
 pub mod connection;
 pub mod forwarded;
 pub mod host;
+mod ice;
 pub mod pages;
 pub mod serve;
 pub mod socket;
 
-/// Everything served to browsers: the pages, `/healthz`, and WebSockets; `/` is one for those who ask for it.
-pub fn router(sockets: socket::State) -> Router {
-    let more = socket::routes(sockets.clone());
+/// Everything served to browsers: the pages, `/healthz`, `/ice`, and WebSockets; `/` is one for those who ask for it. And
+/// to operators, if they may command: `/admin`.
+pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
+    let more = socket::routes(sockets.clone()).merge(ice::routes(sockets.clone()));
+    let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));
     let page = pages::front();
     let front = move |request: Request| async move {
         if socket::is_upgrade(request.headers()) { socket::upgrade(&sockets, request) } else { page(request.headers()) }
@@ -47,6 +51,11 @@ fn finish(router: Router) -> Router {
         .fallback(async || (StatusCode::NOT_FOUND, "Not found\n"))
         .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed\n"))
         .layer(map_response(guard))
+}
+
+/// A JSON text as an answer.
+fn json(value: &serde_json::Value) -> impl IntoResponse + use<> {
+    ([(header::CONTENT_TYPE, "application/json")], value.to_string())
 }
 
 async fn healthz() -> impl IntoResponse {

@@ -1,4 +1,4 @@
-//! WebSocket upgrades: who may have one, the handshake, and the hand-over to the gateway.
+//! WebSocket upgrades: who may have one, the handshake, and the hand-over to the gateway. Also who may have `/ice`.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -50,7 +50,7 @@ pub struct Origins {
     pub required: bool,
 }
 
-/// What the upgrade needs; cheap to copy.
+/// What upgrades and `/ice` need; cheap to copy.
 #[derive(Clone)]
 pub struct State(Arc<Inner>);
 
@@ -73,6 +73,25 @@ impl State {
         let log_lines = Mutex::new(TokenBucket::new(LOG_LINES, gateway.clock.now().monotonic));
         Self(Arc::new(Inner { origins, connections, gateway, tasks, log_lines }))
     }
+
+    /// What every gateway works with.
+    pub(super) fn gateway(&self) -> &gateway::Context {
+        &self.0.gateway
+    }
+
+    /// Who asks, when the page that asks may.
+    pub(super) fn visitor(&self, request: &Request) -> Result<Visitor, Refusal> {
+        let extensions = request.extensions();
+        let (Some(connection), Some(RequestHost(host))) = (extensions.get::<Connection>(), extensions.get()) else {
+            debug_assert!(false, "the listener says of every request where it came from");
+            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "this connection came from nowhere"));
+        };
+        if let Err(origin) = self.0.origins.check(request.headers(), connection.local.ip()) {
+            self.0.log_refused(&origin);
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin isn't among http.allowed_origins"));
+        }
+        Ok(Visitor { host: host.clone(), source: connection.remote.ip() })
+    }
 }
 
 /// The paths that are WebSockets only.
@@ -91,13 +110,16 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
 
 /// Makes a WebSocket of a request, or says why not.
 pub fn upgrade(state: &State, mut request: Request) -> Response {
-    let visit = handshake(&request).and_then(|accept| Ok((accept, state.0.admit(&request)?)));
-    let (accept, (connection, host, place)) = match visit {
+    let visit = handshake(&request).and_then(|accept| {
+        let visitor = state.visitor(&request)?;
+        let place = state.0.enter(visitor.source)?;
+        Ok((accept, visitor, place))
+    });
+    let (accept, visitor, place) = match visit {
         Ok(visit) => visit,
         Err(refusal) => return refusal.into_response(),
     };
     let dialect = if request.uri().path() == STRINGS_PATH { Dialect::Strings } else { Dialect::Objects };
-    let visitor = Visitor { host, source: connection.remote.ip() };
     let gateway = Arc::clone(&state.0.gateway);
     let upgraded = hyper::upgrade::on(&mut request);
     let metrics = Arc::clone(&gateway.metrics);
@@ -139,15 +161,15 @@ fn handshake(request: &Request) -> Result<String, Refusal> {
     }
 }
 
-/// Why there is no WebSocket.
-struct Refusal {
+/// Why there is no WebSocket, or no answer.
+pub(super) struct Refusal {
     status: StatusCode,
     header: Option<(HeaderName, &'static str)>,
     why: &'static str,
 }
 
 impl Refusal {
-    fn new(status: StatusCode, why: &'static str) -> Self {
+    pub(super) fn new(status: StatusCode, why: &'static str) -> Self {
         Self { status, header: None, why }
     }
 }
@@ -193,29 +215,19 @@ impl Origins {
 }
 
 impl Inner {
-    /// Lets one more connection in: where it comes from, by which host, and its place.
-    fn admit(&self, request: &Request) -> Result<(Connection, String, Place), Refusal> {
-        let extensions = request.extensions();
-        let (Some(&connection), Some(RequestHost(host))) = (extensions.get::<Connection>(), extensions.get()) else {
-            debug_assert!(false, "the listener says of every request where it came from");
-            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "this connection came from nowhere"));
-        };
-        if let Err(origin) = self.origins.check(request.headers(), connection.local.ip()) {
-            self.log_refused(&origin);
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin isn't among http.allowed_origins"));
-        }
-        let place = self.connections.enter(connection.remote.ip()).map_err(|refused| match refused {
+    /// A place for one more connection.
+    fn enter(&self, source: IpAddr) -> Result<Place, Refusal> {
+        self.connections.enter(source).map_err(|refused| match refused {
             Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
             Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
-        })?;
-        Ok((connection, host.clone(), place))
+        })
     }
 
     fn log_refused(&self, origin: &str) {
         let now = self.gateway.clock.now().monotonic;
         let mut lines = self.log_lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.take(LOG_LINES, now) {
-            tracing::warn!(origin, "WebSocket refused: add the page's origin to http.allowed_origins to let it in");
+            tracing::warn!(origin, "a page was refused: add the page's origin to http.allowed_origins to let it in");
         }
     }
 }

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import ssl
 import subprocess
 import tempfile
 import unittest
@@ -20,8 +21,8 @@ plain_listen = ["127.0.0.1:0"]
 listen = ["127.0.0.1:0"]
 [turn]
 listen_udp = ["127.0.0.1:0"]
-listen_tcp = []
-listen_tls = []
+listen_tcp = ["127.0.0.1:0"]
+listen_tls = ["127.0.0.1:0"]
 relay_ports = "20000-29999"
 users = { alice = "wonderland", bob = "builder" }
 """
@@ -51,6 +52,10 @@ class Server:
         self.process.stdout.close()
         self.home.cleanup()
 
+    def tls(self):
+        """TLS that trusts its self-signed certificate and no other."""
+        return ssl.create_default_context(cafile=os.path.join(self.home.name, "certs", "self-signed.pem"))
+
     def listener(self, transport, serves):
         host, port = re.search(rf"^ *{transport} +(\S+):(\d+) +{serves}", self.banner, re.MULTILINE).groups()
         return host, int(port)
@@ -61,12 +66,15 @@ class Server:
             return int(re.search(rf"^{name} (\d+)$", answer.read().decode(), re.MULTILINE)[1])
 
 
-def connection(server, controlling, user, password):
+def connection(server, controlling, user, password, transport="udp"):
+    listeners = {"udp": ("udp", "stun"), "tcp": ("tcp", "turn,"), "tls": ("tcp", "turns$")}
     return aioice.Connection(
         ice_controlling=controlling,
-        turn_server=server.listener("udp", "stun"),
+        turn_server=server.listener(*listeners[transport]),
         turn_username=user,
         turn_password=password,
+        turn_transport="udp" if transport == "udp" else "tcp",
+        turn_ssl=server.tls() if transport == "tls" else False,
         transport_policy=aioice.TransportPolicy.RELAY,
     )
 
@@ -84,8 +92,14 @@ async def introduce(a, b):
 
 class RelayOnly(unittest.IsolatedAsyncioTestCase):
     async def test_two_connections_exchange_data_both_ways_over_relayed_candidates_only(self):
+        for transports in (("udp", "udp"), ("tcp", "tcp"), ("tls", "tls"), ("udp", "tls")):
+            with self.subTest(transports):
+                await self.exchange(*transports)
+
+    async def exchange(self, of_a, of_b):
         with Server() as server:
-            a, b = connection(server, True, "alice", "wonderland"), connection(server, False, "bob", "builder")
+            a = connection(server, True, "alice", "wonderland", of_a)
+            b = connection(server, False, "bob", "builder", of_b)
             async with asyncio.timeout(PATIENCE):
                 await introduce(a, b)
                 self.assertEqual({c.type for c in a.local_candidates + b.local_candidates}, {"relay"})

@@ -288,7 +288,6 @@ impl Control {
             routed: Vec::new(),
             relay_ports: 50_000..=50_007,
             external_ip: Vec::new(),
-            expired_grace: Duration::from_secs(3600),
             limits: Limits {
                 allocations_per_member: 4,
                 allocations_per_source: 4,
@@ -301,7 +300,12 @@ impl Control {
             },
         };
         let users = HashMap::from([("alice".into(), "wonderland".into())]);
-        let credentials = Credentials::new(credentials::Settings { secrets: vec!["north".into()], users });
+        let credentials = Credentials::new(credentials::Settings {
+            secrets: vec!["north".into()],
+            users,
+            expired_grace: Duration::from_secs(3600),
+            ..credentials::Settings::default()
+        });
         let metrics = Arc::new(Metrics::default());
         let policy = Arc::new(Policy::new(policy::Settings::default()));
         let bind = Box::new(|_: SocketAddr| Ok(()));

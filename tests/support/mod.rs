@@ -110,6 +110,20 @@ impl Server {
         answer.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
+    /// Asks its web side without TLS for `request` (method and path), with these header lines and this body: the status, the
+    /// header and the body of the answer.
+    pub(crate) async fn ask(&self, request: &str, headers: &str, body: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.http()).await.unwrap();
+        let length = body.len();
+        let head =
+            format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n");
+        stream.write_all(format!("{head}{headers}\r\n{body}").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
+    }
+
     /// One line of its counters, by name and labels.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let all = self.metrics().await;

@@ -249,7 +249,7 @@ async fn turns_is_listed_only_with_a_certificate_that_browsers_accept() {
 #[tokio::test]
 async fn coturns_clients_lose_nothing_over_tcp_and_tls() {
     let server = Server::start(PEERS_ON_LOOPBACK);
-    let peer = CoturnsPeer::start().await;
+    let peer = CoturnsPeer::start("127.0.0.1").await;
 
     for (port, transport) in [
         (server.turn_tcp().port(), &["-t"][..]),

@@ -174,7 +174,7 @@ impl Fault {
 /// The reply to a `login` that went well.
 pub(super) fn signed_in(session: &Session, ice: Ice, dialect: Dialect) -> String {
     let mut frame = json!({
-        "type": "login", "success": true, "name": session.name(), "session": session.id(),
+        "type": "login", "success": true, "name": session.name(), "session": session.id().to_string(),
         "iceServers": ice.servers, "iceTtl": ice.lifetime.as_secs(),
     });
     if dialect == Dialect::Strings {

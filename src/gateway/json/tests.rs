@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::clock::Clock;
+use crate::credentials;
 use crate::credentials::Credentials;
+use crate::credentials::SessionId;
 use crate::metrics::Metrics;
 use crate::rate::Rate;
 use crate::signaling::hub::Hub;
@@ -115,8 +117,7 @@ async fn a_member_is_told_its_name_session_and_ice_servers() {
     let username = reply["iceServers"][1]["username"].as_str().unwrap();
     assert_eq!((&reply["success"], &reply["name"], &reply["iceTtl"]), (&json!(true), &json!("Zo\u{eb}"), &json!(3600)));
     assert_eq!(reply["myName"], reply["name"]);
-    assert_eq!(session.len(), 22, "128 bits");
-    assert_eq!(username.split_once(':').unwrap().1, &session[..16]);
+    assert_eq!(username.split_once(':').unwrap().1, format!("~{session}"));
     assert_eq!(reply.get("resume"), None, "there is none yet");
     assert_eq!(context.metrics.members.get(), 1);
 }
@@ -144,6 +145,59 @@ async fn logins_fail_for_a_reason_and_may_be_tried_again() {
     assert_eq!(client.hear().await["success"], true);
     client.send(&json!({ "type": "login", "name": "dave" })).await;
     assert_eq!(client.hear().await["code"], "forbidden");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kicked_member_is_closed_with_4000_and_its_partners_hear_leave() {
+    let context = context(9.0);
+    let mut alice = Client::sign_in(&context, Dialect::Objects, "alice").await;
+    let mut bob = Client::sign_in(&context, Dialect::Objects, "bob").await;
+    alice.send(&json!({ "type": "offer", "name": "bob", "offer": {} })).await;
+    bob.hear().await;
+    let name = Name::new("alice").unwrap();
+
+    let banned = context.sessions.ban(name.clone(), context.clock.now());
+
+    assert_eq!(banned, Ok(true));
+    assert_eq!(alice.hear_out().await, (0, Some(4000)));
+    assert_eq!(bob.hear().await, json!({ "type": "leave", "name": "alice" }));
+    let mut again = Client::connect(&context, Dialect::Objects).await;
+    again.send(&json!({ "type": "login", "name": "alice" })).await;
+    assert_eq!(again.hear().await["reason"], "auth");
+    assert!(context.sessions.unban(&name));
+    again.send(&json!({ "type": "login", "name": "alice" })).await;
+    assert_eq!(again.hear().await["success"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn candidates_open_peers_to_whom_they_are_sent_and_to_nobody_else() {
+    let settings = credentials::Settings { signaled_peers: true, ..Default::default() };
+    let credentials = Arc::new(Credentials::new(settings));
+    let context = context_with(9.0, Arc::clone(&credentials));
+    let mut alice = Client::connect(&context, Dialect::Objects).await;
+    let mut bob = Client::connect(&context, Dialect::Strings).await;
+    assert_eq!(bob.hear().await, json!({ "status": "success" }));
+    let sessions = [(&mut alice, "alice"), (&mut bob, "bob")].map(async |(client, name)| {
+        client.send(&json!({ "type": "login", "name": name })).await;
+        client.hear().await["session"].as_str().unwrap().parse::<SessionId>().unwrap()
+    });
+    let [at_alice, at_bob] = futures_util::future::join_all(sessions).await[..] else { panic!("two sessions") };
+    let reaches = |session, ip: &str| credentials.may_reach(session, ip.parse().unwrap());
+    let candidate = |ip| json!({ "candidate": format!("candidate:1 1 udp 1 {ip} 9 typ host"), "sdpMid": "0" });
+
+    alice.send(&json!({ "type": "candidate", "name": "alice", "candidate": candidate("8.8.8.1") })).await;
+    alice.send(&json!({ "type": "candidate", "name": "bob", "candidate": candidate("8.8.8.2") })).await;
+    alice.send(&json!({ "type": "offer", "name": "bob", "offer": { "sdp": "v=0\r\nc=IN IP4 8.8.8.3\r\n" } })).await;
+    let answer = json!({ "sdp": "a=candidate:1 1 udp 1 8.8.8.4 9 typ host\r\n" }).to_string();
+    bob.hear().await;
+    bob.hear().await;
+    bob.send(&json!({ "type": "answer", "name": "alice", "answer": answer })).await;
+    while alice.hear().await["type"] != "answer" {}
+
+    assert!(reaches(at_bob, "8.8.8.2") && reaches(at_bob, "8.8.8.3") && reaches(at_alice, "8.8.8.4"));
+    for (session, ip) in [(at_alice, "8.8.8.1"), (at_alice, "8.8.8.2"), (at_bob, "8.8.8.1"), (at_bob, "8.8.8.4")] {
+        assert!(!reaches(session, ip), "{ip}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,8 +6,8 @@ use crate::wire::MAGIC_COOKIE;
 use crate::wire::Malformed;
 use crate::wire::STUN_HEADER;
 
-/// Bytes that were read and are not taken yet. Holds less than one message and one read, once [`Frames::next`] has given
-/// nothing more: a message is at most 64 KiB and its header long.
+/// Bytes that were read and are not taken yet. Holds less than one message and one read, once [`Frames::next_message`] has
+/// given nothing more: a message is at most 64 KiB and its header long.
 #[derive(Debug, Default)]
 pub struct Frames {
     bytes: Vec<u8>,

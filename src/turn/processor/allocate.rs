@@ -24,6 +24,7 @@ use crate::relay::command::Request;
 use crate::turn::Rejection;
 use crate::turn::answer::Answer;
 use crate::turn::auth::Asker;
+use crate::turn::holdings::Holding;
 use crate::turn::ledger::Allocation;
 use crate::turn::ledger::Channels;
 use crate::turn::ledger::Deadlines;
@@ -145,6 +146,7 @@ impl<S> Processor<S> {
             permissions: Deadlines::default(),
             channels: Channels::default(),
         };
+        self.holdings.enter(allocation.owner.session, Holding::Allocation(id));
         self.ledger.insert(leg, allocation);
         self.metrics.allocations.increment();
         let relayed = RelayedAddr(addr);
@@ -205,11 +207,13 @@ impl<S> Processor<S> {
     }
 
     fn owner(&self, client: FiveTuple, asker: &Asker) -> Owner {
-        Owner { identity: asker.identity.clone(), source: self.sources.of(client.client.ip()) }
+        let (identity, session) = (asker.identity.clone(), asker.session);
+        Owner { identity, session, source: self.sources.of(client.client.ip()) }
     }
 
     fn reserve(&mut self, bound: Bound<S>, wish: &Wish<'_>, owner: Owner) -> [u8; 8] {
         let (token, username) = (random::<8>(), wish.asker.username.clone());
+        self.holdings.enter(owner.session, Holding::Reservation(token));
         self.reservations.insert(token, Reservation { bound, username, owner });
         self.metrics.reservations.increment();
         self.reservation_ends.push_back((wish.now.monotonic + RESERVATION_LIFETIME, token));
@@ -227,6 +231,7 @@ impl<S> Processor<S> {
 
     pub(super) fn take_reservation(&mut self, token: [u8; 8]) -> Option<Reservation<S>> {
         let reservation = self.reservations.remove(&token)?;
+        self.holdings.strike(reservation.owner.session, Holding::Reservation(token));
         self.metrics.reservations.decrement();
         Some(reservation)
     }

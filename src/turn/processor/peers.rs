@@ -44,7 +44,7 @@ impl<S> Processor<S> {
             }
         }
         for peer in &peers {
-            self.may_reach(any_port(*peer))?;
+            self.may_reach(client, any_port(*peer), now)?;
         }
         self.meet(client, &peers, now)?;
         for peer in peers {
@@ -74,7 +74,7 @@ impl<S> Processor<S> {
         let room = allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic)
             && allocation.channels.have_room_for(channel, limits.channels, now.monotonic);
         let id = allocation.id;
-        self.may_reach(peer)?;
+        self.may_reach(client, peer, now)?;
         if !room {
             return Err(Rejection::CAPACITY);
         }
@@ -111,14 +111,27 @@ impl<S> Processor<S> {
         }
     }
 
-    /// The policy. Where our relayed addresses are is always granted: the data plane delivers what is sent there inside the
-    /// process, to a live relayed port, or drops it.
-    fn may_reach(&self, peer: PeerAddr) -> Result<(), Rejection> {
+    /// The policy, and what was signaled. Where our relayed addresses are is always granted: the data plane delivers what is
+    /// sent there inside the process, to a live relayed port, or drops it.
+    fn may_reach(&self, client: FiveTuple, peer: PeerAddr, now: Now) -> Result<(), Rejection> {
+        if self.may_be_ours(peer) {
+            return Ok(());
+        }
         match self.policy.reach(peer) {
-            Reach::Kernel => Ok(()),
-            Reach::Denied(_) if self.may_be_ours(peer) => Ok(()),
+            Reach::Kernel if self.is_known(client, peer.ip(), now) => Ok(()),
+            Reach::Kernel => Err(Rejection::NOT_SIGNALED),
             Reach::Denied(why) => Err(Rejection::new(403, why)),
         }
+    }
+
+    /// Whether signaling lets the client's session have the peer. Whom it has permitted already it may keep, for the session
+    /// may have ended since; who has none never signals here.
+    fn is_known(&self, client: FiveTuple, peer: IpAddr, now: Now) -> bool {
+        let allocation = self.ledger.get(Leg { client, family: Family::of(peer) });
+        let Some((allocation, session)) = allocation.and_then(|found| Some((found, found.owner.session?))) else {
+            return true;
+        };
+        self.credentials.may_reach(session, peer) || allocation.permissions.is_live(&peer, now.monotonic)
     }
 
     fn may_be_ours(&self, peer: PeerAddr) -> bool {

@@ -3,6 +3,7 @@
 mod algorithms;
 mod families;
 mod fuzz;
+mod sessions;
 mod world;
 
 use std::net::IpAddr;

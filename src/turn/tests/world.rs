@@ -17,6 +17,9 @@ use crate::address::Transport;
 use crate::clock::Clock;
 use crate::credentials;
 use crate::credentials::Credentials;
+use crate::credentials::Endings;
+use crate::credentials::IceCredential;
+use crate::credentials::SessionId;
 use crate::metrics::Metrics;
 use crate::policy;
 use crate::policy::Policy;
@@ -37,8 +40,10 @@ pub(super) type Given = Vec<(u16, Vec<u8>)>;
 /// A control plane and the world around it.
 pub(super) struct World {
     pub(super) processor: Processor<()>,
+    pub(super) credentials: Arc<Credentials>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) endings: Endings,
     pub(super) commands: Vec<Command<()>>,
     pub(super) client: FiveTuple,
     pub(super) user: (&'static str, &'static str),
@@ -49,6 +54,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::with(credentials::Settings::default(), change)
+    }
+
+    /// With credentials that end and reach as `about` has it.
+    pub(super) fn with(about: credentials::Settings, change: impl FnOnce(&mut Settings)) -> Self {
         let clock = Clock::anchored(Duration::from_secs(1_700_000_000));
         let mut settings = Settings {
             realm: "throughway".into(),
@@ -56,7 +66,6 @@ impl World {
             routed: Vec::new(),
             relay_ports: 50_000..=50_999,
             external_ip: Vec::new(),
-            expired_grace: Duration::from_secs(12 * 3600),
             limits: Limits {
                 allocations_per_member: 100,
                 allocations_per_source: 200,
@@ -71,13 +80,20 @@ impl World {
         change(&mut settings);
         let users =
             [("alice", "wonderland"), ("bob", "builder")].map(|(name, password)| (name.into(), password.into()));
-        let credentials =
-            Credentials::new(credentials::Settings { secrets: vec!["north".into()], users: HashMap::from(users) });
+        let credentials = Arc::new(Credentials::new(credentials::Settings {
+            secrets: vec!["north".into()],
+            users: HashMap::from(users),
+            expired_grace: Duration::from_secs(12 * 3600),
+            ..about
+        }));
         let metrics = Arc::new(Metrics::default());
         let policy = Arc::new(Policy::new(policy::Settings::default()));
         let bind = Box::new(|_| Ok(()));
+        let processor = Processor::new(settings, Arc::clone(&credentials), policy, Arc::clone(&metrics), bind);
         Self {
-            processor: Processor::new(settings, Arc::new(credentials), policy, Arc::clone(&metrics), bind),
+            endings: processor.endings(),
+            processor,
+            credentials,
             clock,
             metrics,
             commands: Vec::new(),
@@ -172,6 +188,20 @@ impl World {
     pub(super) async fn turn_into(&mut self, client: &str, user: (&'static str, &'static str)) {
         (self.client, self.user) = (from(client), user);
         self.challenged().await;
+    }
+
+    /// As [`World::turn_into`], with a credential of this session.
+    pub(super) async fn turn_into_session(&mut self, client: &str, session: SessionId, member: Option<&str>) {
+        let IceCredential { username, password, .. } = self.credentials.mint(session, member, self.clock.now());
+        self.turn_into(client, (username.leak(), password.leak())).await;
+    }
+
+    /// Has the processor hear of the next session that is over; the allocations that end with it.
+    pub(super) async fn hear_of_an_end(&mut self) -> Vec<AllocationId> {
+        let ending = self.endings.next().await;
+        self.processor.handle_ending(ending, self.clock.now()).await;
+        assert!(self.answer().is_none());
+        self.closed()
     }
 
     pub(super) async fn pass(&mut self, time: Duration) {

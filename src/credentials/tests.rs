@@ -1,0 +1,200 @@
+//! What a credential is good for, and for how long, under a clock that the test moves.
+
+use super::*;
+use crate::clock::Clock;
+
+const SECOND: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(12 * 3600);
+
+/// A whole second, for user names tell nothing finer.
+fn now() -> Now {
+    Now { unix: Duration::from_secs(1_800_000_000), ..Clock::system().now() }
+}
+
+fn credentials(mode: Mode) -> Credentials {
+    Credentials::new(settings(mode))
+}
+
+fn settings(mode: Mode) -> Settings {
+    Settings {
+        secrets: ["north", "south"].map(str::to_owned).into(),
+        users: HashMap::from([("alice".into(), "wonderland".into())]),
+        mode,
+        expired_grace: GRACE,
+        signaled_peers: false,
+    }
+}
+
+fn standing(credentials: &Credentials, username: &str, now: Now) -> Standing {
+    credentials.claim(username, now).standing
+}
+
+#[test]
+fn a_minted_credential_is_good_for_an_hour_and_names_its_session() {
+    let credentials = credentials(Mode::Ttl);
+    let (session, now) = (SessionId::new(), now());
+    credentials.begin(session);
+
+    let minted = credentials.mint(session, None, now);
+    let claim = credentials.claim(&minted.username, now);
+    let late = now.after(LIFETIME);
+
+    assert_eq!((claim.session, claim.identity), (Some(session), Identity::Session(session)));
+    assert_eq!(claim.standing, Standing::Good);
+    assert_eq!(claim.passwords.first(), Some(&minted.password));
+    assert_eq!(standing(&credentials, &minted.username, late), Standing::Kept);
+    assert_eq!(minted.lifetime, Duration::from_secs(3600));
+}
+
+#[test]
+fn a_member_counts_as_one_in_all_its_sessions_and_its_name_stays_unsaid() {
+    let credentials = credentials(Mode::Ttl);
+    let (one, other, now) = (SessionId::new(), SessionId::new(), now());
+    let of = |session, member| credentials.claim(&credentials.mint(session, member, now).username, now);
+
+    let (first, second) = (of(one, Some("alice")), of(other, Some("alice")));
+
+    assert_eq!(first.identity, second.identity);
+    assert_eq!((first.session, second.session), (Some(one), Some(other)));
+    assert_ne!(first.identity, of(one, Some("bob")).identity);
+    assert_ne!(of(one, None).identity, of(other, None).identity, "without a member each session counts for itself");
+    assert!(!credentials.mint(one, Some("alice"), now).username.contains("alice"));
+    assert_ne!(first.identity, Identity::User("alice".into()));
+}
+
+#[test]
+fn the_password_is_the_one_that_coturn_computes() {
+    let credentials = credentials(Mode::Session);
+
+    let claim = credentials.claim("1700000000:carol", now());
+
+    // printf 1700000000:carol | openssl dgst -sha1 -hmac north -binary | base64
+    assert_eq!(claim.passwords.first().map(String::as_str), Some("+7vnw9QGdV9hTZ/4Cg+GqOxH//Q="));
+    assert_eq!(claim.passwords.len(), 2, "every secret verifies");
+    assert_eq!(claim.identity, Identity::Holder("carol".into()));
+}
+
+#[test]
+fn names_that_nobody_has_are_refused_at_the_same_work() {
+    let credentials = credentials(Mode::Ttl);
+    let now = now();
+
+    for name in ["", "mallory", "+5:x", "-1:x", "99999999999999999999:x", ":x", "\u{0}"] {
+        let claim = credentials.claim(name, now);
+
+        assert_eq!(claim.standing, Standing::Refused, "{name}");
+        assert_eq!(claim.passwords.len(), 1);
+    }
+    assert_eq!(credentials.claim("1700000000", now).identity, Identity::Holder("1700000000".into()));
+    assert_eq!(credentials.claim("alice", now).identity, Identity::User("alice".into()));
+}
+
+#[test]
+fn what_back_ends_sign_has_no_session_whatever_it_looks_like() {
+    let credentials = credentials(Mode::Session);
+    let now = now();
+
+    for holder in
+        ["carol", "", "~", "~carol", "~AAAAAAAAAAAAAAAAA", "~AAAAAAAAAAAAAAA", "~AAAAAAAAAAAAAAA\u{e9}", "a~b"]
+    {
+        let claim = credentials.claim(&credentials.mint_for(holder, now).username, now);
+
+        assert_eq!((claim.session, claim.standing), (None, Standing::Good), "{holder}");
+        assert_eq!(claim.identity, Identity::Holder(holder.into()));
+    }
+}
+
+#[test]
+fn an_expired_credential_keeps_what_it_opened_while_its_session_lives_and_then_for_the_grace() {
+    let credentials = credentials(Mode::Ttl);
+    let (session, now) = (SessionId::new(), now());
+    credentials.begin(session);
+    let minted = credentials.mint(session, None, now);
+    let foreign = credentials.mint_for("carol", now);
+    let (last, beyond) = (now.after(LIFETIME + GRACE), now.after(LIFETIME + GRACE + SECOND));
+
+    assert_eq!(standing(&credentials, &minted.username, beyond), Standing::Kept, "its session lives");
+    assert_eq!(standing(&credentials, &foreign.username, last), Standing::Kept);
+    assert_eq!(standing(&credentials, &foreign.username, beyond), Standing::Refused);
+    credentials.end(session);
+
+    assert_eq!(standing(&credentials, &minted.username, now), Standing::Good, "a relayed call outlives its session");
+    assert_eq!(standing(&credentials, &minted.username, last), Standing::Kept);
+    assert_eq!(standing(&credentials, &minted.username, beyond), Standing::Refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_session_mode_everything_ends_with_the_session_and_foreign_credentials_go_on() {
+    let credentials = credentials(Mode::Session);
+    let (session, now) = (SessionId::new(), now());
+    let mut endings = credentials.endings();
+    credentials.begin(session);
+    let minted = credentials.mint(session, None, now);
+    assert_eq!(standing(&credentials, &minted.username, now.after(GRACE * 2)), Standing::Kept);
+
+    credentials.end(session);
+    credentials.end(session);
+    let after_restart = Credentials::new(settings(Mode::Session));
+
+    assert_eq!(standing(&credentials, &minted.username, now), Standing::Refused);
+    assert_eq!(standing(&after_restart, &minted.username, now), Standing::Refused);
+    assert_eq!(standing(&credentials, &credentials.mint_for("carol", now).username, now), Standing::Good);
+    assert_eq!(endings.next().await, Ending::One(session));
+    assert!(tokio::time::timeout(SECOND, endings.next()).await.is_err(), "it ended once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_session_is_announced_and_its_credentials_are_refused_in_either_mode() {
+    for mode in [Mode::Ttl, Mode::Session] {
+        let credentials = credentials(mode);
+        let (session, other, now) = (SessionId::new(), SessionId::new(), now());
+        let mut endings = credentials.endings();
+        credentials.begin(session);
+        credentials.begin(other);
+        let (minted, kept) = (credentials.mint(session, None, now), credentials.mint(other, None, now));
+
+        credentials.revoke(session, now);
+        // Its connection may ask once more before it is closed.
+        let late = credentials.mint(session, None, now.after(SECOND));
+        credentials.end(session);
+
+        assert_eq!(endings.next().await, Ending::One(session));
+        assert!(tokio::time::timeout(SECOND, endings.next()).await.is_err(), "told once");
+        for (username, at) in [(&minted.username, Duration::ZERO), (&late.username, LIFETIME)] {
+            assert_eq!(standing(&credentials, username, now.after(at)), Standing::Refused, "{mode:?}");
+        }
+        assert_eq!(standing(&credentials, &kept.username, now), Standing::Good);
+        assert!(credentials.is_over(session, now) && !credentials.is_over(other, now));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_too_many_endings_is_told_to_look_at_all() {
+    let credentials = credentials(Mode::Ttl);
+    let now = now();
+    let mut endings = credentials.endings();
+
+    for _ in 0..=MAX_ENDINGS {
+        credentials.revoke(SessionId::new(), now);
+    }
+
+    assert_eq!(endings.next().await, Ending::Many);
+}
+
+#[test]
+fn a_session_reaches_only_who_was_signaled_to_it_where_that_is_wanted() {
+    let (session, stranger) = (SessionId::new(), SessionId::new());
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let free = credentials(Mode::Ttl);
+    let bound = Credentials::new(Settings { signaled_peers: true, ..settings(Mode::Ttl) });
+    bound.begin(session);
+
+    bound.signaled(session, &[ip("8.8.8.8")]);
+    bound.signaled(stranger, &[ip("8.8.8.8")]);
+
+    assert!(free.may_reach(session, ip("8.8.8.9")));
+    assert!(bound.may_reach(session, ip("8.8.8.8")) && !bound.may_reach(session, ip("8.8.8.9")));
+    assert!(!bound.may_reach(stranger, ip("8.8.8.8")), "whose session doesn't live");
+    bound.end(session);
+    assert!(!bound.may_reach(session, ip("8.8.8.8")));
+}

@@ -1,0 +1,167 @@
+//! `/admin`: what an operator can have done to members and sessions, by who has the token.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use axum::Router;
+use axum::body;
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::StatusCode;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use axum::routing::post;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::json;
+use subtle::ConstantTimeEq;
+
+use super::connection::Connection;
+use crate::address::Prefix;
+use crate::address::Sources;
+use crate::clock::Clock;
+use crate::credentials::SessionId;
+use crate::rate::PerSource;
+use crate::rate::Rate;
+use crate::signaling::name::Name;
+use crate::signaling::session::Sessions;
+
+/// How often one source may come with a wrong token; while it has no try left, it isn't let in with the right one either.
+const WRONG_TOKENS: Rate = Rate { per_second: 1.0, burst: 10.0 };
+/// The longest request.
+const MAX_BODY: usize = 4096;
+
+/// What commands need; cheap to copy.
+#[derive(Clone)]
+pub struct State(Arc<Inner>);
+
+struct Inner {
+    token: String,
+    wrong: Mutex<PerSource>,
+    sessions: Arc<Sessions>,
+    clock: Clock,
+}
+
+impl State {
+    /// Whoever has `token` may command `sessions`; sources outside `exempt` have so many tries.
+    pub fn new(token: String, exempt: Vec<Prefix>, sessions: Arc<Sessions>, clock: Clock) -> Self {
+        let wrong = Mutex::new(PerSource::new(WRONG_TOKENS, Sources::new(exempt)));
+        Self(Arc::new(Inner { token, wrong, sessions, clock }))
+    }
+}
+
+/// All commands.
+pub(super) fn routes(state: State) -> Router {
+    Router::new()
+        .route("/admin/kick", command(&state, Inner::kick))
+        .route("/admin/ban", command(&state, Inner::ban))
+        .route("/admin/unban", command(&state, Inner::unban))
+        .route("/admin/revoke", command(&state, Inner::revoke))
+}
+
+/// Whom a command is for.
+#[derive(Deserialize)]
+struct Member {
+    name: String,
+}
+
+/// What a command is for.
+#[derive(Deserialize)]
+struct Session {
+    session: String,
+}
+
+/// What was done, or why not.
+type Outcome = Result<Value, (StatusCode, &'static str)>;
+
+fn command<T>(state: &State, carry_out: fn(&Inner, T) -> Outcome) -> axum::routing::MethodRouter
+where
+    T: DeserializeOwned + Send + 'static,
+{
+    let state = state.clone();
+    post(move |request: Request| async move {
+        let done = match state.0.admit(&request) {
+            Ok(()) => read(request).await.and_then(|asked| carry_out(&state.0, asked)),
+            Err(refused) => Err(refused),
+        };
+        answer(done)
+    })
+}
+
+async fn read<T: DeserializeOwned>(request: Request) -> Result<T, (StatusCode, &'static str)> {
+    let body = body::to_bytes(request.into_body(), MAX_BODY).await;
+    let body = body.map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"))?;
+    serde_json::from_slice(&body).map_err(|_| (StatusCode::BAD_REQUEST, "not the JSON object that this command takes"))
+}
+
+fn answer(outcome: Outcome) -> Response {
+    let (status, json) = match outcome {
+        Ok(done) => (StatusCode::OK, done),
+        Err((status, why)) => (status, json!({ "error": why })),
+    };
+    let challenge = (status == StatusCode::UNAUTHORIZED).then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
+    (status, challenge, [(header::CACHE_CONTROL, "no-store")], super::json(&json)).into_response()
+}
+
+impl Inner {
+    /// Lets in who has the token.
+    fn admit(&self, request: &Request) -> Result<(), (StatusCode, &'static str)> {
+        let Some(connection) = request.extensions().get::<Connection>() else {
+            debug_assert!(false, "the listener says of every request where it came from");
+            return Err((StatusCode::INTERNAL_SERVER_ERROR, "this connection came from nowhere"));
+        };
+        let (source, now) = (connection.remote.ip(), self.clock.now().monotonic);
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if !wrong.has_one(source, now) {
+            return Err((StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address"));
+        }
+        if self.is_token(request.headers()) {
+            return Ok(());
+        }
+        wrong.take(source, now);
+        Err((StatusCode::UNAUTHORIZED, "this needs the header \"Authorization: Bearer\" with admin.token"))
+    }
+
+    fn is_token(&self, headers: &HeaderMap) -> bool {
+        let value = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
+        let token = value.and_then(|value| value.split_first_chunk()).filter(|(scheme, _)| *scheme == b"Bearer ");
+        token.is_some_and(|(_, token)| self.token.as_bytes().ct_eq(token).into())
+    }
+
+    fn kick(&self, Member { name }: Member) -> Outcome {
+        if !self.sessions.kick(&known(&name)?, self.clock.now()) {
+            return Err((StatusCode::NOT_FOUND, "nobody is signed in by this name"));
+        }
+        tracing::info!("a member was kicked");
+        Ok(json!({ "kicked": true }))
+    }
+
+    fn ban(&self, Member { name }: Member) -> Outcome {
+        let banned = self.sessions.ban(known(&name)?, self.clock.now());
+        let kicked = banned.map_err(|_| (StatusCode::CONFLICT, "too many names are banned already"))?;
+        tracing::info!(kicked, "a name was banned");
+        Ok(json!({ "banned": true, "kicked": kicked }))
+    }
+
+    fn unban(&self, Member { name }: Member) -> Outcome {
+        if !self.sessions.unban(&known(&name)?) {
+            return Err((StatusCode::NOT_FOUND, "this name isn't banned"));
+        }
+        Ok(json!({ "unbanned": true }))
+    }
+
+    fn revoke(&self, Session { session }: Session) -> Outcome {
+        let session: SessionId =
+            session.parse().map_err(|_| (StatusCode::BAD_REQUEST, "no session can be called that"))?;
+        let kicked = self.sessions.revoke(session, self.clock.now());
+        tracing::info!(kicked, "a session was revoked");
+        Ok(json!({ "revoked": true, "kicked": kicked }))
+    }
+}
+
+fn known(name: &str) -> Result<Name, (StatusCode, &'static str)> {
+    Name::new(name).map_err(|_| (StatusCode::BAD_REQUEST, "no member can be called that"))
+}

@@ -1,0 +1,44 @@
+//! `GET /ice`: ICE servers with fresh credentials, for applications that signal elsewhere.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::http::StatusCode;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use axum::routing::get;
+
+use super::socket::Refusal;
+use super::socket::State;
+use crate::signaling::session::NoIce;
+
+/// The path itself.
+pub(super) fn routes(state: State) -> Router {
+    Router::new().route("/ice", get(move |request: Request| async move { answer(&state, &request) }))
+}
+
+/// The list for `RTCPeerConnection`, readable by the page that asked, when pages of its origin may sign in here.
+fn answer(state: &State, request: &Request) -> Response {
+    let mut response = servers(state, request).unwrap_or_else(Refusal::into_response);
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    response
+}
+
+fn servers(state: &State, request: &Request) -> Result<Response, Refusal> {
+    let visitor = state.visitor(request)?;
+    let gateway = state.gateway();
+    let ice = gateway.sessions.ice_elsewhere(&visitor, gateway.clock.now()).map_err(|why| match why {
+        NoIce::Rate => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many requests, see signaling.limits.sign_ins"),
+        NoIce::SignaledPeersOnly => {
+            Refusal::new(StatusCode::FORBIDDEN, "turn.peers.mode is \"signaled\": sign in and signal here")
+        }
+    })?;
+    let mut response = super::json(&ice.servers).into_response();
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
+    Ok(response)
+}
