@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
+use std::net::UdpSocket;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::Front;
 use super::Listening;
 use super::Serves;
+use super::Shared;
 use super::count;
 use super::exempt;
 use super::own_addresses;
@@ -22,7 +23,6 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::value::Listen;
 use crate::credentials::Credentials;
-use crate::metrics::Metrics;
 use crate::net::host;
 use crate::net::listen;
 use crate::net::listen::ListenError;
@@ -56,12 +56,17 @@ const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
 /// Bound listeners of STUN and TURN over UDP, not served yet.
 pub(super) struct Bound(Vec<Socket>);
 
-/// Binds `turn.listen_udp`.
+/// Binds `turn.listen_udp`, and makes sure that `turn.relay_ip` names addresses of this machine, before a client has to
+/// find out.
 ///
 /// # Errors
 ///
 /// [`ListenError`], for the first address that can't be had.
 pub(super) fn bind(config: &Config) -> Result<Bound, ListenError> {
+    for addr in config.turn.relay_ip.iter().map(|ip| SocketAddr::new(ip.0, 0)) {
+        let key = "turn.relay_ip";
+        UdpSocket::bind(addr).map_err(|error| ListenError { transport: "udp", addr, key, error })?;
+    }
     let mut sockets = Vec::new();
     for Listen(addr) in config.turn.listen_udp.iter().copied() {
         sockets.extend(listen::udp(addr, "turn.listen_udp")?);
@@ -89,13 +94,11 @@ impl Bound {
     pub(super) fn serve(
         self,
         config: &Config,
-        credentials: Arc<Credentials>,
-        metrics: Arc<Metrics>,
+        shared: &Shared,
         volume: Arc<Volume>,
         tcp_ports: impl Iterator<Item = u16>,
-        front: &Front,
     ) -> std::io::Result<Arc<Streams>> {
-        let clock = front.clock;
+        let Shared { credentials, metrics, clock, stop, tasks } = shared.clone();
         let ports = self.0.iter().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
         let policy = Arc::new(Policy::new(policy_settings(config, ports)));
         let (requests, asked) = mpsc::channel(REQUESTS_QUEUED);
@@ -115,8 +118,7 @@ impl Bound {
         let commands = shard.commands();
         let settings = turn_settings(config, volume);
         let processor = Processor::new(settings, credentials, policy, metrics, Box::new(Socket::bind));
-        let stop = front.stop.clone();
-        front.tasks.spawn(async move {
+        tasks.spawn(async move {
             // Without its relay the process must not go on: whichever plane ends first, even by a panic, ends it all.
             let _all = stop.clone().drop_guard();
             let send = |command| commands.send(command);
