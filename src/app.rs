@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Signaling;
 use crate::config::value::CredentialMode;
+use crate::config::value::Network;
 use crate::config::value::PeerMode;
 use crate::config::value::TlsMode;
 use crate::credentials;
@@ -26,7 +27,6 @@ use crate::gateway;
 use crate::metrics::Metrics;
 use crate::net::host;
 use crate::net::listen::ListenError;
-use crate::net::proxy::Balancers;
 use crate::net::tls;
 use crate::net::tls::TlsError;
 use crate::places;
@@ -279,13 +279,6 @@ fn own_names(config: &Config) -> impl Iterator<Item = String> {
     ["localhost".to_owned(), public].into_iter().chain(machine).filter(|name| !name.is_empty() && name.is_ascii())
 }
 
-fn balancers(config: &Config) -> Balancers {
-    Balancers {
-        from: config.http.proxy_protocol.iter().map(|network| network.0).collect(),
-        host: host::addresses().into_iter().map(|ip| ip.to_canonical()).collect(),
-    }
-}
-
 /// The addresses of this machine, and those that the world knows it by; canonical.
 fn own_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
     let external = config.turn.external_ip.iter().map(|external| external.external);
@@ -325,10 +318,14 @@ fn count(count: u32) -> usize {
 
 /// HTTP proxies whose word counts for whom a request comes from.
 fn trusted_proxies(config: &Config) -> Vec<Prefix> {
-    config.http.trusted_proxies.iter().map(|network| network.0).collect()
+    prefixes(&config.http.trusted_proxies)
 }
 
 /// Sources that no per-source limit counts.
 fn exempt(config: &Config) -> Vec<Prefix> {
-    config.limits.exempt.iter().map(|network| network.0).collect()
+    prefixes(&config.limits.exempt)
+}
+
+fn prefixes(networks: &[Network]) -> Vec<Prefix> {
+    networks.iter().map(|network| network.0).collect()
 }

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::Listening;
 use super::Serves;
 use super::Shared;
-use super::balancers;
 use super::exempt;
 use super::places;
+use super::prefixes;
 use super::trusted_proxies;
 use crate::config::Config;
 use crate::config::value::Listen;
@@ -21,6 +21,7 @@ use crate::logging::Redacted;
 use crate::net::demux;
 use crate::net::demux::Closed;
 use crate::net::demux::Protocol;
+use crate::net::host;
 use crate::net::listen;
 use crate::net::listen::ListenError;
 use crate::net::proxy::Balancers;
@@ -218,6 +219,13 @@ fn bind(addresses: &[Listen], key: &'static str) -> Result<Bound, ListenError> {
         bound.extend(listen::tcp(addr, key)?);
     }
     Ok(bound)
+}
+
+fn balancers(config: &Config) -> Balancers {
+    Balancers {
+        from: prefixes(&config.http.proxy_protocol),
+        host: host::addresses().into_iter().map(|ip| ip.to_canonical()).collect(),
+    }
 }
 
 /// The port of the first listener there is.

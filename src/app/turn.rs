@@ -18,6 +18,7 @@ use super::count;
 use super::exempt;
 use super::own_addresses;
 use super::places;
+use super::prefixes;
 use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -161,8 +162,8 @@ fn allowance(config: &Config, volume: Arc<Volume>, clock: Clock) -> Allowance {
 
 fn policy_settings(config: &Config, listening_ports: HashSet<u16>) -> policy::Settings {
     policy::Settings {
-        allow: config.turn.peers.allow.iter().map(|network| network.0).collect(),
-        deny: config.turn.peers.deny.iter().map(|network| network.0).collect(),
+        allow: prefixes(&config.turn.peers.allow),
+        deny: prefixes(&config.turn.peers.deny),
         host: own_addresses(config).collect(),
         listening_ports,
     }
