@@ -57,6 +57,14 @@ pub enum StartError {
     /// An address can't be listened on: the operator can cure it.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Relay sockets can't be bound where the configuration says: the operator can cure it.
+    #[error("cannot relay from {ip} (turn.relay_ip): {error}; write addresses of this machine, or [] to take its own")]
+    RelayIp {
+        /// Where.
+        ip: IpAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// The certificate can't be used: the operator can cure it.
     #[error(transparent)]
     Tls(TlsError),

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::Listening;
 use super::Serves;
 use super::Shared;
+use super::StartError;
 use super::count;
 use super::exempt;
 use super::own_addresses;
@@ -26,7 +27,6 @@ use crate::config::value::Listen;
 use crate::credentials::Credentials;
 use crate::net::host;
 use crate::net::listen;
-use crate::net::listen::ListenError;
 use crate::net::udp::Socket;
 use crate::policy;
 use crate::policy::Policy;
@@ -62,11 +62,10 @@ pub(super) struct Bound(Vec<Socket>);
 ///
 /// # Errors
 ///
-/// [`ListenError`], for the first address that can't be had.
-pub(super) fn bind(config: &Config) -> Result<Bound, ListenError> {
-    for addr in config.turn.relay_ip.iter().map(|ip| SocketAddr::new(ip.0, 0)) {
-        let key = "turn.relay_ip";
-        UdpSocket::bind(addr).map_err(|error| ListenError { transport: "udp", addr, key, error })?;
+/// [`StartError`], for the first address that can't be had.
+pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
+    for ip in config.turn.relay_ip.iter().map(|ip| ip.0) {
+        UdpSocket::bind((ip, 0)).map_err(|error| StartError::RelayIp { ip, error })?;
     }
     let mut sockets = Vec::new();
     for Listen(addr) in config.turn.listen_udp.iter().copied() {

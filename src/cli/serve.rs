@@ -41,7 +41,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         () = stop.asked() => return Ok(()),
     };
     let app = started.map_err(|error| match error {
-        StartError::Listen(_) | StartError::Tls(_) => Failure::Operator(error.to_string()),
+        StartError::Listen(_) | StartError::RelayIp { .. } | StartError::Tls(_) => Failure::Operator(error.to_string()),
         StartError::Relay(_) | StartError::Certificate(_) => Failure::Ours(error.to_string()),
     })?;
     tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");
