@@ -55,6 +55,7 @@ async fn a_family_that_the_allocation_is_not_of_is_answered_443() {
     let (asker, _) = scene.allocated().await;
 
     assert_eq!(asker.code_of(REFRESH, &[(FAMILY, &[2, 0, 0, 0]), (LIFETIME, &[0; 4])]).await, 443);
+    assert_eq!(asker.code_of(REFRESH, &[(FAMILY, &[9, 0, 0, 0])]).await, 443, "nor one that nobody knows");
     assert_eq!(asker.code_of(REFRESH, &[(FAMILY, &[1, 0, 0, 0])]).await, 0, "and is still there");
 }
 
