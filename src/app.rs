@@ -3,15 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::net::SocketAddr;
-use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::Once;
 use std::time::Duration;
 
 use axum::Router;
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,28 +18,20 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Signaling;
 use crate::config::value::CredentialMode;
-use crate::config::value::Listen;
+use crate::config::value::Network;
 use crate::config::value::PeerMode;
 use crate::config::value::TlsMode;
 use crate::credentials;
 use crate::credentials::Credentials;
 use crate::gateway;
-use crate::logging::Redacted;
 use crate::metrics::Metrics;
-use crate::net::demux;
-use crate::net::demux::Closed;
-use crate::net::demux::Protocol;
 use crate::net::host;
-use crate::net::listen;
 use crate::net::listen::ListenError;
-use crate::net::proxy::Balancers;
 use crate::net::tls;
 use crate::net::tls::TlsError;
 use crate::places;
-use crate::places::Place;
 use crate::places::Places;
 use crate::rate::Rate;
-use crate::relay::stream::Streams;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
@@ -54,8 +43,11 @@ use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
 use crate::web::socket;
 
+use self::front::Front;
+use self::front::Listeners;
 use self::usage::Keeper;
 
+mod front;
 mod turn;
 mod usage;
 
@@ -65,6 +57,14 @@ pub enum StartError {
     /// An address can't be listened on: the operator can cure it.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Relay sockets can't be bound where the configuration says: the operator can cure it.
+    #[error("cannot relay from {ip} (turn.relay_ip): {error}; write addresses of this machine, or [] to take its own")]
+    RelayIp {
+        /// Where.
+        ip: IpAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// The certificate can't be used: the operator can cure it.
     #[error(transparent)]
     Tls(TlsError),
@@ -130,32 +130,14 @@ pub struct App {
     tasks: TaskTracker,
 }
 
-/// What every listener of streams needs.
+/// What all parts share.
 #[derive(Clone)]
-struct Front {
-    half_open: Arc<Places>,
-    http: Arc<Places>,
-    balancers: Arc<Balancers>,
+struct Shared {
+    credentials: Arc<Credentials>,
     metrics: Arc<Metrics>,
+    clock: Clock,
     stop: CancellationToken,
     tasks: TaskTracker,
-    clock: Clock,
-}
-
-/// What one listener of streams does with what it finds.
-#[derive(Clone)]
-struct Role {
-    /// None: TLS is not spoken.
-    tls: Option<Arc<ServerConfig>>,
-    inside_tls: Speaks,
-    clear: Speaks,
-}
-
-/// What is spoken, in clear or inside TLS; what isn't, is closed.
-#[derive(Clone, Default)]
-struct Speaks {
-    http: Option<Service>,
-    turn: Option<Arc<Streams>>,
 }
 
 /// How long the parts may take to end.
@@ -180,90 +162,39 @@ impl App {
             tracing::debug!(files, "raised the limit of open files");
         }
         let certificate = certificate(config, state, clock)?;
-        let https = bind_tcp(&config.http.listen, "http.listen")?;
-        let http = bind_tcp(&config.http.plain_listen, "http.plain_listen")?;
-        let scraped = bind_tcp(&config.metrics.listen, "metrics.listen")?;
-        let turn_tcp = bind_tcp(&config.turn.listen_tcp, "turn.listen_tcp")?;
-        let turn_tls = bind_tcp(&config.turn.listen_tls, "turn.listen_tls")?;
-        relay_addresses_are_ours(config)?;
+        let tcp = Listeners::bind(config)?;
         let udp = turn::bind(config)?;
         if config.turn.realm.len() > SHORT_REALM {
             tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
         }
 
-        let metrics = Arc::new(Metrics::default());
-        let credentials = Arc::new(Credentials::new(credential_settings(config)));
-        let limits = &config.limits;
-        let proxies = trusted_proxies(config);
-        // A proxy's connections carry many clients' requests: none of them is one source's.
-        let uncounted = [exempt(config), proxies.clone()].concat();
-        let front = Front {
-            half_open: places(limits.half_open.get(), limits.half_open_per_source.get(), uncounted.clone()),
-            http: places(limits.http.get(), limits.http_per_source.get(), uncounted),
-            balancers: Arc::new(balancers(config)),
-            metrics: Arc::clone(&metrics),
+        let shared = Shared {
+            credentials: Arc::new(Credentials::new(credential_settings(config))),
+            metrics: Arc::default(),
+            clock,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            clock,
         };
-        let mut app = Self { listening: Vec::new(), stop: front.stop.clone(), tasks: front.tasks.clone() };
-
-        app.listening.extend(udp.listening());
+        let first = udp.first();
         let served = ice::Served {
             public_host: config.public_host.as_str().to_owned(),
-            udp_port: udp.first().map(|addr| addr.port()),
-            tcp_port: first_port([&turn_tcp, &https]),
+            udp_port: first.map(|addr| addr.port()),
+            tcp_port: tcp.turn_port(),
             // Browsers take no `turns` with a certificate that they can't verify.
-            tls_port: first_port([&https, &turn_tls, &turn_tcp]).filter(|_| config.tls.mode == TlsMode::Files),
+            tls_port: tcp.turns_port().filter(|_| config.tls.mode == TlsMode::Files),
             replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
         };
-        let tcp_ports =
-            [&https, &http, &turn_tcp, &turn_tls, &scraped].into_iter().flatten().map(|(_, addr)| addr.port());
-        let first = udp.first();
+        let mut listening: Vec<_> = udp.listening().collect();
         let keeper = Keeper::load(state, volume_limits(config), clock.now());
-        let volume = keeper.volume();
-        front.tasks.spawn(keeper.run(clock, front.stop.clone()));
-        let streams = udp
-            .serve(config, Arc::clone(&credentials), Arc::clone(&metrics), volume, tcp_ports, &front)
-            .map_err(StartError::Relay)?;
-
-        let routes = routes(config, served, Arc::clone(&credentials), &metrics, &front);
-
-        let routes = Service::Routes(routes, Arc::new(Proxies::new(proxies)));
-        let speaks = |http, turn| Speaks { http, turn };
-        let (tls, turn) = (Some(certificate), Some(streams));
-        let secure = Role {
-            tls: tls.clone(),
-            inside_tls: speaks(Some(routes.clone()), turn.clone()),
-            clear: speaks(Some(Service::Redirect), turn.clone()),
-        };
-        let plain = Role::clear(speaks(Some(routes), turn.clone()));
-        let turns = Role { tls: tls.clone(), inside_tls: speaks(None, turn.clone()), clear: Speaks::default() };
-        let both = Role { clear: speaks(Some(Service::Refuse), turn), ..turns.clone() };
-        let scrape = Service::Routes(web::metrics_router(metrics), Arc::default());
-        let scrape = Role::clear(speaks(Some(scrape), None));
-        let served = [
-            (https, secure, Serves::Https),
-            (http, plain, Serves::Http),
-            (turn_tcp, both, Serves::TurnTcp),
-            (turn_tls, turns, Serves::TurnTls),
-            (scraped, scrape, Serves::Metrics),
-        ];
-        for (listeners, role, serves) in served {
-            for (listener, addr) in listeners {
-                app.listening.push(Listening { transport: "tcp", addr, serves });
-                let mut front = front.clone();
-                if serves == Serves::Metrics {
-                    // Whoever scrapes does so directly, from the very machine of a load balancer too.
-                    front.balancers = Arc::default();
-                }
-                front.serve(listener, role.clone());
-            }
-        }
+        let streams = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
+        shared.tasks.spawn(keeper.run(clock, shared.stop.clone()));
+        let proxies = Arc::new(Proxies::new(trusted_proxies(config)));
+        let web = Service::Routes(routes(config, served, &shared), proxies);
+        listening.extend(tcp.serve(&Front::new(config, &shared), certificate, web, streams));
         if let Some(listener) = first {
-            turn::self_test(listener, &config.turn.realm, &credentials, clock).await;
+            turn::self_test(listener, &config.turn.realm, &shared.credentials, clock).await;
         }
-        Ok(app)
+        Ok(Self { listening, stop: shared.stop, tasks: shared.tasks })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
@@ -286,88 +217,21 @@ impl App {
     }
 }
 
-impl Front {
-    /// Accepts from `listener` until the end.
-    fn serve(self, listener: TcpListener, role: Role) {
-        let (front, half_open) = (self.clone(), Arc::clone(&self.half_open));
-        let accepting = listen::accept(listener, half_open, Arc::clone(&self.balancers), self.stop.clone(), {
-            move |arrival| {
-                let (front, role) = (front.clone(), role.clone());
-                front.tasks.clone().spawn(async move {
-                    let opening = demux::open(arrival, &front.balancers, role.tls.clone());
-                    match front.stop.run_until_cancelled(opening).await {
-                        Some(Ok((opened, place))) => role.take(opened, place, front.http, &front.stop).await,
-                        Some(Err(closed)) => front.note(&closed),
-                        None => (),
-                    }
-                });
-            }
-        });
-        self.tasks.spawn(accepting);
-    }
-
-    fn note(&self, closed: &Closed) {
-        tracing::debug!(%closed, "a connection ended before it said what it speaks");
-        if let Closed::Unannounced(why) = closed {
-            self.metrics.unannounced.increment();
-            UNANNOUNCED.call_once(|| {
-                tracing::warn!("closed a connection from an address in http.proxy_protocol: {why}; said once");
-            });
-        }
-    }
-}
-
-/// Only a load balancer's operator can cure it, and a balancer checks often.
-static UNANNOUNCED: Once = Once::new();
-
-impl Role {
-    /// Without TLS.
-    fn clear(clear: Speaks) -> Self {
-        Self { tls: None, inside_tls: Speaks::default(), clear }
-    }
-
-    async fn take(self, opened: demux::Opened, half_open: Place, http: Arc<Places>, stop: &CancellationToken) {
-        let (remote, protocol, tls) = (Redacted(opened.remote), opened.protocol, opened.tls);
-        let speaks = if tls { self.inside_tls } else { self.clear };
-        match (protocol, speaks) {
-            (Protocol::Http, Speaks { http: Some(service), .. }) => {
-                web::serve::serve(opened, service, half_open, http, stop.clone()).await;
-            }
-            (Protocol::Turn, Speaks { turn: Some(streams), .. }) => match streams.enter(opened.remote.ip()) {
-                Ok(place) => {
-                    drop(half_open);
-                    stop.run_until_cancelled(streams.serve(opened, place)).await;
-                }
-                Err(refused) => tracing::debug!(%remote, %refused, "closed a TURN stream, see turn.limits"),
-            },
-            (Protocol::Http | Protocol::Tls | Protocol::Turn | Protocol::Unknown, _) => {
-                tracing::debug!(%remote, ?protocol, tls, "closed a connection: not spoken here");
-            }
-        }
-    }
-}
-
 /// Signaling, and everything that the web side serves of it.
-fn routes(
-    config: &Config,
-    served: ice::Served,
-    credentials: Arc<Credentials>,
-    metrics: &Arc<Metrics>,
-    front: &Front,
-) -> Router {
+fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
     let limits = &config.signaling.limits;
     let sign_ins = limits.sign_ins.get();
     let sign_ins = Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST };
-    let hub = Hub::new(sign_ins, exempt(config), Arc::clone(metrics));
-    let sessions = Arc::new(Sessions::new(hub, credentials, served));
+    let hub = Hub::new(sign_ins, exempt(config), Arc::clone(&shared.metrics));
+    let sessions = Arc::new(Sessions::new(hub, Arc::clone(&shared.credentials), served));
     let token = config.admin.token.reveal().map(str::to_owned);
-    let admin = token.map(|token| admin::State::new(token, exempt(config), Arc::clone(&sessions), front.clock));
+    let admin = token.map(|token| admin::State::new(token, exempt(config), Arc::clone(&sessions), shared.clock));
     let gateway = gateway::Context {
         sessions,
         limits: signaling_limits(&config.signaling),
-        metrics: Arc::clone(metrics),
-        clock: front.clock,
-        shutdown: front.stop.clone(),
+        metrics: Arc::clone(&shared.metrics),
+        clock: shared.clock,
+        shutdown: shared.stop.clone(),
     };
     let origins = socket::Origins {
         names: own_names(config).collect(),
@@ -376,7 +240,7 @@ fn routes(
         required: config.http.require_origin,
     };
     let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
-    web::router(socket::State::new(origins, connections, Arc::new(gateway), front.tasks.clone()), admin)
+    web::router(socket::State::new(origins, connections, Arc::new(gateway), shared.tasks.clone()), admin)
 }
 
 fn signaling_limits(signaling: &Signaling) -> gateway::Limits {
@@ -423,39 +287,10 @@ fn own_names(config: &Config) -> impl Iterator<Item = String> {
     ["localhost".to_owned(), public].into_iter().chain(machine).filter(|name| !name.is_empty() && name.is_ascii())
 }
 
-fn balancers(config: &Config) -> Balancers {
-    Balancers {
-        from: config.http.proxy_protocol.iter().map(|network| network.0).collect(),
-        host: host::addresses().into_iter().map(|ip| ip.to_canonical()).collect(),
-    }
-}
-
 /// The addresses of this machine, and those that the world knows it by; canonical.
 fn own_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
     let external = config.turn.external_ip.iter().map(|external| external.external);
     host::addresses().into_iter().map(|ip| ip.to_canonical()).chain(external)
-}
-
-/// Makes sure that `turn.relay_ip` names addresses of this machine, before a client has to find out.
-fn relay_addresses_are_ours(config: &Config) -> Result<(), ListenError> {
-    for addr in config.turn.relay_ip.iter().map(|ip| SocketAddr::new(ip.0, 0)) {
-        let key = "turn.relay_ip";
-        UdpSocket::bind(addr).map_err(|error| ListenError { transport: "udp", addr, key, error })?;
-    }
-    Ok(())
-}
-
-fn bind_tcp(addresses: &[Listen], key: &'static str) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
-    let mut bound = Vec::new();
-    for Listen(addr) in addresses.iter().copied() {
-        bound.extend(listen::tcp(addr, key)?);
-    }
-    Ok(bound)
-}
-
-/// The port of the first listener there is.
-fn first_port<const N: usize>(lists: [&Vec<(TcpListener, SocketAddr)>; N]) -> Option<u16> {
-    lists.into_iter().flatten().next().map(|(_, addr)| addr.port())
 }
 
 fn volume_limits(config: &Config) -> volume::Limits {
@@ -491,10 +326,14 @@ fn count(count: u32) -> usize {
 
 /// HTTP proxies whose word counts for whom a request comes from.
 fn trusted_proxies(config: &Config) -> Vec<Prefix> {
-    config.http.trusted_proxies.iter().map(|network| network.0).collect()
+    prefixes(&config.http.trusted_proxies)
 }
 
 /// Sources that no per-source limit counts.
 fn exempt(config: &Config) -> Vec<Prefix> {
-    config.limits.exempt.iter().map(|network| network.0).collect()
+    prefixes(&config.limits.exempt)
+}
+
+fn prefixes(networks: &[Network]) -> Vec<Prefix> {
+    networks.iter().map(|network| network.0).collect()
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! main -> cli -> app -> everything below           one process: app starts the parts in order and owns their end
-//! web -> gateway, signaling, net                   HTTP: pages, WebSocket upgrade, health, metrics
+//! web -> gateway, signaling, credentials, net      HTTP: pages, WebSocket upgrade, /ice, /admin, health, metrics
 //! gateway -> signaling                             one file a client protocol, each a translation to and from the hub
 //! signaling -> credentials                         members, names, mailboxes: no socket, no await
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
@@ -40,22 +40,20 @@
 //! 2. The first byte says what it is (RFC 7983). ChannelData and Send indications are data: the table finds the
 //!    allocation, the permission and the peer. A live relayed address of ours is joined inside the process (hairpin);
 //!    other peers are reached if the policy says so; else the datagram is dropped and counted.
-//! 3. A Binding request is answered on the spot. Every other STUN request goes to the control task through a bounded
+//! 3. What is relayed counts against the bandwidth of its allocation and of all, and against the volume of the day and the
+//!    month; what is over is dropped and counted.
+//! 4. A Binding request is answered on the spot. Every other STUN request goes to the control task through a bounded
 //!    queue; when that is full it is dropped and counted.
-//! 4. The control task checks it in the order of the RFCs, enters what it grants with the crate, and hands the shard
+//! 5. The control task checks it in the order of the RFCs, enters what it grants with the crate, and hands the shard
 //!    commands: first what changes in the table, then the answer, in one queue, so that no client hears of a permission
 //!    before it works.
-//! 5. A datagram at a relay socket needs a permission for its source. Bound to a channel, it reaches the client as
+//! 6. A datagram at a relay socket needs a permission for its source. Bound to a channel, it reaches the client as
 //!    ChannelData, else as a Data indication, from the very address and socket that the client uses.
-//! 6. A TCP or TLS connection is told from others by its first bytes (`net::demux`), behind the header of a load balancer
-//!    if it comes from one (`net::proxy`), and cut into messages on tokio; from there each goes the same way. What goes to
-//!    its client waits in an outbox that drops data, oldest first, once it is 200 ms old or too much, and never answers.
-//!    When the connection ends, so does its allocation.
-//!    ChannelData, else as a Data indication, from the very address and socket that the client uses. What ICMP says about
-//!    data that was sent there goes the same way, in its own attribute.
-//! 6. A TCP or TLS connection is told from others by its first bytes (`net::demux`) and cut into messages on tokio; from
-//!    there each goes the same way. What goes to its client waits in an outbox that drops data, oldest first, once it is
-//!    200 ms old or too much, and never answers. When the connection ends, so does its allocation.
+//!    What ICMP says about data that was sent there goes the same way, in its own attribute.
+//! 7. A TCP or TLS connection is told from others by its first bytes (`net::demux`), behind the header of a load balancer
+//!    if it comes from one (`net::proxy`), and cut into messages on tokio. From there each goes the same way, but that a
+//!    request which finds the queue full waits. What goes to its client waits in an outbox that drops data, oldest first,
+//!    once it is 200 ms old or too much, and never answers. When the connection ends, so does its allocation.
 //!
 //! # Life of a call
 //!

@@ -6,26 +6,27 @@ use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
+use std::net::UdpSocket;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::Front;
 use super::Listening;
 use super::Serves;
+use super::Shared;
+use super::StartError;
 use super::count;
 use super::exempt;
 use super::own_addresses;
 use super::places;
+use super::prefixes;
 use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::value::Listen;
 use crate::credentials::Credentials;
-use crate::metrics::Metrics;
 use crate::net::host;
 use crate::net::listen;
-use crate::net::listen::ListenError;
 use crate::net::udp::Socket;
 use crate::policy;
 use crate::policy::Policy;
@@ -56,12 +57,16 @@ const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
 /// Bound listeners of STUN and TURN over UDP, not served yet.
 pub(super) struct Bound(Vec<Socket>);
 
-/// Binds `turn.listen_udp`.
+/// Binds `turn.listen_udp`, and makes sure that `turn.relay_ip` names addresses of this machine, before a client has to
+/// find out.
 ///
 /// # Errors
 ///
-/// [`ListenError`], for the first address that can't be had.
-pub(super) fn bind(config: &Config) -> Result<Bound, ListenError> {
+/// [`StartError`], for the first address that can't be had.
+pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
+    for ip in config.turn.relay_ip.iter().map(|ip| ip.0) {
+        UdpSocket::bind((ip, 0)).map_err(|error| StartError::RelayIp { ip, error })?;
+    }
     let mut sockets = Vec::new();
     for Listen(addr) in config.turn.listen_udp.iter().copied() {
         sockets.extend(listen::udp(addr, "turn.listen_udp")?);
@@ -89,13 +94,11 @@ impl Bound {
     pub(super) fn serve(
         self,
         config: &Config,
-        credentials: Arc<Credentials>,
-        metrics: Arc<Metrics>,
+        shared: &Shared,
         volume: Arc<Volume>,
         tcp_ports: impl Iterator<Item = u16>,
-        front: &Front,
     ) -> std::io::Result<Arc<Streams>> {
-        let clock = front.clock;
+        let Shared { credentials, metrics, clock, stop, tasks } = shared.clone();
         let ports = self.0.iter().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
         let policy = Arc::new(Policy::new(policy_settings(config, ports)));
         let (requests, asked) = mpsc::channel(REQUESTS_QUEUED);
@@ -115,8 +118,7 @@ impl Bound {
         let commands = shard.commands();
         let settings = turn_settings(config, volume);
         let processor = Processor::new(settings, credentials, policy, metrics, Box::new(Socket::bind));
-        let stop = front.stop.clone();
-        front.tasks.spawn(async move {
+        tasks.spawn(async move {
             // Without its relay the process must not go on: whichever plane ends first, even by a panic, ends it all.
             let _all = stop.clone().drop_guard();
             let send = |command| commands.send(command);
@@ -159,8 +161,8 @@ fn allowance(config: &Config, volume: Arc<Volume>, clock: Clock) -> Allowance {
 
 fn policy_settings(config: &Config, listening_ports: HashSet<u16>) -> policy::Settings {
     policy::Settings {
-        allow: config.turn.peers.allow.iter().map(|network| network.0).collect(),
-        deny: config.turn.peers.deny.iter().map(|network| network.0).collect(),
+        allow: prefixes(&config.turn.peers.allow),
+        deny: prefixes(&config.turn.peers.deny),
         host: own_addresses(config).collect(),
         listening_ports,
     }

@@ -41,7 +41,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         () = stop.asked() => return Ok(()),
     };
     let app = started.map_err(|error| match error {
-        StartError::Listen(_) | StartError::Tls(_) => Failure::Operator(error.to_string()),
+        StartError::Listen(_) | StartError::RelayIp { .. } | StartError::Tls(_) => Failure::Operator(error.to_string()),
         StartError::Relay(_) | StartError::Certificate(_) => Failure::Ours(error.to_string()),
     })?;
     tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");
@@ -87,7 +87,8 @@ fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Where certificates live: `$STATE_DIRECTORY` (systemd may list several), else beside the configuration file, else here.
+/// Where certificates and what was relayed are kept: `$STATE_DIRECTORY` (systemd may list several), else beside the
+/// configuration file, else here.
 fn state_directory(file: Option<&Path>) -> PathBuf {
     let given = std::env::var_os("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next());
     let given = given.filter(|path| !path.as_os_str().is_empty());

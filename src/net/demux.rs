@@ -92,20 +92,18 @@ pub async fn open(
     tls: Option<Arc<ServerConfig>>,
 ) -> Result<(Opened, Place), Closed> {
     let Arrival { mut stream, mut place, announced } = arrival;
-    let mut ends = Ends { remote: stream.peer_addr()?, local: stream.local_addr()? };
-    let mut reached = ends.local.ip();
+    let arrived = Ends { remote: stream.peer_addr()?, local: stream.local_addr()? };
+    let mut ends = arrived;
     let (protocol, stream) = within(async {
         if announced {
-            ends = read_header(&mut stream).await?.unwrap_or(ends);
+            ends = read_header(&mut stream).await?.unwrap_or(arrived);
             place.count_for(ends.remote.ip())?;
         }
         Ok::<_, Closed>(look(stream).await?)
     })
     .await?;
-    if balancers.host.contains(&ends.local.ip()) {
-        reached = ends.local.ip();
-    }
     let Ends { remote, local } = ends;
+    let reached = if balancers.host.contains(&local.ip()) { local.ip() } else { arrived.local.ip() };
     let (Protocol::Tls, Some(tls)) = (protocol, tls) else {
         return Ok((Opened { protocol, tls: false, remote, local, reached, stream: Box::new(stream) }, place));
     };

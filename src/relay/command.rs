@@ -55,7 +55,7 @@ pub enum Event {
     },
 }
 
-/// A STUN request that the shard does not answer itself.
+/// A STUN request that the data plane does not answer itself.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Who asks, and where.
@@ -64,7 +64,7 @@ pub struct Request {
     pub reached: IpAddr,
     /// How it came in.
     pub via: Via,
-    /// The whole message. [`crate::wire::Stun::parse`] takes it: the shard checked.
+    /// The whole message. [`crate::wire::Stun::parse`] takes it: the data plane checked.
     pub message: Vec<u8>,
 }
 

@@ -49,7 +49,7 @@ async fn handle<S>(processor: &mut Processor<S>, event: Event, clock: Clock) {
     match event {
         Event::Request(request) => processor.handle_request(&request, clock.now()).await,
         Event::StreamClosed { five_tuple, stream } => processor.handle_stream_closed(five_tuple, stream).await,
-        Event::Refused { id } => processor.end(id).await,
+        Event::Refused { id } => processor.handle_refused(id).await,
     }
 }
 

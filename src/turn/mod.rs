@@ -146,7 +146,12 @@ impl Rejection {
     const NOT_UDP: Self = Self::new(442, "only UDP is relayed");
     const PEER_FAMILY: Self = Self::new(443, "the peer is of another address family than the relayed address");
     const QUOTA: Self = Self::new(486, "allocation quota reached, see turn.limits");
-    const CAPACITY: Self = Self::new(508, "capacity exhausted");
+    const NO_PORT: Self = Self::new(508, "no relayed port can be had, see turn.relay_ports");
+    const NO_RESERVATION: Self = Self::new(508, "no port is reserved for this RESERVATION-TOKEN and user name");
+    const VOLUME: Self = Self::new(508, "turn.limits.bytes_per_day or bytes_per_month is used up");
+    const PERMISSIONS: Self = Self::new(508, "too many permissions, see turn.limits.permissions_per_allocation");
+    const CHANNELS: Self = Self::new(508, "too many channels, see turn.limits.channels_per_allocation");
+    const NOT_ENTERED: Self = Self::new(508, "webrtc-rs did not take it");
     const NEW_PEERS: Self = Self::new(508, "too many new peers at once, see turn.limits.new_peers");
 
     const fn new(code: u16, reason: &'static str) -> Self {

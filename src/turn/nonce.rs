@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nonce_from_another_address_transport_or_server_is_stale() {
+    fn a_nonce_from_another_address_transport_or_server_is_foreign() {
         let (nonces, now) = (Nonces::new(), Clock::system().now());
         let alice = client("192.0.2.1:5000", Transport::Udp);
         let nonce = nonces.issue(alice, now);

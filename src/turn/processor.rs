@@ -146,6 +146,11 @@ impl<S> Processor<S> {
         }
     }
 
+    /// Ends an allocation that the data plane refused to begin.
+    pub async fn handle_refused(&mut self, id: AllocationId) {
+        self.end(id).await;
+    }
+
     /// Ends what has expired.
     pub async fn handle_timeout(&mut self, now: Now) {
         while let Some(id) = self.ledger.poll_expired(now.monotonic) {
@@ -171,15 +176,6 @@ impl<S> Processor<S> {
                     self.end_reservation(token);
                 }
             }
-        }
-    }
-
-    /// Ends an allocation; the data plane says so of one that it refused.
-    pub async fn end(&mut self, id: AllocationId) {
-        if let Some(leg) = self.ledger.leg_of(id) {
-            self.backstop.delete(leg).await;
-            // Had the crate forgotten it, it would never be told as ended.
-            self.settle(id);
         }
     }
 
@@ -342,6 +338,15 @@ impl<S> Processor<S> {
     fn ids_on(&self, client: FiveTuple, wanted: impl Fn(&Allocation) -> bool) -> Vec<AllocationId> {
         let on = self.ledger.on(client).map(|(_, allocation)| allocation);
         on.filter(|allocation| wanted(allocation)).map(|allocation| allocation.id).collect()
+    }
+
+    /// Ends an allocation, at once in the crate too.
+    async fn end(&mut self, id: AllocationId) {
+        if let Some(leg) = self.ledger.leg_of(id) {
+            self.backstop.delete(leg).await;
+            // Had the crate forgotten it, it would never be told as ended.
+            self.settle(id);
+        }
     }
 
     /// Gives a reserved port back, once.

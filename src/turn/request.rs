@@ -89,7 +89,11 @@ impl<'a> Asked<'a> {
         let text = |kind, longest: usize| {
             let value =
                 self.value(kind).ok_or(Rejection::bad_request("USERNAME, REALM and NONCE belong to an integrity"))?;
-            if value.len() > longest { Err(Rejection::bad_request("text too long")) } else { Ok(value) }
+            if value.len() > longest {
+                Err(Rejection::bad_request("USERNAME, REALM or NONCE is too long"))
+            } else {
+                Ok(value)
+            }
         };
         let username = text(kind::USERNAME, 513)?;
         let username = std::str::from_utf8(username).map_err(|_| Rejection::bad_request("USERNAME is not UTF-8"))?;
@@ -141,7 +145,7 @@ impl<'a> Asked<'a> {
     pub(super) fn requested_transport(&self) -> Result<u8, Rejection> {
         match self.value(kind::REQUESTED_TRANSPORT) {
             Some([protocol, _, _, _]) => Ok(*protocol),
-            Some(_) | None => Err(Rejection::bad_request("REQUESTED-TRANSPORT")),
+            Some(_) | None => Err(Rejection::bad_request("REQUESTED-TRANSPORT is missing or misshapen")),
         }
     }
 
@@ -156,7 +160,7 @@ impl<'a> Asked<'a> {
             Some([1, _, _, _]) => Ok(Some(Family::V4)),
             Some([2, _, _, _]) => Ok(Some(Family::V6)),
             Some([_, _, _, _]) => Err(Rejection::FAMILY_NOT_SUPPORTED),
-            Some(_) => Err(Rejection::bad_request("REQUESTED-ADDRESS-FAMILY")),
+            Some(_) => Err(Rejection::bad_request("REQUESTED-ADDRESS-FAMILY is misshapen")),
         }
     }
 
@@ -182,7 +186,7 @@ impl<'a> Asked<'a> {
         match self.value(kind::EVEN_PORT) {
             None => Ok(None),
             Some([flags]) => Ok(Some(flags & 0x80 != 0)),
-            Some(_) => Err(Rejection::bad_request("EVEN-PORT")),
+            Some(_) => Err(Rejection::bad_request("EVEN-PORT is misshapen")),
         }
     }
 
@@ -193,7 +197,7 @@ impl<'a> Asked<'a> {
     /// 400 when misshapen.
     pub(super) fn reservation_token(&self) -> Result<Option<[u8; 8]>, Rejection> {
         self.value(kind::RESERVATION_TOKEN)
-            .map(|value| value.try_into().map_err(|_| Rejection::bad_request("RESERVATION-TOKEN")))
+            .map(|value| value.try_into().map_err(|_| Rejection::bad_request("RESERVATION-TOKEN is misshapen")))
             .transpose()
     }
 
@@ -204,7 +208,9 @@ impl<'a> Asked<'a> {
     /// 400 when misshapen.
     pub(super) fn lifetime(&self) -> Result<Option<u32>, Rejection> {
         self.value(kind::LIFETIME)
-            .map(|value| value.try_into().map(u32::from_be_bytes).map_err(|_| Rejection::bad_request("LIFETIME")))
+            .map(|value| {
+                value.try_into().map(u32::from_be_bytes).map_err(|_| Rejection::bad_request("LIFETIME is misshapen"))
+            })
             .transpose()
     }
 
@@ -219,7 +225,7 @@ impl<'a> Asked<'a> {
             Some(_) | None => None,
         }
         .filter(|number| CHANNELS.contains(number))
-        .ok_or(Rejection::bad_request("CHANNEL-NUMBER"))
+        .ok_or(Rejection::bad_request("CHANNEL-NUMBER is missing, misshapen or out of range"))
     }
 
     /// The one XOR-PEER-ADDRESS, canonical.
@@ -244,7 +250,7 @@ impl<'a> Asked<'a> {
     }
 
     fn peers(&self) -> Result<Vec<PeerAddr>, Rejection> {
-        let misshapen = Rejection::bad_request("XOR-PEER-ADDRESS");
+        let misshapen = Rejection::bad_request("XOR-PEER-ADDRESS is missing or misshapen");
         let id = self.stun.transaction_id();
         let peers: Result<Vec<_>, _> = self
             .counting()

@@ -75,7 +75,10 @@ struct Session {
 }
 
 /// What was done, or why not.
-type Outcome = Result<Value, (StatusCode, &'static str)>;
+type Outcome = Result<Value, Refusal>;
+
+/// Why a command isn't carried out, in words for who sent it.
+type Refusal = (StatusCode, &'static str);
 
 fn command<T>(state: &State, carry_out: fn(&Inner, T) -> Outcome) -> axum::routing::MethodRouter
 where
@@ -91,7 +94,7 @@ where
     })
 }
 
-async fn read<T: DeserializeOwned>(request: Request) -> Result<T, (StatusCode, &'static str)> {
+async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
     let body = body::to_bytes(request.into_body(), MAX_BODY).await;
     let body = body.map_err(|_| (StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"))?;
     serde_json::from_slice(&body).map_err(|_| (StatusCode::BAD_REQUEST, "not the JSON object that this command takes"))
@@ -108,7 +111,7 @@ fn answer(outcome: Outcome) -> Response {
 
 impl Inner {
     /// Lets in who has the token.
-    fn admit(&self, request: &Request) -> Result<(), (StatusCode, &'static str)> {
+    fn admit(&self, request: &Request) -> Result<(), Refusal> {
         let Some(connection) = request.extensions().get::<Connection>() else {
             debug_assert!(false, "the listener says of every request where it came from");
             return Err((StatusCode::INTERNAL_SERVER_ERROR, "this connection came from nowhere"));
@@ -132,7 +135,7 @@ impl Inner {
     }
 
     fn kick(&self, Member { name }: Member) -> Outcome {
-        if !self.sessions.kick(&known(&name)?, self.clock.now()) {
+        if !self.sessions.kick(&read_name(&name)?, self.clock.now()) {
             return Err((StatusCode::NOT_FOUND, "nobody is signed in by this name"));
         }
         tracing::info!("a member was kicked");
@@ -140,16 +143,17 @@ impl Inner {
     }
 
     fn ban(&self, Member { name }: Member) -> Outcome {
-        let banned = self.sessions.ban(known(&name)?, self.clock.now());
+        let banned = self.sessions.ban(read_name(&name)?, self.clock.now());
         let kicked = banned.map_err(|_| (StatusCode::CONFLICT, "too many names are banned already"))?;
         tracing::info!(kicked, "a name was banned");
         Ok(json!({ "banned": true, "kicked": kicked }))
     }
 
     fn unban(&self, Member { name }: Member) -> Outcome {
-        if !self.sessions.unban(&known(&name)?) {
+        if !self.sessions.unban(&read_name(&name)?) {
             return Err((StatusCode::NOT_FOUND, "this name isn't banned"));
         }
+        tracing::info!("a name was unbanned");
         Ok(json!({ "unbanned": true }))
     }
 
@@ -162,6 +166,6 @@ impl Inner {
     }
 }
 
-fn known(name: &str) -> Result<Name, (StatusCode, &'static str)> {
+fn read_name(name: &str) -> Result<Name, Refusal> {
     Name::new(name).map_err(|_| (StatusCode::BAD_REQUEST, "no member can be called that"))
 }

@@ -132,7 +132,7 @@ impl<S> Processor<S> {
         if let Err(error) = self.backstop.create(leg, id, addr, &wish.asker.username, wish.lifetime).await {
             tracing::warn!(%error, "an allocation could not be entered");
             self.ports.release(advertised);
-            return Err(Rejection::CAPACITY);
+            return Err(Rejection::NOT_ENTERED);
         }
         let deadline = wish.now.monotonic + wish.lifetime;
         let allocation = Allocation {
@@ -159,7 +159,7 @@ impl<S> Processor<S> {
     /// What an Allocate request gets, counted for its owner: a socket for each family, or why there is none.
     fn grant(&mut self, wish: &Wish<'_>) -> Result<Grant<S>, Rejection> {
         if self.settings.limits.volume.spent().is_some() {
-            return Err(Rejection::CAPACITY);
+            return Err(Rejection::VOLUME);
         }
         if let Some(token) = wish.token {
             let Reservation { bound, owner, .. } = self.redeem(token, &wish.asker.username)?;
@@ -225,10 +225,10 @@ impl<S> Processor<S> {
     fn redeem(&mut self, token: [u8; 8], username: &str) -> Result<Reservation<S>, Rejection> {
         let of_asker = self.reservations.get(&token).is_some_and(|reservation| reservation.username == username);
         if !of_asker {
-            return Err(Rejection::CAPACITY);
+            return Err(Rejection::NO_RESERVATION);
         }
         self.reservation_ends.retain(|(_, other)| *other != token);
-        self.take_reservation(token).ok_or(Rejection::CAPACITY)
+        self.take_reservation(token).ok_or(Rejection::NO_RESERVATION)
     }
 
     pub(super) fn take_reservation(&mut self, token: [u8; 8]) -> Option<Reservation<S>> {
@@ -254,5 +254,5 @@ pub(super) fn granted_lifetime(requested: Option<u32>) -> Duration {
 
 fn no_port(error: &NoPort) -> Rejection {
     tracing::debug!(%error, "no relayed port");
-    Rejection::CAPACITY
+    Rejection::NO_PORT
 }

@@ -40,7 +40,7 @@ impl<S> Processor<S> {
             }
             let allocation = self.ledger.get_mut(Leg { client, family }).ok_or(Rejection::PEER_FAMILY)?;
             if !allocation.permissions.have_room_for(of_family, cap, now.monotonic) {
-                return Err(Rejection::CAPACITY);
+                return Err(Rejection::PERMISSIONS);
             }
         }
         for peer in &peers {
@@ -71,17 +71,20 @@ impl<S> Processor<S> {
         }
         let limits = &self.settings.limits;
         let allocation = self.ledger.get_mut(leg).ok_or(Rejection::PEER_FAMILY)?;
-        let room = allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic)
-            && allocation.channels.have_room_for(channel, limits.channels, now.monotonic);
+        let may_be_permitted = allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic);
+        let may_be_bound = allocation.channels.have_room_for(channel, limits.channels, now.monotonic);
         let id = allocation.id;
         self.may_reach(client, peer, now)?;
-        if !room {
-            return Err(Rejection::CAPACITY);
+        if !may_be_permitted {
+            return Err(Rejection::PERMISSIONS);
+        }
+        if !may_be_bound {
+            return Err(Rejection::CHANNELS);
         }
         self.meet(client, &BTreeSet::from([peer.ip()]), now)?;
         if let Err(error) = self.backstop.bind(leg, channel, peer, CHANNEL_LIFETIME).await {
             tracing::warn!(%error, "a channel could not be entered");
-            return Err(Rejection::CAPACITY);
+            return Err(Rejection::NOT_ENTERED);
         }
         self.permit(leg, peer.ip(), now.monotonic + PERMISSION_LIFETIME);
         let deadline = now.monotonic + CHANNEL_LIFETIME;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::*;
+use crate::wire::xor_address;
 
 const V4: &str = "192.0.2.9";
 const V6: &str = "2001:db8::9";
@@ -24,11 +25,7 @@ fn additional(number: u8) -> Given {
 /// The IP address of every XOR-RELAYED-ADDRESS, in order.
 fn relay_ips(answer: &Message) -> Vec<IpAddr> {
     let relayed = answer.attributes.0.iter().filter(|attribute| attribute.typ == ATTR_XOR_RELAYED_ADDRESS);
-    let families = relayed.map(|attribute| match attribute.value[1] {
-        1 => V4.parse().unwrap(),
-        _ => V6.parse().unwrap(),
-    });
-    families.collect()
+    relayed.map(|attribute| xor_address(&attribute.value, answer.transaction_id.0).unwrap().ip()).collect()
 }
 
 fn opened(world: &World) -> Vec<IpAddr> {

@@ -489,7 +489,7 @@ async fn an_allocation_that_the_data_plane_refused_is_over() {
     let mut world = World::new(|_| ());
     assert_eq!(world.code_of(ALLOCATE, transport()).await, 0);
 
-    world.processor.end(crate::relay::command::AllocationId(1)).await;
+    world.processor.handle_refused(crate::relay::command::AllocationId(1)).await;
 
     assert_eq!(world.processor.idle_ports("192.0.2.9".parse().unwrap()), Some(1000));
     assert_eq!(world.code_of(REFRESH, lifetime(600)).await, 437);
