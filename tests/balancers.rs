@@ -192,7 +192,7 @@ async fn without_a_good_header_a_load_balancers_connection_is_closed_and_counted
         }
     }
 
-    assert_eq!(server.metric(REFUSED).await, refused);
+    server.metric_becomes(REFUSED, refused).await;
     assert_eq!(server.log().matches("http.proxy_protocol").count(), 1, "{}", server.log());
     let mut twice = balanced(server.http(), &[&good[..], &good, GET].concat()).await;
     assert_eq!(read_all(&mut twice).await, "", "a client's own header is no header");
