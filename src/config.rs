@@ -348,6 +348,12 @@ impl Config {
                 format!("{why} (\"{}\"): make it twice as long", signaling.ping_every),
             ));
         }
+        if let Some(ip) = turn.relay_ip.iter().find(|ip| ip.0.is_unspecified() || ip.0.is_multicast()) {
+            return Err((
+                "turn.relay_ip",
+                format!("\"{ip}\" is no address to relay from: leave the list empty for all"),
+            ));
+        }
         if turn.users.keys().any(|name| !(1..=256).contains(&name.len()) || name.contains(char::is_control)) {
             return Err((
                 "turn.users",

@@ -207,9 +207,9 @@ impl Credentials {
         self.announce(session);
     }
 
-    /// Notes that `session` was told of peers at `ips`, which are canonical.
-    pub fn signaled(&self, session: SessionId, ips: &[IpAddr]) {
-        self.grants().signaled(session, ips);
+    /// Notes that `session` was told of peers at `ips`, which are canonical, by another session.
+    pub fn signaled(&self, session: SessionId, by: SessionId, ips: &[IpAddr]) {
+        self.grants().signaled(session, by, ips);
     }
 
     /// Whether peers must have been signaled to a session before it may reach them.

@@ -233,6 +233,7 @@ mod tests {
             ("[turn]\nrealm = ''", "turn.realm: \"\" is not a realm: write 1 to 127 characters"),
             ("[turn]\nrelay_ports = '9-8'", "turn.relay_ports: \"9-8\" is not a port range: write two ports"),
             ("[turn]\nrelay_ip = ['a']", "turn.relay_ip[0]: \"a\" is not an IP address"),
+            ("[turn]\nrelay_ip = ['::']", "turn.relay_ip: \"::\" is no address to relay from"),
             ("[turn]\nexternal_ip = ['::1/1.2.3.4']", "turn.external_ip[0]: \"::1/1.2.3.4\" is not an external"),
             ("[turn]\nsecrets = ['']", "turn.secrets[0]: is empty"),
             ("[turn.users]\na = []", "turn.users.a: is not a text in quotes"),

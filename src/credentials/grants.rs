@@ -53,7 +53,7 @@ impl FromStr for SessionId {
     }
 }
 
-/// Addresses that one session is known to have been told of; beyond, the earliest is forgotten.
+/// Addresses that one session is known to have been told of; beyond, the earliest of who has told most is forgotten.
 pub const MAX_SIGNALED: usize = 256;
 
 /// Revoked sessions that are remembered by name; beyond, see [`Grants::refuses`].
@@ -71,9 +71,23 @@ pub(super) struct Grants {
     forgotten: Duration,
 }
 
-/// The peers' IP addresses that one session was told of, latest last. Capped by [`MAX_SIGNALED`].
+/// The peers' IP addresses that one session was told of, and by which other, latest last. Capped by [`MAX_SIGNALED`].
 #[derive(Debug, Default)]
-struct Signaled(VecDeque<IpAddr>);
+struct Signaled(VecDeque<(IpAddr, SessionId)>);
+
+impl Signaled {
+    /// Forgets the earliest of whoever has told most, so that nobody's flood pushes out what others tell.
+    fn make_room(&mut self) {
+        let mut told: HashMap<SessionId, usize> = HashMap::new();
+        for (_, by) in &self.0 {
+            *told.entry(*by).or_default() += 1;
+        }
+        let most = told.into_iter().max_by_key(|(_, count)| *count).map(|(by, _)| by);
+        if let Some(at) = self.0.iter().position(|(_, by)| Some(*by) == most) {
+            self.0.remove(at);
+        }
+    }
+}
 
 impl Grants {
     /// Lets `session` live.
@@ -104,23 +118,23 @@ impl Grants {
         }
     }
 
-    /// Adds what `session` is told of, if it lives.
-    pub(super) fn signaled(&mut self, session: SessionId, ips: &[IpAddr]) {
-        let Some(Signaled(known)) = self.live.get_mut(&session) else { return };
+    /// Adds what `session` is told of by another, if it lives.
+    pub(super) fn signaled(&mut self, session: SessionId, by: SessionId, ips: &[IpAddr]) {
+        let Some(known) = self.live.get_mut(&session) else { return };
         for ip in ips {
-            if let Some(at) = known.iter().position(|other| other == ip) {
-                known.remove(at);
+            if let Some(at) = known.0.iter().position(|told| *told == (*ip, by)) {
+                known.0.remove(at);
             }
-            known.push_back(*ip);
-            if known.len() > MAX_SIGNALED {
-                known.pop_front();
+            known.0.push_back((*ip, by));
+            if known.0.len() > MAX_SIGNALED {
+                known.make_room();
             }
         }
     }
 
     /// Whether `session` lives and was told of `ip`.
     pub(super) fn knows(&self, session: SessionId, ip: IpAddr) -> bool {
-        self.live.get(&session).is_some_and(|Signaled(known)| known.contains(&ip))
+        self.live.get(&session).is_some_and(|Signaled(known)| known.iter().any(|(told, _)| *told == ip))
     }
 
     /// Whether `session` lives.
@@ -158,13 +172,14 @@ mod tests {
     fn a_session_is_told_of_so_many_addresses_and_the_earliest_is_forgotten() {
         let mut grants = Grants::default();
         let (session, gone) = (SessionId::new(), SessionId::new());
+        let by = SessionId::new();
         let ip = |n: u32| IpAddr::V4((0x0808_0000 + n).into());
         let all: Vec<_> = (0..).map(ip).take(MAX_SIGNALED).collect();
         grants.add(session);
 
-        grants.signaled(session, &all);
-        grants.signaled(session, &[ip(0), ip(1000)]);
-        grants.signaled(gone, &all);
+        grants.signaled(session, by, &all);
+        grants.signaled(session, by, &[ip(0), ip(1000)]);
+        grants.signaled(gone, by, &all);
 
         assert!(grants.knows(session, ip(0)), "told of again");
         assert!(!grants.knows(session, ip(1)) && grants.knows(session, ip(2)) && grants.knows(session, ip(1000)));
@@ -172,6 +187,23 @@ mod tests {
         assert!(!grants.knows(gone, ip(0)) && grants.live.len() == 1, "a session that doesn't live is told nothing");
         assert!(grants.end(session) && !grants.end(session));
         assert!(!grants.knows(session, ip(0)));
+    }
+
+    #[test]
+    fn who_tells_a_session_of_too_many_addresses_pushes_out_its_own() {
+        let mut grants = Grants::default();
+        let (session, partner, flooder) = (SessionId::new(), SessionId::new(), SessionId::new());
+        let ip = |n: u32| IpAddr::V4((0x0808_0000 + n).into());
+        grants.add(session);
+
+        grants.signaled(session, partner, &[ip(0), ip(1)]);
+        for n in 0..10 {
+            let flood: Vec<_> = (0..256).map(|m| ip(1000 * (n + 1) + m)).collect();
+            grants.signaled(session, flooder, &flood);
+        }
+
+        assert!(grants.knows(session, ip(0)) && grants.knows(session, ip(1)));
+        assert_eq!(grants.live[&session].0.len(), MAX_SIGNALED);
     }
 
     #[test]

@@ -183,14 +183,14 @@ async fn who_waits_for_too_many_endings_is_told_to_look_at_all() {
 
 #[test]
 fn a_session_reaches_only_who_was_signaled_to_it_where_that_is_wanted() {
-    let (session, stranger) = (SessionId::new(), SessionId::new());
+    let (session, stranger, teller) = (SessionId::new(), SessionId::new(), SessionId::new());
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let free = credentials(Mode::Ttl);
     let bound = Credentials::new(Settings { signaled_peers: true, ..settings(Mode::Ttl) });
     bound.begin(session);
 
-    bound.signaled(session, &[ip("8.8.8.8")]);
-    bound.signaled(stranger, &[ip("8.8.8.8")]);
+    bound.signaled(session, teller, &[ip("8.8.8.8")]);
+    bound.signaled(stranger, teller, &[ip("8.8.8.8")]);
 
     assert!(free.may_reach(session, ip("8.8.8.9")));
     assert!(bound.may_reach(session, ip("8.8.8.8")) && !bound.may_reach(session, ip("8.8.8.9")));

@@ -189,7 +189,7 @@ impl Session {
         let mut hub = self.sessions.hub();
         // Before the recipient can act on it. What a member tells itself opens nothing.
         if let Some(recipient) = hub.session_of(to).filter(|recipient| !told.is_empty() && *recipient != self.id) {
-            credentials.signaled(recipient, &told);
+            credentials.signaled(recipient, self.id, &told);
         }
         hub.signal(&self.name, to, kind, payload, now)
     }

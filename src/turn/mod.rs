@@ -86,6 +86,8 @@ pub struct Limits {
     /// Live channels of one allocation.
     pub channels: usize,
     /// Peers that one member or user may begin to exchange data with: beyond it nobody scans others through us.
+    ///
+    /// All from one source address together may begin with [`Limits::MEMBERS_OF_A_SOURCE`] times as many.
     pub new_peers: Rate,
     /// Answers to a network that hasn't proven who it is; beyond it, silence.
     pub challenges: Rate,
@@ -93,6 +95,16 @@ pub struct Limits {
     pub exempt: Vec<Prefix>,
     /// What was relayed in all; when that is all that may be, nobody gets an allocation.
     pub volume: Arc<Volume>,
+}
+
+impl Limits {
+    /// How many members behind one address a limit by member alone would let.
+    pub const MEMBERS_OF_A_SOURCE: f64 = 5.0;
+
+    fn new_peers_of_source(&self) -> Rate {
+        let Rate { per_second, burst } = self.new_peers;
+        Rate { per_second: per_second * Self::MEMBERS_OF_A_SOURCE, burst: burst * Self::MEMBERS_OF_A_SOURCE }
+    }
 }
 
 impl Settings {

@@ -19,6 +19,7 @@ use crate::turn::Rejection;
 use crate::turn::answer::Answer;
 use crate::turn::ledger::Allocation;
 use crate::turn::ledger::Leg;
+use crate::turn::ledger::Owner;
 use crate::turn::request::Asked;
 
 impl<S> Processor<S> {
@@ -101,7 +102,10 @@ impl<S> Processor<S> {
         let is_new = |peer: &&IpAddr| !self.ledger.on(client).any(|(_, allocation)| permitted(allocation, peer));
         let new = u32::try_from(peers.iter().filter(is_new).count()).unwrap_or(u32::MAX);
         let (_, allocation) = self.ledger.on(client).next().ok_or(Rejection::NO_ALLOCATION)?;
-        match self.new_peers.take(&allocation.owner.identity, new, now.monotonic) {
+        let Owner { identity, source, .. } = &allocation.owner;
+        // Identities cost nothing while accounts are open, addresses do.
+        let source_may = source.is_none_or(|source| self.new_peers_of_source.take(&source, new, now.monotonic));
+        match source_may && self.new_peers.take(identity, new, now.monotonic) {
             true => Ok(()),
             false => Err(Rejection::NEW_PEERS),
         }

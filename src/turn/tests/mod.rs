@@ -15,6 +15,7 @@ use stun::message::*;
 
 use self::world::*;
 use super::*;
+use crate::credentials::SessionId;
 use crate::metrics::DropReason;
 use crate::relay::command::Command;
 use crate::relay::command::StreamId;
@@ -278,6 +279,27 @@ async fn a_member_meets_so_many_new_peers_a_second_however_many_allocations_it_h
     world.turn_into("198.51.100.1:4001", ("alice", "wonderland")).await;
     world.pass(Duration::from_millis(501)).await;
     assert_eq!(world.code_of(CHANNEL_BIND, channel(0x4000, "8.8.8.4:1")).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_meets_so_many_new_peers_whatever_names_it_goes_by() {
+    let mut world = World::new(|settings| settings.limits.new_peers = Rate { per_second: 1.0, burst: 2.0 });
+    let mut granted = 0;
+
+    for n in 0..10_u8 {
+        let client = format!("198.51.100.1:{}", 4100 + u16::from(n));
+        world.turn_into_session(&client, SessionId::new(), None).await;
+        world.ask(ALLOCATE, transport()).await;
+        for peer_number in 0..2 {
+            let wanted = peer(&format!("8.8.{n}.{peer_number}:1"));
+            granted += usize::from(world.code_of(CREATE_PERMISSION, wanted).await == 0);
+        }
+    }
+
+    assert_eq!(granted, 10, "five members' worth");
+    world.turn_into_session("203.0.113.1:4000", SessionId::new(), None).await;
+    world.ask(ALLOCATE, transport()).await;
+    assert_eq!(world.code_of(CREATE_PERMISSION, peer("8.8.8.8:1")).await, 0, "another source");
 }
 
 #[tokio::test(start_paused = true)]

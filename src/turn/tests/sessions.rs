@@ -128,7 +128,7 @@ async fn a_session_permits_and_binds_only_peers_that_were_signaled_to_it() {
     let session = begun(&world);
     world.turn_into_session("198.51.100.1:1", session, None).await;
     let own = relayed(&world.ask(ALLOCATE, transport()).await);
-    world.credentials.signaled(session, &["8.8.8.8", "10.0.0.1"].map(|ip| ip.parse().unwrap()));
+    world.credentials.signaled(session, SessionId::new(), &["8.8.8.8", "10.0.0.1"].map(|ip| ip.parse().unwrap()));
 
     assert_eq!(world.code_of(CREATE_PERMISSION, peer("8.8.8.8:1")).await, 0);
     assert_eq!(world.code_of(CREATE_PERMISSION, peer(&own.to_string())).await, 0, "who relays here");
