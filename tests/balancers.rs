@@ -7,12 +7,15 @@ use std::time::Duration;
 use stun::attributes::*;
 use stun::message::Getter;
 use stun::xoraddr::XorMappedAddress;
+use tempfile::TempDir;
 use throughway::clock::Clock;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::net::UdpSocket;
+use tokio::process::Child;
+use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::support::PATIENCE;
@@ -270,6 +273,63 @@ async fn who_dawdles_with_the_header_or_behind_it_is_closed_after_the_same_ten_s
     );
 
     assert_eq!(server.metric(REFUSED).await, 0, "slow is not malformed");
+}
+
+/// A running haproxy that reaches the server from 127.0.0.2. It ends when this is dropped.
+struct Haproxy {
+    _process: Child,
+    _home: TempDir,
+    addr: SocketAddr,
+}
+
+impl Haproxy {
+    /// In front of `server`, and checking it all the time.
+    async fn start(server: SocketAddr) -> Self {
+        let addr = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("haproxy.cfg");
+        let config = format!(
+            "defaults\n mode tcp\n timeout connect 9s\n timeout client 9s\n timeout server 9s\nlisten front\n bind {addr}\n \
+             server ours {server} source 127.0.0.2 send-proxy-v2-ssl-cn check check-send-proxy inter 50ms fall 1\n"
+        );
+        std::fs::write(&file, config).unwrap();
+        let process = Command::new("haproxy").arg("-db").arg("-f").arg(&file).kill_on_drop(true).spawn().unwrap();
+        let listens = async {
+            while TcpStream::connect(addr).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, listens).await.expect("haproxy listens");
+        Self { _process: process, _home: home, addr }
+    }
+}
+
+#[tokio::test]
+async fn behind_haproxy_pages_are_served_and_turn_maps_who_reached_it() {
+    let server = Server::start(BEHIND);
+    let tls = server.tls();
+
+    for (addr, tls) in [(server.turn_tcp(), None), (server.turn_tls(), Some(&tls)), (server.https(), Some(&tls))] {
+        let haproxy = Haproxy::start(addr).await;
+        let stream = TcpStream::connect(haproxy.addr).await.unwrap();
+        let client = stream.local_addr().unwrap();
+        let line = match tls {
+            Some(tls) => Line::over(Box::new(tls.connect("localhost".try_into().unwrap(), stream).await.unwrap())),
+            None => Line::over(Box::new(stream)),
+        };
+        let asker = Asker::over(line, "alice", "wonderland").await;
+        let allocated = asker.ask(ALLOCATE, &[UDP]).await;
+        let mut mapped = XorMappedAddress::default();
+        mapped.get_from(&allocated).unwrap();
+        assert_eq!(SocketAddr::new(mapped.ip, mapped.port), client);
+    }
+    let haproxy = Haproxy::start(server.https()).await;
+    let stream = TcpStream::connect(haproxy.addr).await.unwrap();
+    let mut inside = tls.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    inside.write_all(GET).await.unwrap();
+    assert!(read_all(&mut inside).await.ends_with("\r\n\r\nok\n"));
+
+    assert_eq!(server.metric(REFUSED).await, 0, "its checks have headers of their own");
 }
 
 #[tokio::test]
