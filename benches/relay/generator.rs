@@ -76,6 +76,7 @@ pub(crate) struct Load<'a> {
 struct Client {
     ip: IpAddr,
     relayed: Option<SocketAddr>,
+    nonce: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,7 +100,7 @@ impl<'a> Load<'a> {
         };
         let client = |n: u16| {
             let [high, low] = n.to_be_bytes();
-            Client { ip: Ipv4Addr::new(127, 10 + number, high, low + 1).into(), relayed: None }
+            Client { ip: Ipv4Addr::new(127, 10 + number, high, low + 1).into(), relayed: None, nonce: Vec::new() }
         };
         let clients = (0..count).map(client).collect();
         let mut load = Self { server, shape, socket, peers, clients, batch: Batch::new(), counts: Counts::default() };
@@ -245,6 +246,7 @@ impl<'a> Load<'a> {
             relayed.get_from(&answer)?;
             if let Some(client) = self.clients.get_mut(client) {
                 client.relayed = Some(SocketAddr::new(relayed.ip, relayed.port));
+                client.nonce = nonce;
             }
         }
         for client in 0..self.clients.len() {
@@ -252,9 +254,7 @@ impl<'a> Load<'a> {
                 Shape::Pairs { .. } => self.clients.get(client ^ 1).and_then(|other| other.relayed),
                 Shape::Echo { .. } | Shape::Bursts { .. } | Shape::Binding { .. } => Some(self.peers.local_addr()),
             };
-            let ip = self.clients.get(client).ok_or("no client")?.ip;
-            let challenge = self.exchange(&message(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)]), ip)?;
-            let nonce = challenge.get(ATTR_NONCE)?;
+            let (ip, nonce) = self.clients.get(client).map(|it| (it.ip, it.nonce.clone())).ok_or("no client")?;
             let mut address = [0; 12];
             put_xor_address(&mut address, ATTR_XOR_PEER_ADDRESS.0, peer.ok_or("no peer")?, [0; 12]).ok_or("no room")?;
             let [_, _, _, _, address @ ..] = address;
