@@ -273,4 +273,159 @@ mod tests {
             }
         }
     }
+
+    /// The policy once more, as an operator would put it: texts, looked through one after the other, bit by bit.
+    struct Model {
+        allow: Vec<String>,
+        deny: Vec<String>,
+        host: Vec<String>,
+        listening: u16,
+    }
+
+    impl Model {
+        const SPECIAL: &str = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 \
+            192.0.2.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 \
+            198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 ::/128 ::1/128 64:ff9b:1::/48 100::/64 100:0:0:1::/64 \
+            2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20 5f00::/16 fc00::/7 fe80::/10 fec0::/10 ff00::/8";
+        const THIS_HOST: &str = "127.0.0.0/8 ::1/128 0.0.0.0/32 ::/128 224.0.0.0/4 ff00::/8 255.255.255.255/32";
+
+        fn reaches(&self, ip: IpAddr, port: u16) -> bool {
+            let ip = ip.to_canonical();
+            let judged: Vec<IpAddr> = [vec![ip], carried(ip)].concat();
+            let host = || self.host.iter().map(String::as_str);
+            let any_in = |texts: &mut dyn Iterator<Item = &str>| {
+                let texts: Vec<_> = texts.collect();
+                judged.iter().any(|ip| texts.iter().any(|text| is_in(*ip, text)))
+            };
+            if ["0.0.0.0", "::"].contains(&ip.to_string().as_str()) {
+                return false;
+            }
+            if port == self.listening && any_in(&mut Self::THIS_HOST.split_whitespace().chain(host())) {
+                return false;
+            }
+            let allowed = self.allow.iter().any(|text| is_in(ip, text));
+            let denied = self.deny.iter().map(String::as_str).chain(Self::SPECIAL.split_whitespace()).chain(host());
+            allowed || !any_in(&mut denied.collect::<Vec<_>>().into_iter())
+        }
+    }
+
+    /// An address as its bits, in writing.
+    fn in_bits(ip: IpAddr) -> String {
+        match ip {
+            IpAddr::V4(v4) => format!("{:032b}", v4.to_bits()),
+            IpAddr::V6(v6) => format!("{:0128b}", v6.to_bits()),
+        }
+    }
+
+    fn is_in(ip: IpAddr, text: &str) -> bool {
+        let (network, length) = text.split_once('/').unwrap();
+        let network: IpAddr = network.parse().unwrap();
+        let length: usize = length.parse().unwrap();
+        network.is_ipv4() == ip.is_ipv4() && in_bits(ip).starts_with(&in_bits(network)[..length])
+    }
+
+    /// The IPv4 addresses in an IPv6 address, by where their bits stand in it.
+    fn carried(ip: IpAddr) -> Vec<IpAddr> {
+        let bits = in_bits(ip);
+        let v4 = |bits: String| IpAddr::V4(u32::from_str_radix(&bits, 2).unwrap().into());
+        let at = |at: usize| v4(bits[at..at + 32].to_owned());
+        let around = |at: usize| v4(format!("{}{}", &bits[at..64], &bits[72..72 + 32 - (64 - at)]));
+        let in_any = |texts: &[&str]| texts.iter().any(|text| is_in(ip, text));
+        if in_any(&["::/80", "64:ff9b::/48"]) {
+            vec![at(96)]
+        } else if in_any(&["64:ff9b:1::/48"]) {
+            vec![around(48), around(56), around(64), at(96)]
+        } else if in_any(&["2002::/16"]) {
+            vec![at(16)]
+        } else if in_any(&["2001::/32"]) {
+            let flipped = bits[96..].chars().map(|bit| if bit == '0' { '1' } else { '0' }).collect();
+            vec![at(32), v4(flipped)]
+        } else {
+            vec![]
+        }
+    }
+
+    /// A prefix of any length, and often one that means something.
+    fn networks() -> impl Strategy<Value = String> {
+        let special: Vec<_> = Model::SPECIAL.split_whitespace().map(str::to_owned).collect();
+        prop_oneof![
+            3 => prop::sample::select(special),
+            1 => (any::<u32>(), 0..=32_usize).prop_map(|(bits, length)| format!("{}/{length}", Ipv4Addr::from_bits(bits))),
+            1 => (any::<u128>(), 0..=128_usize)
+                .prop_map(|(bits, length)| format!("{}/{length}", Ipv6Addr::from_bits(bits))),
+            1 => prop::sample::select(vec!["64:ff9b::/96", "::/96", "2001::/32", "8.8.8.0/24", "0.0.0.0/0", "::/0"])
+                .prop_map(str::to_owned),
+        ]
+    }
+
+    /// The first or last address of a network, or its neighbour outside.
+    fn at_an_edge(network: &str, edge: u8) -> IpAddr {
+        let (ip, length) = network.split_once('/').unwrap();
+        let length: u32 = length.parse().unwrap();
+        let of = |bits: u128, width: u32| {
+            let hosts = u128::MAX.checked_shr(128 - width + length).unwrap_or(0);
+            let first = bits & !hosts;
+            [first, first.wrapping_sub(1), first | hosts, (first | hosts).wrapping_add(1)][usize::from(edge % 4)]
+        };
+        match ip.parse().unwrap() {
+            IpAddr::V4(v4) => Ipv4Addr::from_bits((of(v4.to_bits().into(), 32) & 0xffff_ffff) as u32).into(),
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(of(v6.to_bits(), 128)).into(),
+        }
+    }
+
+    /// An IPv4 address in one of its IPv6 forms, the bits around it by chance.
+    fn dressed(ip: IpAddr, form: u8, around: u128) -> IpAddr {
+        let IpAddr::V4(v4) = ip else { return ip };
+        let bits = u128::from(v4.to_bits());
+        let (prefix, length, shift, bits) = match form {
+            0 => (0x2002 << 112, 16, 80, bits),
+            1 => (0x2001 << 112, 32, 64, bits),
+            2 => (0x2001 << 112, 32, 0, bits ^ 0xffff_ffff),
+            3 => (0, 96, 0, bits),
+            4 => (0xffff << 32, 96, 0, bits),
+            5 => (0x0064_ff9b << 96, 96, 0, bits),
+            6 => (0x0064_ff9b_0001 << 80, 48, 0, bits),
+            7 => (0x0064_ff9b_0001 << 80, 64, 24, bits),
+            // These two are parted by bits 64 to 71.
+            8 => (0x0064_ff9b_0001 << 80 | bits >> 16 << 64, 72, 40, bits & 0xffff),
+            9 => (0x0064_ff9b_0001 << 80 | bits >> 24 << 64, 72, 32, bits & 0xff_ffff),
+            _ => return ip,
+        };
+        let free = (u128::MAX >> length) & !(0xffff_ffff << shift);
+        Ipv6Addr::from_bits(prefix | bits << shift | around & free).into()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4_000) })]
+
+        #[test]
+        fn the_policy_decides_as_a_naive_model_does(
+            allow in prop::collection::vec(networks(), 0..3),
+            deny in prop::collection::vec(networks(), 0..3),
+            host in prop::collection::vec((networks(), any::<u8>()), 0..3),
+            peers in prop::collection::vec((networks(), any::<[u8; 2]>(), 0..14_u8, any::<u128>()), 1..24),
+        ) {
+            let host: Vec<IpAddr> = host.iter().map(|(network, edge)| at_an_edge(network, *edge)).collect();
+            let parsed = |texts: &[String]| texts.iter().map(|text| text.parse().unwrap()).collect();
+            let policy = Policy::new(Settings {
+                allow: parsed(&allow),
+                deny: parsed(&deny),
+                host: host.iter().copied().collect(),
+                listening_ports: HashSet::from([3478]),
+            });
+            let whole = |ip: &IpAddr| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 });
+            let known = [&allow[..], &deny].concat();
+            let model = Model { allow, deny, host: host.iter().map(whole).collect(), listening: 3478 };
+
+            for (network, [edge, port], form, around) in peers {
+                // Some of them at what the operator named, and at what this host is.
+                let network = known.get(usize::from(edge / 4)).unwrap_or(&network);
+                let ip = *host.get(usize::from(port / 8)).unwrap_or(&at_an_edge(network, edge));
+                let ip = dressed(ip, form, around);
+                let port = [0, 9, 3478][usize::from(port % 3)];
+                let reached = policy.reach(PeerAddr::new(SocketAddr::new(ip, port))) == Reach::Kernel;
+                prop_assert_eq!(reached, model.reaches(ip, port), "{} port {}", ip, port);
+            }
+        }
+    }
 }

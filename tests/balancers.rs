@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use throughway::clock::Clock;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::net::TcpSocket;
 use tokio::net::TcpStream;
 use tokio::net::UdpSocket;
@@ -20,9 +21,9 @@ use tokio::time::timeout;
 
 use crate::support::PATIENCE;
 use crate::support::Server;
+use crate::support::asker::*;
 use crate::support::client::Client;
-use crate::turn::asker::*;
-use crate::turn::line::Line;
+use crate::support::line::Line;
 
 /// The load balancer is 127.0.0.2. Listeners are where this host has no address of that name but takes what is sent there.
 const BEHIND: &str = r#"
@@ -285,12 +286,13 @@ struct Haproxy {
 impl Haproxy {
     /// In front of `server`, and checking it all the time.
     async fn start(server: SocketAddr) -> Self {
-        let addr = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // Apart from where connections come from: one that finds nobody listening could meet itself.
+        let addr = TcpListener::bind("127.0.0.8:0").await.unwrap().local_addr().unwrap();
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("haproxy.cfg");
         let config = format!(
-            "defaults\n mode tcp\n timeout connect 9s\n timeout client 9s\n timeout server 9s\nlisten front\n bind {addr}\n \
-             server ours {server} source 127.0.0.2 send-proxy-v2-ssl-cn check check-send-proxy inter 50ms fall 1\n"
+            "defaults\n mode tcp\n timeout connect 9s\n timeout client 9s\n timeout server 9s\n timeout check 9s\nlisten front\n bind {addr}\n \
+             server ours {server} source 127.0.0.2 send-proxy-v2-ssl-cn check check-send-proxy inter 50ms fall 999\n"
         );
         std::fs::write(&file, config).unwrap();
         let process = Command::new("haproxy").arg("-db").arg("-f").arg(&file).kill_on_drop(true).spawn().unwrap();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use stun::attributes::*;
 
 use crate::support::Server;
+use crate::support::asker::*;
 use crate::support::footprint::Footprint;
-use crate::turn::asker::*;
 
 /// The defaults, but for addresses and accounts, and for the exemption of loopback.
 const NOBODY_EXEMPT: &str = r#"
@@ -173,42 +173,6 @@ async fn floods_from_one_stranger_leave_memory_files_and_allocations_flat() {
 #[tokio::test]
 async fn floods_from_two_hundred_networks_leave_memory_files_and_allocations_flat() {
     floods_cost_nothing(200).await;
-}
-
-#[tokio::test]
-async fn no_question_of_a_stranger_gets_an_answer_beyond_the_budget() {
-    let server = Server::start(NOBODY_EXEMPT);
-    let asker = Asker::new(server.udp(), "ann", "1").await;
-    let peer = xor("198.51.100.1:9".parse().unwrap());
-    let questions = [
-        message(ALLOCATE, &[UDP]).raw,
-        message(REFRESH, &[(0x000D, &[0; 4])]).raw,
-        message(CREATE_PERMISSION, &[(0x0012, &peer)]).raw,
-        message(CHANNEL_BIND, &[(0x000C, &[0x40, 0, 0, 0]), (0x0012, &peer)]).raw,
-        message(BINDING, &[]).raw,
-        message(BINDING, &[(0x0003, &[0, 0, 0, 6])]).raw,
-        message(BINDING, &[(0x0027, &[0, 0, 0, 0])]).raw,
-        message(BINDING, &[(0x7FFF, &[])]).raw,
-        message(BINDING, &[(0x7FFF, &[]), (0x7FFE, &[]), (0x7FFD, &[]), (0x7FFC, &[]), (0x7FFB, &[])]).raw,
-        message(ALLOCATE, &[UDP, (0x7FFF, &[])]).raw,
-        forged(b"AAAAAAAAAAAAAAAA"),
-    ];
-
-    for question in &questions {
-        let answer = asker.exchange(question).await.raw;
-        assert!(answer.len() * 10 <= question.len() * 23, "{} bytes for {question:x?}", answer.len());
-    }
-
-    assert_eq!((questions[0].len(), questions[4].len()), (28, 20), "the smallest of their kind");
-    assert_eq!(asker.exchange(&questions[4]).await.raw.len(), 32);
-    let before = server.drops().await;
-    for method in [ALLOCATE, REFRESH, CREATE_PERMISSION, CHANNEL_BIND] {
-        asker.send(&message(method, &[]).raw).await;
-        asker.send(&message(method, &[(0x8022, b"")]).raw).await;
-    }
-    asker.exchange(&questions[4]).await;
-    asker.exchange(&questions[0]).await;
-    assert_eq!(server.drops().await - before, 8, "what is shorter than 28 bytes gets nothing");
 }
 
 #[tokio::test]

@@ -286,6 +286,9 @@ fn a_second_instance_is_refused() {
     let line = refusal(&LOCAL.replacen("127.0.0.1:0", &first.https().to_string(), 1));
 
     assert!(line.contains("(http.listen): address in use"), "{line}");
+    // A shard's sockets may be shared by the kernel's rules; by ours a second instance may not take part.
+    let line = refusal(&LOCAL.replace("listen_udp = ['127.0.0.1:0']", &format!("listen_udp = ['{}']", first.udp())));
+    assert!(line.contains("(turn.listen_udp): address in use"), "{line}");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod balancers;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod fuzz;

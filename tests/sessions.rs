@@ -7,11 +7,11 @@ use serde_json::json;
 use tokio::net::UdpSocket;
 
 use crate::support::PATIENCE;
+use crate::support::PEERS_ON_LOOPBACK;
 use crate::support::Server;
+use crate::support::asker::*;
 use crate::support::client::Client;
-use crate::turn::PEERS_ON_LOOPBACK;
-use crate::turn::asker::*;
-use crate::turn::line::Line;
+use crate::support::line::Line;
 
 const TOKEN: &str = "0123456789abcdef";
 const ADMIN: &str = "[admin]\ntoken = \"0123456789abcdef\"\n";

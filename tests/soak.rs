@@ -5,10 +5,10 @@ use std::time::Duration;
 use throughway::clock::Clock;
 use tokio::net::UdpSocket;
 
+use crate::support::PEERS_ON_LOOPBACK;
 use crate::support::Server;
+use crate::support::asker::*;
 use crate::support::footprint::Footprint;
-use crate::turn::PEERS_ON_LOOPBACK;
-use crate::turn::asker::*;
 
 /// How long, unless `THROUGHWAY_SOAK_SECONDS` says otherwise.
 const SECONDS: u64 = 120;

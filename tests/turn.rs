@@ -1,58 +1,23 @@
-//! TURN as clients meet it: webrtc-rs `turn::client`, turn-client-proto, coturn's clients, and one that asks with every
-//! flaw.
+//! TURN as others' clients meet it: webrtc-rs `turn::client`, turn-client-proto, and coturn's.
 
-pub(crate) mod asker;
 mod coturn;
-pub(crate) mod line;
 mod sansio;
-mod streams;
 
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use asker::*;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use tokio::net::UdpSocket;
 use tokio::process::Child;
 use tokio::process::Command;
 use webrtc_util::Conn;
 
+use crate::support::DEFAULT_PEERS;
 use crate::support::PATIENCE;
+use crate::support::PEERS_ON_LOOPBACK;
 use crate::support::Server;
-
-/// Every listener on a port of its own, two users.
-macro_rules! local {
-    () => {
-        r#"
-[http]
-listen = ["127.0.0.1:0"]
-plain_listen = ["127.0.0.1:0"]
-[metrics]
-listen = ["127.0.0.1:0"]
-[turn]
-listen_udp = ["127.0.0.1:0"]
-listen_tcp = ["127.0.0.1:0"]
-listen_tls = ["127.0.0.1:0"]
-relay_ports = "20000-29999" # apart from the ports that the system chooses for listeners
-users = { alice = "wonderland", bob = "builder" }
-"#
-    };
-}
-
-/// The deny list as it comes.
-const DEFAULT_PEERS: &str = local!();
-
-/// Peers on loopback are allowed here, which lets tests play the peer.
-pub(crate) const PEERS_ON_LOOPBACK: &str = concat!(
-    local!(),
-    r#"secrets = ["north"]
-[turn.peers]
-allow = ["127.0.0.0/8"]
-"#
-);
+use crate::support::client::Client;
 
 async fn client(server: &Server, user: &str, password: &str) -> turn::client::Client {
     let config = turn::client::ClientConfig {
@@ -69,11 +34,6 @@ async fn client(server: &Server, user: &str, password: &str) -> turn::client::Cl
     let client = turn::client::Client::new(config).await.unwrap();
     client.listen().await.unwrap();
     client
-}
-
-fn rest_password(username: &str) -> String {
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"north");
-    BASE64_STANDARD.encode(ring::hmac::sign(&key, username.as_bytes()))
 }
 
 async fn received(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
@@ -109,146 +69,7 @@ async fn the_crates_client_allocates_and_relays_both_ways() {
     server.metric_becomes("throughway_allocations", 0).await;
     assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 50);
     client.close().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_wrong_password_an_unknown_user_and_an_expired_credential_get_401() {
-    let server = Server::start(PEERS_ON_LOOPBACK);
-
-    for (user, password) in [
-        ("alice", "wrong".to_owned()),
-        ("nobody", "wonderland".to_owned()),
-        ("1000000000:carol", rest_password("1000000000:carol")),
-        ("9000000000:carol", rest_password("9000000001:carol")),
-    ] {
-        let asker = Asker::new(server.udp(), user, &password).await;
-        assert_eq!(code(&asker.ask(ALLOCATE, &[UDP]).await), 401, "{user}");
-    }
-    let good = client(&server, "9000000000:carol", &rest_password("9000000000:carol")).await;
-    assert!(good.allocate().await.is_ok());
-    assert!(client(&server, "alice", "wrong").await.allocate().await.is_err());
-}
-
-#[tokio::test]
-async fn permission_channel_refresh_and_delete_do_what_they_say_on_the_wire() {
-    let server = Server::start(PEERS_ON_LOOPBACK);
-    let asker = Asker::new(server.udp(), "alice", "wonderland").await;
-    let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let peer_addr = peer.local_addr().unwrap();
-    let relayed = asker.allocate().await;
-
-    let early = server.metric("throughway_dropped_total{reason=\"no-permission\"}").await;
-    peer.send_to(b"too early", relayed).await.unwrap();
-    server.metric_becomes("throughway_dropped_total{reason=\"no-permission\"}", early + 1).await;
-    assert_eq!(asker.permit(peer_addr).await, 0);
-    asker.send(&message(SEND, &[(0x0012, &xor(peer_addr)), (0x0013, b"by indication")]).raw).await;
-    assert_eq!(received(&peer).await, (b"by indication".to_vec(), relayed));
-    peer.send_to(b"back", relayed).await.unwrap();
-    let mut data = stun::message::Message { raw: asker.receive().await, ..Default::default() };
-    data.decode().unwrap();
-    assert_eq!(data.typ.value(), DATA);
-    assert_eq!(data.get(stun::attributes::ATTR_DATA).unwrap(), b"back");
-    assert_eq!(data.get(stun::attributes::ATTR_XOR_PEER_ADDRESS).unwrap(), xor(peer_addr));
-
-    assert_eq!(asker.bind(0x4000, peer_addr).await, 0);
-    asker.send(&channel_data(0x4000, b"by channel")).await;
-    assert_eq!(received(&peer).await, (b"by channel".to_vec(), relayed));
-    peer.send_to(b"back by channel", relayed).await.unwrap();
-    assert_eq!(asker.receive().await, channel_data(0x4000, b"back by channel"));
-
-    let refreshed = asker.ask(REFRESH, &[(0x000D, &1200_u32.to_be_bytes())]).await;
-    assert_eq!(refreshed.get(stun::attributes::ATTR_LIFETIME).unwrap(), 1200_u32.to_be_bytes());
-    assert_eq!(code(&asker.ask(REFRESH, &[(0x000D, &[0; 4])]).await), 0);
-    assert_eq!(code(&asker.ask(REFRESH, &[(0x000D, &[0; 4])]).await), 437);
-    asker.send(&channel_data(0x4000, b"nobody's")).await;
-    server.metric_becomes("throughway_dropped_total{reason=\"no-allocation\"}", 1).await;
-    assert_eq!(server.metric("throughway_allocations").await, 0);
-}
-
-#[tokio::test]
-async fn peers_on_this_machine_and_in_private_ranges_are_denied_by_default() {
-    let server = Server::start(DEFAULT_PEERS);
-    let asker = Asker::new(server.udp(), "alice", "wonderland").await;
-    let relayed = asker.allocate().await;
-
-    for denied in
-        ["127.0.0.2:9", "10.0.0.1:9", "192.168.1.1:9", "169.254.169.254:80", "224.0.0.1:9", "255.255.255.255:9"]
-    {
-        let denied: SocketAddr = denied.parse().unwrap();
-        assert_eq!(asker.permit(denied).await, 403, "{denied}");
-        assert_eq!(asker.bind(0x4001, denied).await, 403, "{denied}");
-    }
-    // Our own relay address is granted, for clients meet there; what nobody owns on it is dropped, never sent.
-    let bystander = UdpSocket::bind((relayed.ip(), 0)).await.unwrap();
-    let bystander_addr = bystander.local_addr().unwrap();
-    assert_eq!(asker.permit(bystander_addr).await, 0);
-    asker.send(&message(SEND, &[(0x0012, &xor(bystander_addr)), (0x0013, b"inwards")]).raw).await;
-    asker.send(&message(SEND, &[(0x0012, &xor(server.udp())), (0x0013, b"loop")]).raw).await;
-    server.metric_becomes("throughway_dropped_total{reason=\"no-such-relayed-address\"}", 2).await;
-    assert_eq!(bystander.try_recv(&mut [0; 9]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-    assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 0);
-}
-
-#[tokio::test]
-async fn our_own_listener_is_never_a_peer_even_when_allowed() {
-    let server = Server::start(PEERS_ON_LOOPBACK);
-    let asker = Asker::new(server.udp(), "alice", "wonderland").await;
-    asker.allocate().await;
-
-    assert_eq!(asker.bind(0x4000, server.udp()).await, 403);
-    assert_eq!(asker.permit(server.udp()).await, 0, "a permission names no port");
-    asker.send(&message(SEND, &[(0x0012, &xor(server.udp())), (0x0013, b"loop")]).raw).await;
-
-    server.metric_becomes("throughway_dropped_total{reason=\"no-such-relayed-address\"}", 1).await;
-    assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 0);
-}
-
-#[tokio::test]
-async fn two_clients_meet_inside_the_process() {
-    let server = Server::start(DEFAULT_PEERS);
-    let alice = Asker::new(server.udp(), "alice", "wonderland").await;
-    let bob = Asker::new(server.udp(), "bob", "builder").await;
-    let (at_alice, at_bob) = (alice.allocate().await, bob.allocate().await);
-
-    assert_eq!((alice.bind(0x4000, at_bob).await, bob.bind(0x5000, at_alice).await), (0, 0));
-    let before = server.metric("throughway_hairpin_total").await;
-    for size in [0, 1, 1200, 9000, 60_000] {
-        let data = vec![7; size];
-        alice.send(&channel_data(0x4000, &data)).await;
-        assert_eq!(bob.receive().await, channel_data(0x5000, &data));
-        bob.send(&channel_data(0x5000, &data)).await;
-        assert_eq!(alice.receive().await, channel_data(0x4000, &data));
-    }
-
-    assert_eq!(server.metric("throughway_hairpin_total").await - before, 10);
-    assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 0, "never through the kernel");
-}
-
-#[tokio::test]
-async fn junk_is_counted_and_answered_with_nothing_and_the_server_lives() {
-    let server = Server::start(DEFAULT_PEERS);
-    let before = server.drops().await;
-    let asker = Asker::new(server.udp(), "alice", "wonderland").await;
-    let mut cut = message(ALLOCATE, &[UDP]).raw;
-    cut[2..4].copy_from_slice(&[0xFF, 0xFC]);
-    let junk: [&[u8]; 9] = [
-        b"",
-        b"\x00",
-        b"GET / HTTP/1.1\r\n\r\n",
-        &[0xFF; 1400],
-        &[0x40; 3],
-        &cut,
-        &message(0x0101, &[]).raw,
-        &message(0x0017, &[]).raw,
-        &message(ALLOCATE, &[]).raw,
-    ];
-
-    for packet in junk {
-        asker.send(packet).await;
-    }
-
-    assert_eq!(code(&asker.ask(ALLOCATE, &[UDP]).await), 0, "the next to arrive is the answer to this");
-    assert_eq!(server.drops().await - before, junk.len() as u64);
+    assert!(self::client(&server, "alice", "wrong").await.allocate().await.is_err());
 }
 
 /// What coturn's client says it sent and received.
@@ -339,4 +160,43 @@ async fn coturns_clients_reach_each_other_under_the_default_deny_list_inside_the
     }
 
     assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 0);
+}
+
+#[tokio::test]
+async fn turns_is_listed_only_with_a_certificate_that_browsers_accept() {
+    let home = tempfile::tempdir().unwrap();
+    let files = "[tls]\nmode = \"files\"\ncertificate = \"certs/self-signed.pem\"\nkey = \"certs/self-signed.key\"\n";
+    let files = files.replace("certs/", &format!("{}/certs/", home.path().display()));
+
+    for (more, listed) in [("", false), (&*files, true)] {
+        let server = Server::start_in(home.path(), &format!("{DEFAULT_PEERS}{more}"));
+        let reply = Client::connect(server.http(), "/ws").await.log_in("alice").await;
+        let (udp, tcp, tls) = (server.udp().port(), server.turn_tcp().port(), server.https().port());
+        let mut urls =
+            vec![format!("turn:localhost:{udp}?transport=udp"), format!("turn:localhost:{tcp}?transport=tcp")];
+        urls.extend(listed.then(|| format!("turns:localhost:{tls}?transport=tcp")));
+        assert_eq!(reply["iceServers"][1]["urls"], serde_json::json!(urls));
+    }
+}
+
+#[tokio::test]
+async fn coturns_clients_lose_nothing_over_tcp_and_tls() {
+    let server = Server::start(PEERS_ON_LOOPBACK);
+    let peer = CoturnsPeer::start("127.0.0.1").await;
+
+    for (port, transport) in [
+        (server.turn_tcp().port(), &["-t"][..]),
+        (server.turn_tls().port(), &["-t", "-S"]),
+        (server.https().port(), &["-t", "-S"]),
+    ] {
+        let to_peer = ["-e", "127.0.0.1", "-r", &peer.port];
+        let ways = [&to_peer[..], &[&to_peer[..], &["-s"]].concat(), &["-y"], &["-y", "-s"]];
+        let runs = ways.map(async |way| uclient(port, &[&["-n", "50", "-m", "4"], transport, way].concat()).await);
+        for tally in futures_util::future::join_all(runs).await {
+            assert_eq!(tally.sent, tally.received, "{transport:?}");
+            assert!(tally.sent >= 200, "{tally:?}");
+        }
+    }
+
+    server.metric_becomes("throughway_allocations", 0).await;
 }

@@ -8,7 +8,8 @@
 //!
 //! DONT-FRAGMENT is understood, in an Allocate (RFC 8656, section 7.2) as in a Send indication: its datagram leaves with DF
 //! set, and the client is told of the MTU that it doesn't fit. All other datagrams leave with DF clear, whatever those had
-//! that they came in by (the alternate behavior of RFC 8656, section 14), and may be fragmented on the way.
+//! that they came in by (the alternate behavior of RFC 8656, section 14), and may be fragmented on the way. So may what
+//! comes in as a datagram and goes on over another IP version, or over IPv6 (RFC 8656, section 13).
 //!
 //! # Departures from a MUST
 //!

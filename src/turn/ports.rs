@@ -110,7 +110,7 @@ impl<S> Ports<S> {
         wanted: Wanted,
         bind: impl Fn(&Bind<S>, u16) -> io::Result<T>,
     ) -> Result<(u16, T), NoPort> {
-        let mut start = u16::from_ne_bytes(random());
+        let mut start = self.by_chance();
         for _ in 0..TRIES {
             let port = self.free(advertised).next(start, wanted).ok_or(NoPort::Exhausted)?;
             match bind(&self.bind, port) {
@@ -123,6 +123,13 @@ impl<S> Ports<S> {
             }
         }
         Err(NoPort::Exhausted)
+    }
+
+    /// A port of the range: who knows one must not guess the next (RFC 6056, section 3.3.1).
+    fn by_chance(&self) -> u16 {
+        let ports = u32::from(self.range.end().saturating_sub(*self.range.start())) + 1;
+        let [o0, o1, ..] = (u32::from_ne_bytes(random()) % ports).to_le_bytes();
+        self.range.start().saturating_add(u16::from_le_bytes([o0, o1]))
     }
 
     fn free(&mut self, advertised: IpAddr) -> &mut FreePorts {
@@ -209,6 +216,21 @@ mod tests {
         assert!(matches!(ports.any(IP, IP), Err(NoPort::Exhausted)));
         ports.release(SocketAddr::new(IP, 65_010));
         assert_eq!(ports.any(IP, IP).unwrap().addr.port(), 65_010);
+    }
+
+    #[test]
+    fn nobody_can_guess_the_next_port() {
+        let mut ports = ports(49_160..=65_535, &[]);
+
+        let given: HashSet<u16> = (0..1_000)
+            .map(|_| {
+                let bound = ports.any(IP, IP).unwrap();
+                ports.release(bound.advertised);
+                bound.addr.port()
+            })
+            .collect();
+
+        assert!(given.len() > 900, "{} different ones of 1,000", given.len());
     }
 
     #[test]

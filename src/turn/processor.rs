@@ -314,7 +314,12 @@ impl<S> Processor<S> {
 
     /// Refresh (RFC 8656, section 8.2): of every leg, or of the one of the family that the client names.
     async fn refresh(&mut self, asked: &Asked<'_>, client: FiveTuple, now: Now) -> Result<Answer, Rejection> {
-        let (family, requested) = (asked.requested_family()?, asked.lifetime()?);
+        let family = match asked.requested_family() {
+            // No allocation is of a family that nobody knows.
+            Err(rejection) if rejection == Rejection::FAMILY_NOT_SUPPORTED => return Err(Rejection::PEER_FAMILY),
+            family => family?,
+        };
+        let requested = asked.lifetime()?;
         let named = self.ledger.on(client).filter(|(leg, _)| family.is_none_or(|family| family == leg.family));
         let legs: Vec<_> = named.map(|(leg, allocation)| (leg, allocation.id)).collect();
         if legs.is_empty() {

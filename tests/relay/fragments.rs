@@ -9,14 +9,15 @@ use socket2::Type;
 
 use super::icmp::read_icmp;
 use super::*;
+use crate::support::PEERS_ON_LOOPBACK;
 use crate::support::Server;
-use crate::turn::PEERS_ON_LOOPBACK;
-use crate::turn::asker;
-use crate::turn::asker::ALLOCATE;
-use crate::turn::asker::Asker;
-use crate::turn::asker::SEND;
-use crate::turn::asker::UDP;
-use crate::turn::asker::xor;
+use crate::support::asker;
+use crate::support::asker::ALLOCATE;
+use crate::support::asker::Asker;
+use crate::support::asker::SEND;
+use crate::support::asker::UDP;
+use crate::support::asker::xor;
+use crate::support::line::Line;
 
 const DONT_FRAGMENT: (u16, &[u8]) = (0x001A, b"");
 /// Of the link in [`on_a_narrow_link`]: the least that IPv6 takes.
@@ -101,6 +102,20 @@ async fn df_is_set_on_what_may_not_be_fragmented_and_clear_on_all_else() {
 }
 
 #[tokio::test]
+async fn a_client_on_a_stream_has_its_df_too() {
+    let server = Server::start(PEERS_ON_LOOPBACK);
+    let asker = Asker::over(Line::stream(server.turn_tcp(), None).await, "alice", "wonderland").await;
+    let to: SocketAddr = "127.0.0.1:9".parse().unwrap();
+    let relayed = asker.allocate().await;
+    assert_eq!(asker.permit(to).await, 0);
+    let Some(wire) = Wire::tap() else { return };
+
+    asker.send(&asker::message(SEND, &[(0x0012, &xor(to)), (0x0013, b"whole"), DONT_FRAGMENT]).raw).await;
+
+    assert!(wire.df(relayed, to));
+}
+
+#[tokio::test]
 async fn an_allocate_may_ask_whether_fragments_can_be_forbidden() {
     let server = Server::start(PEERS_ON_LOOPBACK);
     let asker = Asker::new(server.udp(), "alice", "wonderland").await;
@@ -133,6 +148,30 @@ fn the_client_is_told_of_the_mtu_that_its_datagram_does_not_fit() {
         assert_eq!(peer.receive().await, data, "in fragments, and the only one that came");
         client.drain().await;
         assert_eq!((rig.drops(DropReason::TooLarge), rig.drops(DropReason::Icmp)), (1, 0));
+    });
+}
+
+#[test]
+fn what_goes_on_over_another_ip_version_may_be_fragmented_whatever_its_client_says() {
+    on_a_narrow_link(async {
+        let allow = vec!["::1".parse().unwrap()];
+        let rig = Rig::with("127.0.0.1", policy::Settings { allow, ..policy::Settings::default() });
+        let (client, peer) = (Client::new(&rig).await, UdpSocket::bind("[::1]:0").await.unwrap());
+        let to = peer.local_addr().unwrap();
+        rig.open_on(1, &client, udp::Socket::bind("[::1]:0".parse().unwrap()).unwrap(), None).await;
+        rig.permit(1, to, LIFE).await;
+        rig.settle(&client).await;
+        let mut attributes = vec![0; 24];
+        put_xor_address(&mut attributes, attr::XOR_PEER_ADDRESS, to, ID).unwrap();
+        attributes.extend([0, 0x1A, 0, 0, 0, 0x13]);
+        attributes.extend(MTU.to_be_bytes());
+        attributes.resize(attributes.len() + usize::from(MTU), 7);
+
+        client.send(&stun(0x0016, &attributes)).await;
+
+        let mut received = [0; 2048];
+        let length = timeout(PATIENCE, peer.recv(&mut received)).await.expect("a datagram").unwrap();
+        assert_eq!(received[..length], [7; MTU as usize]);
     });
 }
 

@@ -5,12 +5,12 @@ use socket2::Protocol;
 use socket2::Type;
 
 use super::*;
+use crate::support::PEERS_ON_LOOPBACK;
 use crate::support::Server;
-use crate::turn::PEERS_ON_LOOPBACK;
-use crate::turn::asker::Asker;
-use crate::turn::asker::SEND;
-use crate::turn::asker::message;
-use crate::turn::asker::xor;
+use crate::support::asker::Asker;
+use crate::support::asker::SEND;
+use crate::support::asker::message;
+use crate::support::asker::xor;
 
 /// What a client is told of at once, as the table has it.
 const BURST: u64 = 20;

@@ -7,9 +7,9 @@ use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use crate::support::PATIENCE;
+use crate::support::PEERS_ON_LOOPBACK;
 use crate::support::Server;
-use crate::turn::PEERS_ON_LOOPBACK;
-use crate::turn::asker::*;
+use crate::support::asker::*;
 
 const KIB: usize = 1024;
 const TO_PEERS: &str = "throughway_relayed_to_peers_total";

@@ -17,8 +17,37 @@ use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+pub(crate) mod asker;
 pub(crate) mod client;
 pub(crate) mod footprint;
+pub(crate) mod line;
+
+/// Every listener on a port of its own, two users, relayed addresses in both families.
+macro_rules! local {
+    () => {
+        r#"
+[http]
+listen = ["127.0.0.1:0"]
+plain_listen = ["127.0.0.1:0"]
+[metrics]
+listen = ["127.0.0.1:0"]
+[turn]
+listen_udp = ["127.0.0.1:0"]
+listen_tcp = ["127.0.0.1:0"]
+listen_tls = ["127.0.0.1:0"]
+relay_ip = ["127.0.0.1", "::1"]
+relay_ports = "20000-29999" # apart from the ports that the system chooses for listeners
+users = { alice = "wonderland", bob = "builder" }
+secrets = ["north"]
+"#
+    };
+}
+
+/// The deny list as it comes.
+pub(crate) const DEFAULT_PEERS: &str = local!();
+
+/// Peers on loopback are allowed here, which lets tests play the peer.
+pub(crate) const PEERS_ON_LOOPBACK: &str = concat!(local!(), "[turn.peers]\nallow = [\"127.0.0.0/8\", \"::1\"]\n");
 
 /// A running server. It ends when this is dropped.
 pub(crate) struct Server {
@@ -141,13 +170,6 @@ impl Server {
         if tokio::time::timeout(PATIENCE, became).await.is_err() {
             panic!("{name} stays at {} instead of {value}", self.metric(name).await);
         }
-    }
-
-    /// How many datagrams were dropped, for whatever reason.
-    pub(crate) async fn drops(&self) -> u64 {
-        let all = self.metrics().await;
-        let dropped = all.lines().filter(|line| line.starts_with("throughway_dropped_total{"));
-        dropped.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
     }
 
     /// Its process number.

@@ -278,7 +278,7 @@ async fn turn_client_proto_relays_over_udp_tcp_and_tls_and_outlives_all_it_was_g
 
 #[tokio::test]
 async fn turn_client_proto_gets_an_allocation_of_each_family_on_one_5_tuple() {
-    let server = Server::start(&PEERS_ON_LOOPBACK.replace("[turn]", "[turn]\nrelay_ip = [\"127.0.0.1\", \"::1\"]"));
+    let server = Server::start(PEERS_ON_LOOPBACK);
     let mut both = config(&[IntegrityAlgorithm::Sha1]);
     both.add_address_family(AddressFamily::IPV6);
 

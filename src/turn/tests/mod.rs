@@ -224,6 +224,28 @@ async fn permissions_are_granted_to_all_peers_or_to_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_permission_is_granted_for_five_minutes_and_a_channel_for_ten() {
+    let mut world = World::new(|_| ());
+    world.ask(ALLOCATE, and(transport(), lifetime(3600))).await;
+    let begin = world.clock.now().monotonic;
+
+    // Again after four minutes: each counts from its last request.
+    for _ in 0..2 {
+        assert_eq!(world.code_of(CREATE_PERMISSION, peer("8.8.8.8:1")).await, 0);
+        assert_eq!(world.code_of(CHANNEL_BIND, channel(0x4000, "8.8.4.4:1")).await, 0);
+        world.pass(Duration::from_secs(240)).await;
+    }
+
+    let granted = world.commands.iter().filter_map(|command| match command {
+        Command::Permit { peer, deadline, .. } => Some((peer.to_string(), (*deadline - begin).as_secs())),
+        Command::Bind { peer, deadline, .. } => Some((peer.get().to_string(), (*deadline - begin).as_secs())),
+        Command::Answer { .. } | Command::Open { .. } | Command::Extend { .. } | Command::Close { .. } => None,
+    });
+    let expected = [0, 240].map(|at| [("8.8.8.8", at + 300), ("8.8.4.4", at + 300), ("8.8.4.4:1", at + 600)]);
+    assert!(granted.eq(expected.as_flattened().iter().map(|(peer, end)| ((*peer).to_owned(), *end))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_named_five_thousand_times_costs_as_much_as_one() {
     let mut world = World::new(|_| ());
     world.ask(ALLOCATE, transport()).await;

@@ -11,39 +11,51 @@ use tokio::net::UdpSocket;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 
-use crate::support::client::Io;
+use super::client::Io;
 
 pub(crate) enum Line {
     Datagrams(UdpSocket, SocketAddr),
-    Stream(Mutex<ReadHalf<Box<dyn Io>>>, Mutex<WriteHalf<Box<dyn Io>>>),
+    Stream(Mutex<ReadHalf<Box<dyn Io>>>, Mutex<WriteHalf<Box<dyn Io>>>, Option<SocketAddr>),
 }
 
 impl Line {
+    /// Datagrams from a loopback port of its own, in the server's family.
     pub(crate) async fn udp(server: SocketAddr) -> Self {
-        Self::Datagrams(UdpSocket::bind("127.0.0.1:0").await.unwrap(), server)
+        Self::udp_from(if server.is_ipv4() { "127.0.0.1" } else { "::1" }, server).await
+    }
+
+    /// Datagrams from a port of its own at `ip`.
+    pub(crate) async fn udp_from(ip: &str, server: SocketAddr) -> Self {
+        Self::Datagrams(UdpSocket::bind((ip, 0)).await.unwrap(), server)
     }
 
     /// A connection from a loopback port of its own, inside TLS if that is given.
     pub(crate) async fn stream(server: SocketAddr, tls: Option<&TlsConnector>) -> Self {
         let stream = TcpStream::connect(server).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        let local = stream.local_addr().unwrap();
         let stream: Box<dyn Io> = match tls {
             Some(tls) => Box::new(tls.connect("localhost".try_into().unwrap(), stream).await.unwrap()),
             None => Box::new(stream),
         };
-        Self::over(stream)
+        match Self::over(stream) {
+            Self::Stream(reader, writer, _) => Self::Stream(reader, writer, Some(local)),
+            datagrams @ Self::Datagrams(..) => datagrams,
+        }
     }
 
     /// A stream that is there already.
     pub(crate) fn over(stream: Box<dyn Io>) -> Self {
         let (reader, writer) = tokio::io::split(stream);
-        Self::Stream(Mutex::new(reader), Mutex::new(writer))
+        Self::Stream(Mutex::new(reader), Mutex::new(writer), None)
     }
 
-    /// Where a client with datagrams sends them from.
+    /// Its own address.
     pub(crate) fn local_addr(&self) -> SocketAddr {
-        let Self::Datagrams(socket, _) = self else { panic!("a stream") };
-        socket.local_addr().unwrap()
+        match self {
+            Self::Datagrams(socket, _) => socket.local_addr().unwrap(),
+            Self::Stream(.., local) => local.expect("who made the stream knows it"),
+        }
     }
 
     /// Sends a whole message, padded as the line wants it.
@@ -60,7 +72,7 @@ impl Line {
 
     /// Writes bytes to a stream, whatever they are.
     pub(crate) async fn write(&self, bytes: &[u8]) {
-        let Self::Stream(_, writer) = self else { panic!("not a stream") };
+        let Self::Stream(_, writer, _) = self else { panic!("not a stream") };
         let mut writer = writer.lock().await;
         writer.write_all(bytes).await.unwrap();
         writer.flush().await.unwrap();
@@ -76,7 +88,7 @@ impl Line {
                 buffer.truncate(length);
                 Some(buffer)
             }
-            Self::Stream(reader, _) => {
+            Self::Stream(reader, ..) => {
                 let mut reader = reader.lock().await;
                 let mut message = vec![0; 4];
                 reader.read_exact(&mut message).await.ok()?;
