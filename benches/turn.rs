@@ -3,13 +3,10 @@
 //! `cargo bench --bench turn` starts each server in turn, pinned to core 0, and asks it from core 1 with many clients, one
 //! request at a time each. Rounds alternate between the servers; the first of each is dropped; medians are printed.
 
+mod servers;
+
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
 use std::time::Duration;
-use std::time::Instant;
 
 use stun::attributes::*;
 use stun::integrity::MessageIntegrity;
@@ -19,9 +16,17 @@ use throughway::wire::put_xor_address;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
-const USER: &str = "alice";
-const PASSWORD: &str = "wonderland";
-const REALM: &str = "throughway";
+use self::servers::Failure;
+use self::servers::Kind;
+use self::servers::PASSWORD;
+use self::servers::REALM;
+use self::servers::Server;
+use self::servers::USER;
+use self::servers::is_stock;
+use self::servers::median;
+use self::servers::now;
+use self::servers::pin_to;
+
 const CLIENTS: usize = 200;
 /// Times that each client refreshes its allocation and its channel in a round.
 const REPEATS: usize = 100;
@@ -29,22 +34,15 @@ const ROUNDS: usize = 6;
 /// Allocations held to measure memory.
 const HELD: usize = 2_000;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
 fn main() -> Result<(), Failure> {
-    if std::env::args().any(|argument| argument == "--test") {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--test") || is_stock(&arguments)? {
         return Ok(());
     }
     pin_to(1)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut rows = vec![(Kind::Throughway, Vec::new())];
-    match Command::new("turnserver").arg("--version").output() {
-        Ok(output) => {
-            println!("coturn {}", String::from_utf8_lossy(&output.stdout).trim());
-            rows.push((Kind::Coturn, Vec::new()));
-        }
-        Err(_) => println!("coturn is not installed: measured alone (apt-get install coturn)"),
-    }
+    let kinds = [Kind::Throughway, Kind::Coturn, Kind::Stock].into_iter().filter(|kind| kind.is_there());
+    let mut rows: Vec<_> = kinds.map(|kind| (kind, Vec::new())).collect();
     for round in 0..ROUNDS {
         for (kind, rounds) in &mut rows {
             let measured = runtime.block_on(measure(*kind))?;
@@ -62,90 +60,6 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Throughway,
-    Coturn,
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Throughway => "throughway",
-            Self::Coturn => "coturn",
-        }
-    }
-
-    fn start(self, home: &Path, port: u16) -> Result<Child, Failure> {
-        let mut command = Command::new("taskset");
-        command.args(["-c", "0"]).stdout(Stdio::null()).stderr(Stdio::null());
-        match self {
-            Self::Throughway => {
-                let file = home.join("throughway.toml");
-                let turn = format!("listen_udp = [\"127.0.0.1:{port}\"]\nlisten_tcp = []\nlisten_tls = []");
-                let users = format!("users = {{ {USER} = \"{PASSWORD}\" }}");
-                let rates = "new_peers = '1000000/s'\nbandwidth = '0B/s'\nbandwidth_per_allocation = '0B/s'";
-                let limits = format!("[turn.limits]\nallocations_per_member = 100000\n{rates}");
-                let text = format!("[http]\nlisten = []\nplain_listen = []\n[turn]\n{turn}\n{users}\n{limits}\n");
-                std::fs::write(&file, text)?;
-                command.arg(env!("CARGO_BIN_EXE_throughway")).arg("--config").arg(file);
-            }
-            Self::Coturn => {
-                let (port, user) = (port.to_string(), format!("{USER}:{PASSWORD}"));
-                command.args(["turnserver", "-n", "-a", "-r", REALM, "-u", &user, "-p", &port, "-m", "1"]);
-                command.args(["-L", "127.0.0.1", "-E", "127.0.0.1", "--no-tcp", "--no-tls", "--no-dtls", "--no-cli"]);
-                command.args(["--no-stdout-log", "--log-file", "/dev/null", "--stale-nonce=600", "--userdb"]);
-                command.arg(home.join("turndb")).arg("--pidfile").arg(home.join("turnserver.pid"));
-            }
-        }
-        Ok(command.spawn()?)
-    }
-}
-
-/// One server, started for a round and ended with it.
-struct Server {
-    child: Child,
-    addr: SocketAddr,
-    _home: tempfile::TempDir,
-}
-
-impl Server {
-    async fn start(kind: Kind) -> Result<Self, Failure> {
-        let home = tempfile::tempdir()?;
-        let port = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = kind.start(home.path(), port)?;
-        let server = Self { child, addr: SocketAddr::from(([127, 0, 0, 1], port)), _home: home };
-        let began = now();
-        while Client::new(server.addr).await.is_err() {
-            if now() - began > Duration::from_secs(20) {
-                return Err(format!("{} does not answer", kind.name()).into());
-            }
-        }
-        Ok(server)
-    }
-
-    /// User and system time of the process.
-    fn cpu(&self) -> Result<Duration, Failure> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 10))
-    }
-
-    fn resident_kib(&self) -> Result<f64, Failure> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 struct Round {
     cpu_us: f64,
     per_second: f64,
@@ -153,7 +67,7 @@ struct Round {
 }
 
 async fn measure(kind: Kind) -> Result<Round, Failure> {
-    let server = Server::start(kind).await?;
+    let server = Server::start(kind)?;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         clients.push(Client::new(server.addr).await?);
@@ -178,7 +92,7 @@ async fn measure(kind: Kind) -> Result<Round, Failure> {
     }
     let requests = (CLIENTS * (2 * REPEATS + 2)) as f64;
     let (took, used) = (now() - began, server.cpu()? - cpu);
-    let before = server.resident_kib()?;
+    let before = resident_kib(&server)?;
     for _ in 0..HELD {
         let client = Client::new(server.addr).await?;
         client.ask(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)]).await?;
@@ -188,8 +102,14 @@ async fn measure(kind: Kind) -> Result<Round, Failure> {
     Ok(Round {
         cpu_us: used.as_secs_f64() * 1e6 / requests,
         per_second: requests / took.as_secs_f64(),
-        kib_per_allocation: (server.resident_kib()? - before) / HELD as f64,
+        kib_per_allocation: (resident_kib(&server)? - before) / HELD as f64,
     })
+}
+
+fn resident_kib(server: &Server) -> Result<f64, Failure> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
 }
 
 const ALLOCATE: u16 = 0x003;
@@ -256,21 +176,4 @@ fn message(method: u16, attributes: &[(AttrType, &[u8])]) -> Message {
         message.add(*kind, value);
     }
     message
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Keeps this process off the server's core.
-fn pin_to(core: usize) -> Result<(), Failure> {
-    let pid = std::process::id().to_string();
-    let done = Command::new("taskset").args(["-cp", &core.to_string(), &pid]).stdout(Stdio::null()).status()?;
-    if done.success() { Ok(()) } else { Err("taskset failed: two cores are needed".into()) }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-fn now() -> Instant {
-    Instant::now()
 }
