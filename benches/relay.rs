@@ -43,8 +43,7 @@ fn main() -> Result<(), Failure> {
     let scenarios: Vec<_> =
         SCENARIOS.iter().filter(|(name, _)| wanted.is_none_or(|wanted| name.starts_with(wanted.as_str()))).collect();
     pin_to(1)?;
-    let all = [Kind::Throughway, Kind::Coturn, Kind::Stock];
-    let kinds: Vec<_> = all.into_iter().filter(|kind| kind.is_there()).collect();
+    let kinds: Vec<_> = Kind::ALL.into_iter().filter(|kind| kind.is_there()).collect();
     let mut measured: Vec<Vec<Vec<Outcome>>> = vec![vec![Vec::new(); kinds.len()]; scenarios.len()];
     for round in 0..ROUNDS {
         for (kind, of_kind) in kinds.iter().zip(0..) {

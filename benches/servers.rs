@@ -28,6 +28,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Throughway, Self::Coturn, Self::Stock];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Throughway => "throughway",
