@@ -22,9 +22,12 @@ use socket2::Protocol;
 use socket2::Type;
 
 mod report;
+mod train;
 
 pub use self::report::Icmp;
 pub use self::report::Report;
+pub use self::train::Train;
+pub use self::train::Way;
 
 /// The largest payload of a UDP datagram over IPv4; nothing larger is sent in either family.
 pub const MAX_PAYLOAD: usize = 65_507;

@@ -16,6 +16,10 @@ use super::command::ListenerId;
 use super::command::Request;
 use super::command::StreamId;
 use super::command::Via;
+use super::departures;
+use super::departures::Departures;
+use super::departures::Exit;
+use super::departures::Purpose;
 use super::framing;
 use super::framing::SendIndication;
 use super::framing::TransactionIds;
@@ -39,6 +43,7 @@ use crate::net::udp::Icmp;
 use crate::net::udp::MAX_PAYLOAD;
 use crate::net::udp::Report;
 use crate::net::udp::Socket;
+use crate::net::udp::Way;
 use crate::net::udp::is_too_large;
 use crate::rate::PerSource;
 use crate::wire::ChannelData;
@@ -76,6 +81,15 @@ struct Payload<'a> {
     whole: bool,
 }
 
+/// What was framed for a client.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    length: usize,
+    /// Bytes of data in it.
+    payload: usize,
+    purpose: Purpose,
+}
+
 /// A stream of a client.
 #[derive(Debug)]
 struct Stream {
@@ -101,6 +115,7 @@ pub(super) struct Forwarder {
     ids: TransactionIds,
     /// Where what goes to clients is framed.
     frame: Vec<u8>,
+    departures: Departures,
 }
 
 impl Forwarder {
@@ -113,7 +128,8 @@ impl Forwarder {
         allowance: Allowance,
     ) -> Self {
         let (ids, frame) = (TransactionIds::new(), vec![0; MAX_FRAME]);
-        Self { listeners, table, metrics, events, streams: HashMap::new(), bindings, allowance, ids, frame }
+        let (streams, departures) = (HashMap::new(), Departures::default());
+        Self { listeners, table, metrics, events, streams, bindings, allowance, ids, frame, departures }
     }
 
     /// Takes a packet that came in by a listener.
@@ -134,6 +150,19 @@ impl Forwarder {
     pub(super) fn handle_report(&mut self, slot: Slot, report: Report, now: Instant) {
         if let Err(reason) = self.judge_report(slot, report, now) {
             self.metrics.dropped(reason);
+        }
+    }
+
+    /// Has everything leave that was held back to leave together: at the end of each turn, while its socket is there.
+    pub(super) fn depart(&mut self) {
+        let watched = match self.departures.exit() {
+            None => return,
+            Some(Exit::Listener(id)) => self.listeners.get_mut(id.0),
+            Some(Exit::Relay(slot)) => self.table.socket_mut(slot),
+        };
+        match watched {
+            Some(watched) => self.departures.leave(&watched.socket, &self.metrics),
+            None => self.departures.give_up(&self.metrics),
         }
     }
 
@@ -273,23 +302,23 @@ impl Forwarder {
         match self.table.handle_client_data(five_tuple, target, now)? {
             Forward::ToPeer { from, to } if whole => {
                 self.admit(&[from], data.len(), now)?;
+                self.depart();
                 self.send_whole(from, to, data, ecn, now)?;
-                self.metrics.to_peers.increment();
+                departures::count(Purpose::ToPeer, data.len(), &self.metrics);
+                Ok(())
             }
             Forward::ToPeer { from, to } => {
                 self.admit(&[from], data.len(), now)?;
-                let relay = self.table.socket_mut(from).ok_or(DropReason::Bug)?;
-                send(&relay.socket, data, to.get(), None, ecn)?;
-                self.metrics.to_peers.increment();
+                let way = Way { to: to.get(), source: None, ecn };
+                self.make_way(Exit::Relay(from), Purpose::ToPeer, way, data.len())?;
+                self.departures.push(Exit::Relay(from), Purpose::ToPeer, way, data, data.len());
+                Ok(())
             }
             Forward::Hairpin { from, to, delivery } => {
                 self.admit(&[from, to], data.len(), now)?;
-                self.deliver(&delivery, data, ecn, now)?;
-                self.metrics.hairpin.increment();
+                self.deliver(&delivery, data, ecn, Purpose::Hairpin, now)
             }
         }
-        self.metrics.relayed_bytes.add(data.len() as u64);
-        Ok(())
     }
 
     /// Sends to a peer what may not be fragmented. When it is too large for the first link, its client is told so, as any
@@ -338,10 +367,7 @@ impl Forwarder {
         let peer = PeerAddr::new(packet.source);
         let delivery = self.table.handle_peer_data(slot, peer, now)?;
         self.admit(&[slot], packet.data.len(), now)?;
-        self.deliver(&delivery, packet.data, packet.ecn, now)?;
-        self.metrics.to_clients.increment();
-        self.metrics.relayed_bytes.add(packet.data.len() as u64);
-        Ok(())
+        self.deliver(&delivery, packet.data, packet.ecn, Purpose::ToClient, now)
     }
 
     /// Tells a client of an ICMP error: not checked against whoever sent that, any router may (RFC 8656, section 11.5).
@@ -356,23 +382,44 @@ impl Forwarder {
         }
         let client = self.table.handle_icmp_error(slot, peer, now)?;
         let length = framing::put_icmp_indication(&mut self.frame, self.ids.next(), peer, error);
-        self.send_frame(&client, length.ok_or(DropReason::Bug)?, None, now)
+        let frame = Frame { length: length.ok_or(DropReason::Bug)?, payload: 0, purpose: Purpose::Report };
+        self.send_frame(&client, frame, None, now)
     }
 
-    fn deliver(&mut self, delivery: &Delivery, data: &[u8], ecn: Option<Ecn>, now: Instant) -> Result<(), DropReason> {
+    fn deliver(
+        &mut self,
+        delivery: &Delivery,
+        data: &[u8],
+        ecn: Option<Ecn>,
+        purpose: Purpose,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         let length = match delivery.framing {
             Framing::Channel(number) => framing::put_channel_data(&mut self.frame, number, data),
             Framing::Data(peer) => framing::put_data_indication(&mut self.frame, self.ids.next(), peer, data),
         };
-        self.send_frame(&delivery.client, length.ok_or(DropReason::TooLarge)?, ecn, now)
+        let frame = Frame { length: length.ok_or(DropReason::TooLarge)?, payload: data.len(), purpose };
+        self.send_frame(&delivery.client, frame, ecn, now)
     }
 
-    /// Sends what was framed, so long, to a client.
-    fn send_frame(&mut self, client: &Client, length: usize, ecn: Option<Ecn>, now: Instant) -> Result<(), DropReason> {
+    /// Sends what was framed to a client.
+    fn send_frame(
+        &mut self,
+        client: &Client,
+        Frame { length, payload, purpose }: Frame,
+        ecn: Option<Ecn>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         match client.via {
             Via::Datagram(listener) => {
+                let exit = Exit::Listener(listener);
+                let FiveTuple { client, server, .. } = client.five_tuple;
+                // From the very address and socket that it uses.
+                let way = Way { to: client, source: Some(server.ip()), ecn };
+                self.make_way(exit, purpose, way, length)?;
                 let frame = self.frame.get(..length).ok_or(DropReason::Bug)?;
-                send_to_client(&self.listeners, &client.five_tuple, listener, frame, ecn)
+                self.departures.push(exit, purpose, way, frame, payload);
+                Ok(())
             }
             Via::Stream(id) => {
                 // On streams ChannelData is padded, too (RFC 8656, section 12.5).
@@ -380,9 +427,21 @@ impl Forwarder {
                 self.frame.get_mut(length..padded).ok_or(DropReason::TooLarge)?.fill(0);
                 let stream = self.streams.get(&id).ok_or(DropReason::StreamClosed)?;
                 stream.outbox.push_data(self.frame.get(..padded).ok_or(DropReason::Bug)?, now);
+                departures::count(purpose, payload, &self.metrics);
                 Ok(())
             }
         }
+    }
+
+    /// Has all leave that a datagram can't join.
+    fn make_way(&mut self, exit: Exit, purpose: Purpose, way: Way, length: usize) -> Result<(), DropReason> {
+        if length > MAX_PAYLOAD {
+            return Err(DropReason::TooLarge);
+        }
+        if !self.departures.take(exit, purpose, way, length) {
+            self.depart();
+        }
+        Ok(())
     }
 
     /// Sends a STUN answer the way that the question came.
@@ -428,7 +487,7 @@ fn send(
     socket.send(data, to, source, ecn).map_err(|error| reason_of(&error))
 }
 
-fn reason_of(error: &io::Error) -> DropReason {
+pub(super) fn reason_of(error: &io::Error) -> DropReason {
     if error.kind() == io::ErrorKind::WouldBlock {
         DropReason::SocketFull
     } else if is_too_large(error) {

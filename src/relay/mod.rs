@@ -2,6 +2,7 @@
 
 pub mod allowance;
 pub mod command;
+mod departures;
 mod forwarder;
 mod framing;
 mod outbox;

@@ -270,6 +270,7 @@ impl Media {
                 Some(slot) => self.forwarder.handle_peer_packet(slot, &packet, now),
             }
         }
+        self.forwarder.depart();
         if more {
             self.queue(token, false);
         }
@@ -282,6 +283,7 @@ impl Media {
             let report = self.forwarder.table.socket_mut(slot).map(|relay| relay.socket.take_report());
             let Some(Ok(report)) = report else { return served };
             self.forwarder.handle_report(slot, report, now);
+            self.forwarder.depart();
         }
         self.queue(token, true);
         REPORTS_PER_ROUND
@@ -296,9 +298,10 @@ impl Media {
 
     fn serve_streams(&mut self, now: Instant) {
         for _ in 0..EVENTS_PER_ROUND {
-            let Ok(event) = self.streams.try_recv() else { return };
+            let Ok(event) = self.streams.try_recv() else { break };
             self.forwarder.handle_stream_event(event, now);
         }
+        self.forwarder.depart();
     }
 
     fn carry_out(&mut self, command: Command) {
