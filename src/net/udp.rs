@@ -39,6 +39,9 @@ pub const MAX_PAYLOAD: usize = 65_507;
 pub struct Socket {
     io: mio::net::UdpSocket,
     state: UdpSocketState,
+    /// What trains have taught quinn-udp. It takes a kernel that refuses one for a kernel without ECN: datagrams that leave
+    /// alone must not pay for that.
+    trains: UdpSocketState,
     local: SocketAddr,
 }
 
@@ -57,12 +60,13 @@ impl Socket {
             io.set_only_v6(true)?;
         }
         io.bind(&addr.into())?;
-        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        let [state, trains] =
+            [UdpSocketState::new(UdpSockRef::from(&io))?, UdpSocketState::new(UdpSockRef::from(&io))?];
         undo_quic(&io)?;
         allow_fragments(&io, addr.is_ipv4())?;
         let io = std::net::UdpSocket::from(io);
         let local = io.local_addr()?;
-        let socket = Self { io: mio::net::UdpSocket::from_std(io), state, local };
+        let socket = Self { io: mio::net::UdpSocket::from_std(io), state, trains, local };
         socket.ask_for_buffers(Self::BUFFERS);
         Ok(socket)
     }

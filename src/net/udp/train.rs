@@ -36,8 +36,8 @@ pub struct Train {
 }
 
 impl Train {
-    /// Datagrams in one at most: the kernel's own limit, where there is one, is no lower.
-    pub const MOST: usize = 64;
+    /// Datagrams in one at most: half of what the kernel cuts apart, for what polices or drops a train does so at once.
+    pub const MOST: usize = 32;
     /// The longest datagram that others follow: any link carries it whole, even in a tunnel (RFC 8200, section 5). The
     /// kernel refuses to cut what would be fragmented.
     const LONGEST: usize = 1280 - 48;
@@ -59,9 +59,8 @@ impl Train {
 
     /// Whether a datagram so long may follow what is in it.
     pub fn takes(&self, way: Way, length: usize) -> bool {
-        let fits = self.count < Self::MOST && self.bytes.len() + length <= MAX_PAYLOAD;
         let follows = self.way == Some(way) && !self.closed && (1..=self.length).contains(&length);
-        self.is_empty() || (follows && fits && self.length <= Self::LONGEST)
+        self.is_empty() || (follows && self.count < Self::MOST && self.length <= Self::LONGEST)
     }
 
     /// Adds a datagram that it takes.
@@ -101,7 +100,7 @@ impl Socket {
     /// Where the kernel won't cut it, one leaves after the other.
     pub fn send_train(&self, train: &Train, mut each: impl FnMut(io::Result<()>)) {
         let Some(way) = train.way else { return };
-        if train.count > 1 && way.to.port() != 0 && self.state.max_gso_segments() >= Train::MOST {
+        if train.count > 1 && way.to.port() != 0 && self.trains.max_gso_segments() >= Train::MOST {
             let transmit = Transmit {
                 destination: way.to,
                 ecn: way.ecn,
@@ -109,7 +108,7 @@ impl Socket {
                 segment_size: Some(train.length),
                 src_ip: way.source,
             };
-            let send = || self.state.try_send(UdpSockRef::from(&self.io), &transmit);
+            let send = || self.trains.try_send(UdpSockRef::from(&self.io), &transmit);
             // As for one datagram, an earlier one's error may be told first.
             let sent = send().or_else(|error| if is_full(&error) { Err(error) } else { send() });
             match sent {
@@ -174,7 +173,7 @@ mod tests {
         assert!(!filled(way(here), [0]).takes(way(here), 0));
         assert!(!filled(way(here), [Train::LONGEST + 1]).takes(way(here), 1));
         assert!(!filled(way(here), vec![9; Train::MOST]).takes(way(here), 9));
-        assert!(!filled(way(here), vec![1232; 53]).takes(way(here), 1232), "no more than a datagram holds");
+        assert!(!filled(way(here), vec![1232; Train::MOST]).takes(way(here), 1232));
         assert!(Train::new().takes(way(here), MAX_PAYLOAD));
     }
 
@@ -183,7 +182,7 @@ mod tests {
         for (ip, helped) in [("127.0.0.1", true), ("127.0.0.1", false), ("::1", true), ("::1", false)] {
             let (a, b) = pair(ip);
             b.ask_for_buffers(4 << 20);
-            for lengths in [vec![1200; 54], vec![7; Train::MOST], vec![1000, 1000, 1], vec![0], vec![9000]] {
+            for lengths in [vec![1200; 30], vec![7; Train::MOST], vec![1000, 1000, 1], vec![0], vec![9000]] {
                 let train = filled(way(b.local_addr()), lengths.clone());
                 let mut told = 0;
 
@@ -201,6 +200,28 @@ mod tests {
                 assert_eq!(received(&b), expected, "{ip}");
             }
         }
+    }
+
+    #[test]
+    fn a_kernel_that_refuses_trains_gets_datagrams_and_ecn_is_kept() {
+        let (a, b) = pair("127.0.0.1");
+        let train = filled(way(b.local_addr()), [100; 8]);
+        // More segments than any kernel cuts: it refuses, and quinn-udp makes of that what it makes of every refusal.
+        let refused = Transmit {
+            destination: b.local_addr(),
+            ecn: Some(Ecn::Ect0),
+            contents: &[0; 1000],
+            segment_size: Some(1),
+            src_ip: None,
+        };
+        assert!(a.trains.try_send(UdpSockRef::from(&a.io), &refused).is_err());
+        assert_eq!(a.trains.max_gso_segments(), 1);
+        let mut told = 0;
+
+        a.send_train(&train, |sent| told += usize::from(sent.is_ok()));
+
+        assert_eq!(told, 8);
+        assert_eq!(received(&b), (0..8).map(|number| (100, number)).collect::<Vec<_>>());
     }
 
     #[test]
