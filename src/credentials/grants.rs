@@ -76,15 +76,35 @@ pub(super) struct Grants {
 struct Signaled(VecDeque<(IpAddr, SessionId)>);
 
 impl Signaled {
+    /// Adds what `by` tells, each address once.
+    fn add(&mut self, by: SessionId, ips: &[IpAddr]) {
+        let again: HashSet<_> = ips.iter().collect();
+        self.0.retain(|(ip, teller)| *teller != by || !again.contains(ip));
+        self.0.extend(ips.iter().map(|ip| (*ip, by)));
+        self.make_room();
+    }
+
     /// Forgets the earliest of whoever has told most, so that nobody's flood pushes out what others tell.
     fn make_room(&mut self) {
-        let mut told: HashMap<SessionId, usize> = HashMap::new();
-        for (_, by) in &self.0 {
-            *told.entry(*by).or_default() += 1;
+        let over = self.0.len().saturating_sub(MAX_SIGNALED);
+        if over == 0 {
+            return;
         }
-        let most = told.into_iter().max_by_key(|(_, count)| *count).map(|(by, _)| by);
-        if let Some(at) = self.0.iter().position(|(_, by)| Some(*by) == most) {
-            self.0.remove(at);
+        let mut kept: HashMap<SessionId, usize> = HashMap::new();
+        for (_, by) in &self.0 {
+            *kept.entry(*by).or_default() += 1;
+        }
+        for _ in 0..over {
+            if let Some(most) = kept.values_mut().max() {
+                *most -= 1;
+            }
+        }
+        // Latest first, for those are kept.
+        for (ip, by) in std::mem::take(&mut self.0).into_iter().rev() {
+            if let Some(left) = kept.get_mut(&by).filter(|left| **left > 0) {
+                *left -= 1;
+                self.0.push_front((ip, by));
+            }
         }
     }
 }
@@ -120,15 +140,8 @@ impl Grants {
 
     /// Adds what `session` is told of by another, if it lives.
     pub(super) fn signaled(&mut self, session: SessionId, by: SessionId, ips: &[IpAddr]) {
-        let Some(known) = self.live.get_mut(&session) else { return };
-        for ip in ips {
-            if let Some(at) = known.0.iter().position(|told| *told == (*ip, by)) {
-                known.0.remove(at);
-            }
-            known.0.push_back((*ip, by));
-            if known.0.len() > MAX_SIGNALED {
-                known.make_room();
-            }
+        if let Some(known) = self.live.get_mut(&session) {
+            known.add(by, ips);
         }
     }
 
