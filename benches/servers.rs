@@ -1,5 +1,6 @@
 //! The servers that are measured: each started on core 0 for a round, and ended with it.
 
+pub(crate) mod request;
 mod stock;
 
 use std::net::SocketAddr;
@@ -10,9 +11,9 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
-pub(crate) const USER: &str = "alice";
-pub(crate) const PASSWORD: &str = "wonderland";
-pub(crate) const REALM: &str = "throughway";
+const USER: &str = "alice";
+const PASSWORD: &str = "wonderland";
+const REALM: &str = "throughway";
 
 /// The argument by which a benchmark starts itself as [`Kind::Stock`].
 const STOCK: &str = "--stock";

@@ -11,21 +11,22 @@ use std::time::Duration;
 use stun::attributes::*;
 use stun::integrity::MessageIntegrity;
 use stun::message::Message;
-use stun::message::Setter;
-use throughway::wire::put_xor_address;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
 use self::servers::Failure;
 use self::servers::Kind;
-use self::servers::PASSWORD;
-use self::servers::REALM;
 use self::servers::Server;
-use self::servers::USER;
 use self::servers::is_stock;
 use self::servers::median;
 use self::servers::now;
 use self::servers::pin_to;
+use self::servers::request;
+use self::servers::request::ALLOCATE;
+use self::servers::request::CHANNEL_BIND;
+use self::servers::request::Given;
+use self::servers::request::TRANSPORT;
+use self::servers::request::message;
 
 const CLIENTS: usize = 200;
 /// Times that each client refreshes its allocation and its channel in a round.
@@ -77,7 +78,7 @@ async fn measure(kind: Kind) -> Result<Round, Failure> {
     let mut tasks = JoinSet::new();
     for client in clients {
         tasks.spawn(async move {
-            client.ask(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)]).await?;
+            client.ask(ALLOCATE, TRANSPORT).await?;
             for _ in 0..REPEATS {
                 client.ask(REFRESH, &[(ATTR_LIFETIME, &600_u32.to_be_bytes())]).await?;
                 client.bind().await?;
@@ -96,7 +97,7 @@ async fn measure(kind: Kind) -> Result<Round, Failure> {
     let before = resident_kib(&server)?;
     for _ in 0..HELD {
         let client = Client::new(server.addr).await?;
-        client.ask(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)]).await?;
+        client.ask(ALLOCATE, TRANSPORT).await?;
         client.bind().await?;
         held.push(client);
     }
@@ -113,10 +114,7 @@ fn resident_kib(server: &Server) -> Result<f64, Failure> {
     Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
 }
 
-const ALLOCATE: u16 = 0x003;
 const REFRESH: u16 = 0x004;
-const CHANNEL_BIND: u16 = 0x009;
-const UDP: &[u8] = &[17, 0, 0, 0];
 
 struct Client {
     socket: UdpSocket,
@@ -129,32 +127,22 @@ impl Client {
     async fn new(server: SocketAddr) -> Result<Self, Failure> {
         let socket = UdpSocket::bind("127.0.0.1:0").await?;
         socket.connect(server).await?;
-        let key = MessageIntegrity::new_long_term_integrity(USER.into(), REALM.into(), PASSWORD.into());
-        let mut client = Self { socket, key, nonce: Vec::new() };
-        let answer = client.exchange(&message(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)])).await?;
+        let mut client = Self { socket, key: request::key(), nonce: Vec::new() };
+        let answer = client.exchange(&message(ALLOCATE, TRANSPORT)).await?;
         client.nonce = answer.get(ATTR_NONCE)?;
         Ok(client)
     }
 
     /// Binds a channel to a public peer that nothing is ever sent to.
     async fn bind(&self) -> Result<(), Failure> {
-        let (mut peer, to) = ([0; 12], SocketAddr::from(([8, 8, 8, 8], 9)));
-        put_xor_address(&mut peer, ATTR_XOR_PEER_ADDRESS.0, to, [0; 12]).ok_or("no address")?;
-        let [_, _, _, _, peer @ ..] = peer;
+        let peer = request::peer(SocketAddr::from(([8, 8, 8, 8], 9)))?;
         self.ask(CHANNEL_BIND, &[(ATTR_CHANNEL_NUMBER, &[0x40, 0, 0, 0]), (ATTR_XOR_PEER_ADDRESS, &peer)]).await
     }
 
-    async fn ask(&self, method: u16, attributes: &[(AttrType, &[u8])]) -> Result<(), Failure> {
-        let mut request = message(method, attributes);
-        request.add(ATTR_USERNAME, USER.as_bytes());
-        request.add(ATTR_REALM, REALM.as_bytes());
-        request.add(ATTR_NONCE, &self.nonce);
-        self.key.add_to(&mut request)?;
-        let answer = self.exchange(&request).await?;
-        match answer.get(ATTR_ERROR_CODE) {
-            Err(_) => Ok(()),
-            Ok(code) => Err(format!("refused: {code:?}").into()),
-        }
+    async fn ask(&self, method: u16, attributes: &Given<'_>) -> Result<(), Failure> {
+        let request = request::signed(method, attributes, &self.nonce, &self.key)?;
+        request::accepted(method, self.exchange(&request).await?)?;
+        Ok(())
     }
 
     async fn exchange(&self, request: &Message) -> Result<Message, Failure> {
@@ -166,15 +154,4 @@ impl Client {
         answer.decode()?;
         Ok(answer)
     }
-}
-
-fn message(method: u16, attributes: &[(AttrType, &[u8])]) -> Message {
-    let mut message = Message::new();
-    message.transaction_id = stun::agent::TransactionId::new();
-    message.typ.read_value(method);
-    message.write_header();
-    for (kind, value) in attributes {
-        message.add(*kind, value);
-    }
-    message
 }

@@ -7,21 +7,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use stun::attributes::*;
-use stun::integrity::MessageIntegrity;
 use stun::message::Getter;
 use stun::message::Message;
-use stun::message::Setter;
 use throughway::net::udp::Batch;
 use throughway::net::udp::Socket;
-use throughway::wire::put_xor_address;
 use turn::proto::relayaddr::RelayedAddress;
 
 use crate::servers::Failure;
-use crate::servers::PASSWORD;
-use crate::servers::REALM;
 use crate::servers::Server;
-use crate::servers::USER;
 use crate::servers::now;
+use crate::servers::request;
+use crate::servers::request::ALLOCATE;
+use crate::servers::request::CHANNEL_BIND;
+use crate::servers::request::Given;
+use crate::servers::request::TRANSPORT;
+use crate::servers::request::message;
 
 /// How long a scenario runs.
 const RUN: Duration = Duration::from_secs(2);
@@ -239,9 +239,9 @@ impl<'a> Load<'a> {
     fn allocate(&mut self) -> Result<(), Failure> {
         for client in 0..self.clients.len() {
             let ip = self.clients.get(client).ok_or("no client")?.ip;
-            let challenge = self.exchange(&message(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)]), ip)?;
+            let challenge = self.exchange(&message(ALLOCATE, TRANSPORT), ip)?;
             let nonce = challenge.get(ATTR_NONCE)?;
-            let answer = self.ask(ALLOCATE, &[(ATTR_REQUESTED_TRANSPORT, UDP)], &nonce, ip)?;
+            let answer = self.ask(ALLOCATE, TRANSPORT, &nonce, ip)?;
             let mut relayed = RelayedAddress::default();
             relayed.get_from(&answer)?;
             if let Some(client) = self.clients.get_mut(client) {
@@ -255,9 +255,7 @@ impl<'a> Load<'a> {
                 Shape::Echo { .. } | Shape::Bursts { .. } | Shape::Binding { .. } => Some(self.peers.local_addr()),
             };
             let (ip, nonce) = self.clients.get(client).map(|it| (it.ip, it.nonce.clone())).ok_or("no client")?;
-            let mut address = [0; 12];
-            put_xor_address(&mut address, ATTR_XOR_PEER_ADDRESS.0, peer.ok_or("no peer")?, [0; 12]).ok_or("no room")?;
-            let [_, _, _, _, address @ ..] = address;
+            let address = request::peer(peer.ok_or("no peer")?)?;
             let [c0, c1] = CHANNEL.to_be_bytes();
             let attributes = [(ATTR_CHANNEL_NUMBER, &[c0, c1, 0, 0][..]), (ATTR_XOR_PEER_ADDRESS, &address[..])];
             self.ask(CHANNEL_BIND, &attributes, &nonce, ip)?;
@@ -265,23 +263,9 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn ask(
-        &mut self,
-        method: u16,
-        attributes: &[(AttrType, &[u8])],
-        nonce: &[u8],
-        ip: IpAddr,
-    ) -> Result<Message, Failure> {
-        let mut request = message(method, attributes);
-        request.add(ATTR_USERNAME, USER.as_bytes());
-        request.add(ATTR_REALM, REALM.as_bytes());
-        request.add(ATTR_NONCE, nonce);
-        MessageIntegrity::new_long_term_integrity(USER.into(), REALM.into(), PASSWORD.into()).add_to(&mut request)?;
-        let answer = self.exchange(&request, ip)?;
-        match answer.get(ATTR_ERROR_CODE) {
-            Err(_) => Ok(answer),
-            Ok(code) => Err(format!("{method} refused: {code:?}").into()),
-        }
+    fn ask(&mut self, method: u16, attributes: &Given<'_>, nonce: &[u8], ip: IpAddr) -> Result<Message, Failure> {
+        let request = request::signed(method, attributes, nonce, &request::key())?;
+        request::accepted(method, self.exchange(&request, ip)?)
     }
 
     fn exchange(&mut self, request: &Message, ip: IpAddr) -> Result<Message, Failure> {
@@ -306,24 +290,9 @@ impl<'a> Load<'a> {
     }
 }
 
-const ALLOCATE: u16 = 0x003;
-const CHANNEL_BIND: u16 = 0x009;
-const UDP: &[u8] = &[17, 0, 0, 0];
-
 fn channel_data(bytes: usize) -> Vec<u8> {
     let length = u16::try_from(bytes).unwrap_or(u16::MAX);
     [&CHANNEL.to_be_bytes()[..], &length.to_be_bytes(), &vec![7; bytes]].concat()
-}
-
-fn message(method: u16, attributes: &[(AttrType, &[u8])]) -> Message {
-    let mut message = Message::new();
-    message.transaction_id = stun::agent::TransactionId::new();
-    message.typ.read_value(method);
-    message.write_header();
-    for (kind, value) in attributes {
-        message.add(*kind, value);
-    }
-    message
 }
 
 /// A full socket loses the datagram, as any would.
