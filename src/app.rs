@@ -246,10 +246,7 @@ fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
 fn signaling_limits(signaling: &Signaling) -> gateway::Limits {
     gateway::Limits {
         message_bytes: signaling.message_bytes.get(),
-        messages: Rate {
-            per_second: signaling.limits.messages.get(),
-            burst: f64::from(signaling.limits.message_burst.get()),
-        },
+        messages: rate(signaling.limits.messages.get(), signaling.limits.message_burst.get()),
         bad_frames: signaling.limits.bad_frames.get(),
         queue: Capacity { messages: count(signaling.queue_messages.get()), bytes: signaling.queue_bytes.get() },
         sign_in_within: signaling.sign_in_within.get(),
@@ -290,7 +287,7 @@ fn own_names(config: &Config) -> impl Iterator<Item = String> {
 /// The addresses of this machine, and those that the world knows it by; canonical.
 fn own_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
     let external = config.turn.external_ip.iter().map(|external| external.external);
-    host::addresses().into_iter().map(|ip| ip.to_canonical()).chain(external)
+    host::addresses().into_iter().chain(external)
 }
 
 fn volume_limits(config: &Config) -> volume::Limits {
@@ -318,6 +315,10 @@ fn credential_settings(config: &Config) -> credentials::Settings {
 fn places(total: u32, per_source: u32, exempt: Vec<Prefix>) -> Arc<Places> {
     let sources = Sources::new(exempt);
     Places::new(places::Settings { total: count(total), per_source: count(per_source), sources })
+}
+
+fn rate(per_second: f64, burst: u32) -> Rate {
+    Rate { per_second, burst: f64::from(burst) }
 }
 
 fn count(count: u32) -> usize {

@@ -229,8 +229,13 @@ impl Credentials {
 
     /// Whether what `session` opened must end.
     pub fn is_over(&self, session: SessionId, now: Now) -> bool {
-        let grants = self.grants();
-        grants.refuses(session, now.unix) || (self.mode == Mode::Session && !grants.lives(session))
+        self.refuses(&self.grants(), session, now.unix)
+    }
+
+    /// Whether a credential of `session` that expires at `expiry` is good for nothing any more, however much of its time is
+    /// left.
+    fn refuses(&self, grants: &Grants, session: SessionId, expiry: Duration) -> bool {
+        grants.refuses(session, expiry) || (self.mode == Mode::Session && !grants.lives(session))
     }
 
     fn standing(&self, expiry: Duration, session: Option<SessionId>, now: Now) -> Standing {
@@ -238,11 +243,10 @@ impl Credentials {
             None => false,
             Some(session) => {
                 let grants = self.grants();
-                let lives = grants.lives(session);
-                if grants.refuses(session, expiry) || (self.mode == Mode::Session && !lives) {
+                if self.refuses(&grants, session, expiry) {
                     return Standing::Refused;
                 }
-                lives
+                grants.lives(session)
             }
         };
         if expiry > now.unix {

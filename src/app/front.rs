@@ -222,10 +222,7 @@ fn bind(addresses: &[Listen], key: &'static str) -> Result<Bound, ListenError> {
 }
 
 fn balancers(config: &Config) -> Balancers {
-    Balancers {
-        from: prefixes(&config.http.proxy_protocol),
-        host: host::addresses().into_iter().map(|ip| ip.to_canonical()).collect(),
-    }
+    Balancers { from: prefixes(&config.http.proxy_protocol), host: host::addresses().into_iter().collect() }
 }
 
 /// The port of the first listener there is.

@@ -20,6 +20,7 @@ use super::exempt;
 use super::own_addresses;
 use super::places;
 use super::prefixes;
+use super::rate;
 use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -186,8 +187,8 @@ fn turn_settings(config: &Config, volume: Arc<Volume>) -> turn::Settings {
             allocations_per_source: count(limits.allocations_per_source.get()),
             permissions: count(limits.permissions_per_allocation.get()),
             channels: count(limits.channels_per_allocation.get()),
-            new_peers: Rate { per_second: limits.new_peers.get(), burst: f64::from(limits.new_peer_burst.get()) },
-            challenges: Rate { per_second: limits.challenges.get(), burst: f64::from(limits.challenge_burst.get()) },
+            new_peers: rate(limits.new_peers.get(), limits.new_peer_burst.get()),
+            challenges: rate(limits.challenges.get(), limits.challenge_burst.get()),
             exempt: exempt(config),
             volume,
         },

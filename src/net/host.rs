@@ -10,10 +10,11 @@ pub fn name() -> Option<String> {
     nix::unistd::gethostname().ok()?.into_string().ok().filter(|name| !name.is_empty())
 }
 
-/// Every address of every interface, sorted, each once.
+/// Every address of every interface, canonical, sorted, each once.
 pub fn addresses() -> Vec<IpAddr> {
     let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    let mut addresses: Vec<_> = interfaces.filter_map(|interface| ip_of(&interface.address?)).collect();
+    let mut addresses: Vec<_> =
+        interfaces.filter_map(|interface| Some(ip_of(&interface.address?)?.to_canonical())).collect();
     addresses.sort_unstable();
     addresses.dedup();
     addresses

@@ -43,7 +43,7 @@ pub(super) struct Departures {
 
 impl Departures {
     /// Whether so long a datagram may join those that wait.
-    pub(super) fn take(&self, exit: Exit, purpose: Purpose, way: Way, length: usize) -> bool {
+    pub(super) fn takes(&self, exit: Exit, purpose: Purpose, way: Way, length: usize) -> bool {
         self.from.is_none_or(|from| from == (exit, purpose)) && self.train.takes(way, length)
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -259,7 +258,7 @@ impl Forwarder {
             (Class::Request, method::BINDING) if message.attributes().all(|it| it.kind >= 0x8000) => {
                 self.answer_binding(via, five_tuple, message.transaction_id(), now)
             }
-            (Class::Request, _) if !is_for_control(message) => Err(DropReason::TooShort),
+            (Class::Request, _) if !is_long_enough(message) => Err(DropReason::TooShort),
             (Class::Request, _) => {
                 let place = self.events.try_reserve().map_err(|_| DropReason::QueueFull)?;
                 place.send(Event::Request(Request {
@@ -438,7 +437,7 @@ impl Forwarder {
         if length > MAX_PAYLOAD {
             return Err(DropReason::TooLarge);
         }
-        if !self.departures.take(exit, purpose, way, length) {
+        if !self.departures.takes(exit, purpose, way, length) {
             self.depart();
         }
         Ok(())
@@ -447,7 +446,7 @@ impl Forwarder {
     /// Sends a STUN answer the way that the question came.
     fn send_answer(&self, five_tuple: &FiveTuple, via: Via, message: &[u8]) -> Result<(), DropReason> {
         match via {
-            Via::Datagram(listener) => send_to_client(&self.listeners, five_tuple, listener, message, None),
+            Via::Datagram(listener) => answer_datagram(&self.listeners, five_tuple, listener, message),
             Via::Stream(id) => {
                 self.streams.get(&id).ok_or(DropReason::StreamClosed)?.outbox.push_answer(message);
                 Ok(())
@@ -457,36 +456,26 @@ impl Forwarder {
 }
 
 /// Whether a request is long enough for the control plane to have something to say to it.
-pub(super) fn is_for_control(request: &Stun<'_>) -> bool {
+pub(super) fn is_long_enough(request: &Stun<'_>) -> bool {
     request.method() == method::BINDING || request.raw().len() >= SHORTEST_REQUEST
 }
 
-/// Sends to a client from the very address and socket that it uses.
-fn send_to_client(
+/// Sends a STUN answer to a client at once, from the very address and socket that it uses.
+fn answer_datagram(
     listeners: &[Watched],
     five_tuple: &FiveTuple,
     listener: ListenerId,
     message: &[u8],
-    ecn: Option<Ecn>,
 ) -> Result<(), DropReason> {
+    let FiveTuple { client, server, .. } = *five_tuple;
     let listener = listeners.get(listener.0).ok_or(DropReason::Bug)?;
-    send(&listener.socket, message, five_tuple.client, Some(five_tuple.server.ip()), ecn)
-}
-
-/// Where packets leave, but for those that may not be fragmented. Errors concern this packet only.
-fn send(
-    socket: &Socket,
-    data: &[u8],
-    to: SocketAddr,
-    source: Option<IpAddr>,
-    ecn: Option<Ecn>,
-) -> Result<(), DropReason> {
-    if data.len() > MAX_PAYLOAD {
+    if message.len() > MAX_PAYLOAD {
         return Err(DropReason::TooLarge);
     }
-    socket.send(data, to, source, ecn).map_err(|error| reason_of(&error))
+    listener.socket.send(message, client, Some(server.ip()), None).map_err(|error| reason_of(&error))
 }
 
+/// Why a packet that couldn't be sent is dropped; the socket lives on.
 pub(super) fn reason_of(error: &io::Error) -> DropReason {
     if error.kind() == io::ErrorKind::WouldBlock {
         DropReason::SocketFull

@@ -245,7 +245,7 @@ impl Media {
     /// One batch from the socket whose turn it is, behind what was reported about it.
     fn serve_next(&mut self, batch: &mut Batch, now: Instant) {
         let Some(token) = self.ready.pop_front() else { return };
-        let slot = token.0.checked_sub(self.forwarder.listeners.len()).map(Slot);
+        let slot = self.slot_of(token);
         let Some(watched) = self.watched(token) else { return };
         watched.queued = false;
         if std::mem::take(&mut watched.reported) {
@@ -278,7 +278,7 @@ impl Media {
 
     /// Some of what came back about a relay socket's datagrams; how many. The rest has to wait for its next turn.
     fn serve_reports(&mut self, token: Token, now: Instant) -> usize {
-        let Some(slot) = token.0.checked_sub(self.forwarder.listeners.len()).map(Slot) else { return 0 };
+        let Some(slot) = self.slot_of(token) else { return 0 };
         for served in 0..REPORTS_PER_ROUND {
             let report = self.forwarder.table.socket_mut(slot).map(|relay| relay.socket.take_report());
             let Some(Ok(report)) = report else { return served };
@@ -364,10 +364,15 @@ impl Media {
 
     /// The socket of a token; none for the bell's, and for one that is closed by now.
     fn watched(&mut self, token: Token) -> Option<&mut Watched> {
-        match token.0.checked_sub(self.forwarder.listeners.len()) {
+        match self.slot_of(token) {
             None => self.forwarder.listeners.get_mut(token.0),
-            Some(slot) => self.forwarder.table.socket_mut(Slot(slot)),
+            Some(slot) => self.forwarder.table.socket_mut(slot),
         }
+    }
+
+    /// Whose relay socket a token is for; none for a listener's.
+    fn slot_of(&self, token: Token) -> Option<Slot> {
+        token.0.checked_sub(self.forwarder.listeners.len()).map(Slot)
     }
 }
 

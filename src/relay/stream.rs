@@ -19,7 +19,7 @@ use tokio::time::timeout_at;
 use self::frames::Frames;
 use super::command;
 use super::command::StreamId;
-use super::forwarder::is_for_control;
+use super::forwarder::is_long_enough;
 use super::outbox::Outbox;
 use super::shard::Stopped;
 use super::shard::StreamSender;
@@ -170,7 +170,7 @@ impl Streams {
     /// Hands a message to the plane that it is for.
     async fn take(&self, Asking { id, five_tuple, reached }: Asking, message: &[u8]) -> Result<(), Stopped> {
         let asked = |stun: Stun<'_>| {
-            stun.class() == Class::Request && stun.method() != method::BINDING && is_for_control(&stun)
+            stun.class() == Class::Request && stun.method() != method::BINDING && is_long_enough(&stun)
         };
         let message = message.to_vec();
         if Kind::of(&message) != Kind::Stun || !Stun::parse(&message).is_ok_and(asked) {

@@ -33,7 +33,6 @@ use crate::turn::auth::Authenticator;
 use crate::turn::backstop::Backstop;
 use crate::turn::holdings::Holding;
 use crate::turn::holdings::Holdings;
-use crate::turn::ledger::Allocation;
 use crate::turn::ledger::Ledger;
 use crate::turn::ledger::Owner;
 use crate::turn::ledger::Quotas;
@@ -143,7 +142,9 @@ impl<S> Processor<S> {
 
     /// Ends what was allocated by a stream which is over.
     pub async fn handle_stream_closed(&mut self, client: FiveTuple, stream: StreamId) {
-        for id in self.ids_on(client, |allocation| allocation.via == Via::Stream(stream)) {
+        let by_it = self.ledger.on(client).filter(|(_, allocation)| allocation.via == Via::Stream(stream));
+        let ids: Vec<_> = by_it.map(|(_, allocation)| allocation.id).collect();
+        for id in ids {
             self.end(id).await;
         }
     }
@@ -335,11 +336,6 @@ impl<S> Processor<S> {
             self.commands.push_back(Command::Extend { id, deadline });
         }
         Ok(Answer::success(asked.stun()).with(&Lifetime(lifetime)))
-    }
-
-    fn ids_on(&self, client: FiveTuple, wanted: impl Fn(&Allocation) -> bool) -> Vec<AllocationId> {
-        let on = self.ledger.on(client).map(|(_, allocation)| allocation);
-        on.filter(|allocation| wanted(allocation)).map(|allocation| allocation.id).collect()
     }
 
     /// Ends an allocation, at once in the crate too.

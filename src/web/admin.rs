@@ -112,10 +112,7 @@ fn answer(outcome: Outcome) -> Response {
 impl Inner {
     /// Lets in who has the token.
     fn admit(&self, request: &Request) -> Result<(), Refusal> {
-        let Some(connection) = request.extensions().get::<Connection>() else {
-            debug_assert!(false, "the listener says of every request where it came from");
-            return Err((StatusCode::INTERNAL_SERVER_ERROR, "this connection came from nowhere"));
-        };
+        let connection = Connection::of(request).ok_or((StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE))?;
         let (source, now) = (connection.remote.ip(), self.clock.now().monotonic);
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         if !wrong.has_one(source, now) {

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use axum::extract::Request;
+
 /// The connection, set by the listener on every request (`Extension<Connection>`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
@@ -9,6 +11,18 @@ pub struct Connection {
     pub remote: SocketAddr,
     /// The address of this server that the client reached.
     pub local: SocketAddr,
+}
+
+impl Connection {
+    /// What to tell the client of a request that has none.
+    pub(super) const NOWHERE: &str = "this connection came from nowhere";
+
+    /// That of a request; none is a bug of ours.
+    pub(super) fn of(request: &Request) -> Option<&Self> {
+        let connection = request.extensions().get();
+        debug_assert!(connection.is_some(), "the listener says of every request where it came from");
+        connection
+    }
 }
 
 /// The host name or IP address that the client used, set on every request (`Extension<RequestHost>`).

@@ -81,10 +81,8 @@ impl State {
 
     /// Who asks, when the page that asks may.
     pub(super) fn visitor(&self, request: &Request) -> Result<Visitor, Refusal> {
-        let extensions = request.extensions();
-        let (Some(connection), Some(RequestHost(host))) = (extensions.get::<Connection>(), extensions.get()) else {
-            debug_assert!(false, "the listener says of every request where it came from");
-            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "this connection came from nowhere"));
+        let (Some(connection), Some(RequestHost(host))) = (Connection::of(request), request.extensions().get()) else {
+            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE));
         };
         if let Err(origin) = self.0.origins.check(request.headers(), connection.local.ip()) {
             self.0.log_refused(&origin);
