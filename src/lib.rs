@@ -51,7 +51,8 @@
 //!    ChannelData, else as a Data indication, from the very address and socket that the client uses.
 //!    What ICMP says about data that was sent there goes the same way, in its own attribute.
 //! 7. Nothing relayed leaves at once: datagrams that follow each other in one flow are held back until another's comes or
-//!    the socket's turn ends, and leave by one system call, which the kernel cuts apart (UDP GSO).
+//!    the socket's turn ends, and leave by one system call, which the kernel cuts apart (UDP GSO). An answer leaves behind
+//!    what came before its question.
 //! 8. A TCP or TLS connection is told from others by its first bytes (`net::demux`), behind the header of a load balancer
 //!    if it comes from one (`net::proxy`), and cut into messages on tokio. From there each goes the same way, but that
 //!    requests have a queue of their own, and wait when it is full. What goes to its client waits in an outbox that drops

@@ -481,6 +481,25 @@ async fn large_datagrams_pass_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn an_answer_leaves_behind_the_data_that_came_before_its_question() {
+    let rig = Rig::start();
+    let client = Client::new(&rig).await;
+    let peer = udp::Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    rig.open(1, &client, None).await;
+    rig.permit(1, peer.local_addr(), LIFE).await;
+    rig.bind(1, 0x4000, peer.local_addr()).await;
+    rig.settle(&client).await;
+    let mut batch = udp::Batch::new();
+
+    for round in 0..500 {
+        client.send(&channel_data(0x4000, b"x")).await;
+        client.drain().await;
+
+        assert!(batch.receive(&peer).is_ok(), "round {round}: the answer was there before the data");
+    }
+}
+
+#[tokio::test]
 async fn ecn_bits_are_carried_both_ways() {
     let rig = Rig::start();
     let marker = Client::new(&rig).await;

@@ -283,6 +283,8 @@ impl Forwarder {
         if !self.bindings.take(five_tuple.client.ip(), now) {
             return Err(DropReason::RateLimited);
         }
+        // Whoever has an answer may take it that what came before the question has left.
+        self.depart();
         let length = framing::put_binding_success(&mut self.frame, id, five_tuple.client).ok_or(DropReason::Bug)?;
         let answer = self.frame.get(..length).ok_or(DropReason::Bug)?;
         self.send_answer(five_tuple, via, answer)?;
