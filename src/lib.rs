@@ -55,7 +55,7 @@
 //!    what came before its question.
 //! 8. A TCP or TLS connection is told from others by its first bytes (`net::demux`), behind the header of a load balancer
 //!    if it comes from one (`net::proxy`), and cut into messages on tokio. From there each goes the same way, but that
-//!    requests have a queue of their own, and wait when it is full. What goes to its client waits in an outbox that drops
+//!    requests have a queue of their own: behind the data before them, and waiting when it is full. What goes to its client waits in an outbox that drops
 //!    data, oldest first, once it is 200 ms old or too much, and never answers. When the connection ends, so does its
 //!    allocation.
 //!

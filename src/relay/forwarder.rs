@@ -168,10 +168,12 @@ impl Forwarder {
     /// Takes what happened on a stream.
     pub(super) fn handle_stream_event(&mut self, event: StreamEvent, now: Instant) {
         match event {
-            StreamEvent::Opened { id, five_tuple, outbox, known } => {
+            StreamEvent::Opened { id, five_tuple, outbox } => {
                 self.streams.insert(id, Stream { five_tuple, outbox });
+            }
+            StreamEvent::Sync(done) => {
                 // Its task may have been ended together with the process.
-                let _ = known.send(());
+                let _ = done.send(());
             }
             StreamEvent::Frame { id, message } => {
                 let five_tuple = self.streams.get(&id).map(|stream| stream.five_tuple).ok_or(DropReason::Bug);

@@ -48,11 +48,11 @@ pub(super) enum StreamEvent {
         five_tuple: FiveTuple,
         /// Where what goes to the client is left.
         outbox: Arc<Outbox>,
-        /// Told when the shard knows the stream, so that no answer overtakes that.
-        known: oneshot::Sender<()>,
     },
     /// One whole message from the client, which the control plane has not been asked.
     Frame { id: StreamId, message: Vec<u8> },
+    /// Told when the shard has dealt with what came before.
+    Sync(oneshot::Sender<()>),
     /// It is over.
     Closed { id: StreamId },
 }
@@ -115,9 +115,8 @@ impl Streams {
         let five_tuple = FiveTuple::new(transport, opened.remote, opened.local);
         let outbox = Arc::new(Outbox::new(Arc::clone(&self.metrics)));
         let (mut reader, mut writer) = tokio::io::split(opened.stream);
-        let (known, knows) = oneshot::channel();
-        let event = StreamEvent::Opened { id, five_tuple, outbox: Arc::clone(&outbox), known };
-        if self.shard.send(event).await.is_err() || knows.await.is_err() {
+        let event = StreamEvent::Opened { id, five_tuple, outbox: Arc::clone(&outbox) };
+        if self.shard.send(event).await.is_err() {
             return;
         }
         let asking = Asking { id, five_tuple, reached: opened.reached };
@@ -128,7 +127,7 @@ impl Streams {
         };
         tracing::debug!(?why, "a TURN stream is over");
         // Behind everything that it has asked for; when nobody is there to hear it, nothing is left to be ended.
-        let _ = self.control.send(command::Event::StreamClosed { five_tuple, stream: id }).await;
+        let _ = self.tell_control(command::Event::StreamClosed { five_tuple, stream: id }).await;
         let _ = self.shard.send(StreamEvent::Closed { id }).await;
         drop(place);
         let _ = timeout(GOODBYE, writer.shutdown()).await;
@@ -177,7 +176,16 @@ impl Streams {
             return self.shard.send(StreamEvent::Frame { id, message }).await;
         }
         let request = command::Request { five_tuple, reached, via: command::Via::Stream(id), message };
-        self.control.send(command::Event::Request(request)).await.map_err(|_| Stopped)
+        self.tell_control(command::Event::Request(request)).await
+    }
+
+    /// Tells the control plane, behind all that the shard was told: what comes of it overtakes neither the stream's
+    /// beginning nor its data.
+    async fn tell_control(&self, event: command::Event) -> Result<(), Stopped> {
+        let (done, told) = oneshot::channel();
+        self.shard.send(StreamEvent::Sync(done)).await?;
+        told.await.map_err(|_| Stopped)?;
+        self.control.send(event).await.map_err(|_| Stopped)
     }
 
     async fn write(&self, transport: Transport, outbox: &Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> End {

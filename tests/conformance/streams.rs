@@ -138,6 +138,31 @@ async fn garbage_ends_the_stream_and_the_streams_end_ends_its_allocation() {
     server.metric_becomes("throughway_allocations", 0).await;
 }
 
+/// RFC 8656, section 3.1: a stream keeps its order, between data and requests too.
+#[tokio::test]
+async fn what_was_sent_before_a_deletion_or_the_end_of_a_stream_still_reaches_the_peer() {
+    let scene = Scene::open();
+    let peer = Peer::new().await;
+    let data: Vec<u8> = (0..200).flat_map(|_| channel_data(0x4000, b"data")).collect();
+
+    for round in 0..20 {
+        let asker = alice(Line::stream(scene.server.turn_tcp(), None).await).await;
+        asker.allocate().await;
+        assert_eq!(asker.bind(0x4000, peer.addr).await, 0);
+        if round % 2 == 0 {
+            let deletion = asker.signed(REFRESH, &[(LIFETIME, &[0; 4])]);
+            asker.line.write(&[&data[..], &deletion].concat()).await;
+            assert_eq!(code(&asker.receive_stun().await), 0);
+        } else {
+            asker.line.write(&data).await;
+        }
+        drop(asker);
+        for number in 0..200 {
+            assert_eq!(peer.received().await.0, b"data", "round {round}: datagram {number}");
+        }
+    }
+}
+
 /// design.md, "Hairpin".
 #[tokio::test]
 async fn clients_over_udp_tcp_and_tls_meet_inside_the_process() {
