@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench relay` starts throughway, coturn and webrtc-rs `turn::server` in turn, each pinned to core 0, and
 //! loads them from core 1 by real sockets. Rounds alternate between the servers; the first of each is short and dropped;
-//! medians are printed, and their ratios to coturn's. `-- NAME` runs what has a name that begins so.
+//! medians are printed, and their ratios to coturn's. `-- NAME...` runs what has a name that begins so.
 
 #[path = "relay/clients.rs"]
 mod clients;
@@ -100,7 +100,7 @@ fn main() -> Result<(), Failure> {
     }
     pin_to(1)?;
     let mut bench = Bench {
-        wanted: arguments.into_iter().find(|argument| !argument.starts_with("--")),
+        wanted: arguments.into_iter().filter(|argument| !argument.starts_with("--")).collect(),
         pair: certificate()?,
         half_load: 0.0,
     };
@@ -122,14 +122,15 @@ fn main() -> Result<(), Failure> {
 }
 
 struct Bench {
-    wanted: Option<String>,
+    /// Beginnings of names; none means everything.
+    wanted: Vec<String>,
     pair: Pair,
     half_load: f64,
 }
 
 impl Bench {
     fn wants(&self, name: &str) -> bool {
-        self.wanted.as_ref().is_none_or(|wanted| name.starts_with(wanted.as_str()))
+        self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.starts_with(wanted.as_str()))
     }
 
     /// How much coturn relays a second, or throughway without it.
