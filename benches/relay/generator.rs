@@ -78,6 +78,8 @@ pub(crate) struct Outcome {
     pub(crate) unread: u64,
     /// The part of its core that the server used.
     pub(crate) busy: f64,
+    /// The part of the server's core that others had: processes, interrupts, the hypervisor.
+    pub(crate) foreign: f64,
     /// The part of what was to be sent that the generator could send: 1 where there is no rate.
     pub(crate) made: f64,
     /// How long what came for clients was under way, in microseconds: the median, the 99th and the 99.9th percentile.
@@ -126,14 +128,15 @@ impl<'a> Load<'a> {
     pub(crate) fn run(&mut self, pace: Pace, time: Duration) -> Result<Outcome, Failure> {
         self.counts = Counts::default();
         self.delays.clear();
-        let (unread, cpu, began) = (self.unread()?, self.server.cpu()?, now());
+        let (unread, core, cpu, began) = (self.unread()?, core_used()?, self.server.cpu()?, now());
         let (ended, made) = match pace {
             Pace::Windows(window) => (self.in_windows(window, time)?, 1.0),
             Pace::Rate { per_second, burst } => self.at_rate(per_second, burst, time)?,
         };
         // Waiting for what doesn't come any more is none of it.
         let took = (ended - began).max(time).as_secs_f64();
-        let (used, unread) = ((self.server.cpu()? - cpu).as_secs_f64(), self.unread()? - unread);
+        let (used, core) = ((self.server.cpu()? - cpu).as_secs_f64(), core_used()?.saturating_sub(core).as_secs_f64());
+        let unread = self.unread()? - unread;
         let Counts { sent, received } = self.counts;
         let through = received.max(1) as f64;
         Ok(Outcome {
@@ -143,6 +146,7 @@ impl<'a> Load<'a> {
             lost: sent.saturating_sub(received + unread),
             unread,
             busy: used / took,
+            foreign: (core - used).max(0.0) / took,
             made,
             delays_us: self.percentiles(),
         })
@@ -281,6 +285,15 @@ impl<'a> Load<'a> {
             delay.map_or(f64::NAN, |nanos| *nanos as f64 / 1e3)
         })
     }
+}
+
+/// For how long the servers' core has been used by anyone, the hypervisor included (proc(5)).
+fn core_used() -> Result<Duration, Failure> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let fields = stat.lines().find_map(|line| line.strip_prefix("cpu0 ")).ok_or("no cpu0 in /proc/stat")?;
+    let ticks = fields.split_whitespace().take(8).map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    Ok(Duration::from_millis((ticks.iter().sum::<u64>() - idle) * 10))
 }
 
 /// Nanoseconds since `epoch`.

@@ -96,11 +96,12 @@ fn outcomes<'a>(rounds: &'a [Round], name: &'a str) -> impl Iterator<Item = &'a 
     rounds.iter().filter_map(move |round| round.outcomes.get(name))
 }
 
-/// Says where the generator fell short, so that nobody blames the server, or praises it.
+/// Says what else is in the figures, so that nobody blames the server for it, or praises it.
 fn doubts<'a>(outcomes: impl Iterator<Item = &'a Outcome>) {
-    let (mut made, mut unread) = (1.0_f64, 0);
+    let (mut made, mut foreign, mut unread) = (1.0_f64, 0.0_f64, 0);
     for outcome in outcomes {
         made = made.min(outcome.made);
+        foreign = foreign.max(outcome.foreign);
         unread += outcome.unread;
     }
     if made < 0.99 {
@@ -109,6 +110,9 @@ fn doubts<'a>(outcomes: impl Iterator<Item = &'a Outcome>) {
             "",
             made * 100.0
         );
+    }
+    if foreign > 0.03 {
+        println!("{:24} ^ others had {:.0} % of the server's core in the worst round", "", foreign * 100.0);
     }
     if unread > 0 {
         println!("{:24} ^ {unread} more came through, and the generator's own sockets were full", "");
