@@ -31,7 +31,9 @@
 //!
 //! The data plane ([`relay`]) is a table, a plain data structure with `now` as an argument, and a media thread around it
 //! that runs no futures. An entry appears only after the control plane said yes and carries its own deadline, always
-//! earlier than the crate's.
+//! earlier than the crate's. Between which channels and peers the table forwards, an observer may be told
+//! ([`relay::pairs`]): up, extended and down, in order and once each, by commands and the clock and never by a packet. A
+//! faster path inside the kernel would be one more of them. None is built in, and without one nothing is kept for it.
 //!
 //! # Life of a packet
 //!
@@ -104,6 +106,7 @@
 //! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |
 //! | taking all the bandwidth, or the month's traffic | buckets of each allocation and of all; a volume | `an_allocation_has_its_bandwidth_both_ways_and_no_other_pays_for_it`, `a_used_up_volume_stops_relaying_and_allocating_even_after_a_restart` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
+//! | refreshing without end, to fill the queue of what expires | a channel stands in it once | `refreshing_without_end_keeps_one_entry_for_a_channel` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `a_header_that_is_not_stuns_or_a_length_that_is_not_its_own_is_dropped`, `no_bytes_at_all_bring_the_decoders_down` |
 
 pub mod address;

@@ -6,6 +6,7 @@ mod fragments;
 mod icmp;
 mod limits;
 mod load;
+mod pairs;
 
 use std::net::SocketAddr;
 use std::net::SocketAddrV6;
@@ -31,6 +32,7 @@ use throughway::relay::command::Event;
 use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
 use throughway::relay::command::Via;
+use throughway::relay::pairs::Observer;
 use throughway::relay::shard;
 use throughway::relay::shard::Command;
 use throughway::relay::shard::Shard;
@@ -59,11 +61,14 @@ struct Rig {
 impl Rig {
     /// Peers on loopback are allowed.
     fn start() -> Self {
-        let allow = vec!["127.0.0.0/8".parse().unwrap()];
-        Self::with("127.0.0.1", policy::Settings { allow, ..policy::Settings::default() })
+        Self::with("127.0.0.1", loopback_allowed())
     }
 
     fn with(listen: &str, policy: policy::Settings) -> Self {
+        Self::observed(listen, policy, None)
+    }
+
+    fn observed(listen: &str, policy: policy::Settings, observer: Option<Box<dyn Observer>>) -> Self {
         let clock = Clock::system();
         let metrics = Arc::new(Metrics::default());
         let sockets = [0, 1].map(|_| udp::Socket::bind(SocketAddr::new(listen.parse().unwrap(), 0)).unwrap());
@@ -79,6 +84,7 @@ impl Rig {
                 Sources::new(vec!["127.0.0.1".parse().unwrap()]),
             ),
             allowance: Allowance::default(),
+            observer,
         };
         Self { shard: shard::spawn(settings, sender).unwrap(), events, metrics, listeners, clock }
     }
@@ -137,6 +143,10 @@ impl Rig {
     fn drops(&self, reason: DropReason) -> u64 {
         self.metrics.drops(reason)
     }
+}
+
+fn loopback_allowed() -> policy::Settings {
+    policy::Settings { allow: vec!["127.0.0.0/8".parse().unwrap()], ..policy::Settings::default() }
 }
 
 /// A client of the first listener, or a peer.

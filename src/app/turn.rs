@@ -111,6 +111,7 @@ impl Bound {
             clock,
             bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config))),
             allowance: allowance(config, Arc::clone(&volume), clock),
+            observer: None,
         };
         let (asks, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
         let shard = shard::spawn(settings, requests)?;

@@ -29,6 +29,7 @@ use super::command::ListenerId;
 use super::command::Via;
 use super::forwarder::Forwarder;
 use super::forwarder::Watched;
+use super::pairs::Observer;
 use super::stream::StreamEvent;
 use super::table::Client;
 use super::table::Opening;
@@ -61,6 +62,8 @@ pub struct Settings {
     pub bindings: PerSource,
     /// How much is relayed.
     pub allowance: Allowance,
+    /// Told between whom it forwards.
+    pub observer: Option<Box<dyn Observer>>,
 }
 
 /// Starts a shard on a thread of its own. What it doesn't answer itself goes to `events`: when that is full, dropped.
@@ -84,7 +87,7 @@ pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shar
     });
     let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
     let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
-    let table = Table::new(settings.policy);
+    let table = Table::new(settings.policy, settings.observer);
     let media = Media {
         forwarder: Forwarder::new(listeners, table, settings.metrics, events, settings.bindings, settings.allowance),
         poll,
@@ -211,8 +214,7 @@ impl Media {
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(EVENTS);
         while !self.bell.stopped.load(Ordering::Acquire) {
-            let rest = !self.commands.is_empty() || !self.streams.is_empty() || !self.ready.is_empty();
-            match self.poll.poll(&mut events, rest.then_some(Duration::ZERO)) {
+            match self.poll.poll(&mut events, self.patience()) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -224,6 +226,7 @@ impl Media {
                 self.queue(event.token(), event.is_error());
             }
             let now = self.clock.now().monotonic;
+            self.forwarder.table.handle_timeout(now);
             for _ in 0..self.ready.len() {
                 self.serve_next(&mut batch, now);
             }
@@ -232,6 +235,15 @@ impl Media {
             self.carry_out_commands();
             self.serve_streams(now);
         }
+    }
+
+    /// How long nothing is to be done, unless a socket or the bell is heard.
+    fn patience(&self) -> Option<Duration> {
+        if !self.commands.is_empty() || !self.streams.is_empty() || !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let timeout = self.forwarder.table.poll_timeout()?;
+        Some(timeout.saturating_duration_since(self.clock.now().monotonic))
     }
 
     fn queue(&mut self, token: Token, reported: bool) {
@@ -316,21 +328,21 @@ impl Media {
             Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline } => {
                 let client = Client { five_tuple, via };
                 let (advertised, socket) = (PeerAddr::new(advertised), Watched::new(socket));
-                let opened = table.open(Opening { id, client, relayed, advertised, socket, deadline });
+                let opened = table.open(Opening { id, client, relayed, advertised, socket, deadline }, now);
                 match opened {
-                    Ok(slot) => self.watch(id, via, slot),
+                    Ok(slot) => self.watch(id, via, slot, now),
                     Err(_) => self.forwarder.refuse(id),
                 }
                 opened.map(drop)
             }
             Command::Extend { id, deadline } => {
-                table.extend(id, deadline);
+                table.extend(id, deadline, now);
                 Ok(())
             }
             Command::Permit { id, peer, deadline } => table.permit(id, peer, deadline, now),
             Command::Bind { id, channel, peer, deadline } => table.bind(id, channel, peer, deadline, now),
             Command::Close { id } => {
-                self.close(id);
+                self.close(id, now);
                 Ok(())
             }
         };
@@ -339,20 +351,20 @@ impl Media {
         }
     }
 
-    fn watch(&mut self, id: AllocationId, via: Via, slot: Slot) {
+    fn watch(&mut self, id: AllocationId, via: Via, slot: Slot, now: Instant) {
         self.forwarder.set_allocated(via, true);
         let token = Token(self.forwarder.listeners.len() + slot.0);
         let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
         let kept = relay.socket.keep_reports();
         if kept.and_then(|()| self.poll.registry().register(&mut relay.socket, token, Interest::READABLE)).is_err() {
             self.forwarder.metrics.dropped(DropReason::SocketError);
-            self.close(id);
+            self.close(id, now);
             self.forwarder.refuse(id);
         }
     }
 
-    fn close(&mut self, id: AllocationId) {
-        if let Some(opening) = self.forwarder.table.close(id) {
+    fn close(&mut self, id: AllocationId, now: Instant) {
+        if let Some(opening) = self.forwarder.table.close(id, now) {
             let Client { five_tuple, via } = opening.client;
             // Of a dual allocation the other family may live on.
             self.forwarder.set_allocated(via, self.forwarder.table.is_client(&five_tuple));

@@ -282,6 +282,7 @@ mod tests {
             clock,
             bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
             allowance: Allowance::default(),
+            observer: None,
         };
         let (asks, control) = mpsc::channel(1);
         let shard = shard::spawn(settings, events).unwrap();
