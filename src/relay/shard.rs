@@ -74,6 +74,13 @@ pub struct Settings {
 ///
 /// The system's, for lack of threads or descriptors.
 pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shard> {
+    let (media, commands, streams) = assemble(settings, events)?;
+    let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?;
+    Ok(Shard { commands, streams, thread: Some(thread) })
+}
+
+/// A shard without its thread, and the ways to it.
+fn assemble(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<(Media, CommandSender, StreamSender)> {
     let poll = Poll::new()?;
     let mut listeners: Vec<_> = settings.listeners.into_iter().map(Watched::new).collect();
     for (number, listener) in listeners.iter_mut().enumerate() {
@@ -97,9 +104,8 @@ pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shar
         bell: bell.clone(),
         clock: settings.clock,
     };
-    let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?;
     let streams = StreamSender { queue: streams, bell: bell.clone() };
-    Ok(Shard { commands: CommandSender { queue: sender, bell }, streams, thread: Some(thread) })
+    Ok((media, CommandSender { queue: sender, bell }, streams))
 }
 
 /// A running shard. Dropping it stops it.
@@ -214,27 +220,33 @@ impl Media {
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(EVENTS);
         while !self.bell.stopped.load(Ordering::Acquire) {
-            match self.poll.poll(&mut events, self.patience()) {
+            match self.round(&mut batch, &mut events) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::error!(%error, "media thread cannot poll");
                     return;
                 }
             }
-            for event in &events {
-                self.queue(event.token(), event.is_error());
-            }
-            let now = self.clock.now().monotonic;
-            self.forwarder.table.handle_timeout(now);
-            for _ in 0..self.ready.len() {
-                self.serve_next(&mut batch, now);
-            }
-            // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
-            self.bell.rung.swap(false, Ordering::AcqRel);
-            self.carry_out_commands();
-            self.serve_streams(now);
         }
+    }
+
+    /// Waits until something is to be done, and does a share of each kind of it.
+    fn round(&mut self, batch: &mut Batch, events: &mut Events) -> io::Result<()> {
+        self.poll.poll(events, self.patience())?;
+        for event in &*events {
+            self.queue(event.token(), event.is_error());
+        }
+        let now = self.clock.now().monotonic;
+        self.forwarder.table.handle_timeout(now);
+        for _ in 0..self.ready.len() {
+            self.serve_next(batch, now);
+        }
+        // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
+        self.bell.rung.swap(false, Ordering::AcqRel);
+        self.carry_out_commands();
+        self.serve_streams(now);
+        Ok(())
     }
 
     /// How long nothing is to be done, unless a socket or the bell is heard.
@@ -403,3 +415,6 @@ const EVENTS_PER_ROUND: usize = 128;
 const REPORTS_PER_ROUND: usize = 32;
 /// Commands carried out between two rounds of media.
 const COMMANDS_PER_ROUND: usize = 256;
+
+#[cfg(test)]
+mod tests;
