@@ -2,6 +2,7 @@
 //!
 //! What is counted, is counted after it left: counters are read when a later answer or the end of the thread is seen.
 
+mod fairness;
 mod fragments;
 mod icmp;
 mod limits;

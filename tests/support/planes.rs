@@ -1,7 +1,12 @@
 //! Both planes of the relay inside the test, for what can't be seen or done from outside the binary.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use throughway::address::Sources;
@@ -28,6 +33,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Planes {
     /// Where clients reach it.
     pub(crate) udp: SocketAddr,
+    pub(crate) metrics: Arc<Metrics>,
+    stopped: Arc<AtomicBool>,
     control: JoinHandle<()>,
     _shard: Shard,
 }
@@ -76,14 +83,22 @@ impl Planes {
             },
         };
         let bind = Box::new(udp::Socket::bind);
-        let processor = Processor::new(settings, Arc::new(credentials), policy, metrics, bind);
-        let commands = shard.commands();
+        let processor = Processor::new(settings, Arc::new(credentials), policy, Arc::clone(&metrics), bind);
+        let (commands, stopped) = (shard.commands(), Arc::new(AtomicBool::new(false)));
+        let halt = Arc::clone(&stopped);
         let control = tokio::spawn(async move {
             let (_asks, asked_by_streams) = mpsc::channel(1);
             let send = |command| commands.send(command);
-            turn::run(processor, asked, asked_by_streams, send, clock, CancellationToken::new()).await;
+            let running = turn::run(processor, asked, asked_by_streams, send, clock, CancellationToken::new());
+            let mut running = pin!(running);
+            poll_fn(|cx| if halt.load(Ordering::Acquire) { Poll::Pending } else { running.as_mut().poll(cx) }).await;
         });
-        Self { udp, control, _shard: shard }
+        Self { udp, metrics, stopped, control, _shard: shard }
+    }
+
+    /// From here on the control task does nothing, and reads nothing that it is asked: as if it hung.
+    pub(crate) fn halt_control(&self) {
+        self.stopped.store(true, Ordering::Release);
     }
 }
 
