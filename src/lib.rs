@@ -31,7 +31,9 @@
 //!
 //! The data plane ([`relay`]) is a table, a plain data structure with `now` as an argument, and a media thread around it
 //! that runs no futures. An entry appears only after the control plane said yes and carries its own deadline, always
-//! earlier than the crate's.
+//! earlier than the crate's. Between which channels and peers the table forwards, an observer may be told
+//! ([`relay::pairs`]): up, extended and down, in order and once each, by commands and the clock and never by a packet. A
+//! faster path inside the kernel would be one more of them. None is built in, and without one nothing is kept for it.
 //!
 //! # Life of a packet
 //!
@@ -104,7 +106,10 @@
 //! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |
 //! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |
 //! | taking all the bandwidth, or the month's traffic | buckets of each allocation and of all; a volume | `an_allocation_has_its_bandwidth_both_ways_and_no_other_pays_for_it`, `a_used_up_volume_stops_relaying_and_allocating_even_after_a_restart` |
+//! | sending at full blast, as a client or as a peer | one batch of a socket a round; what is over its bandwidth is dropped | `a_client_at_full_blast_costs_the_others_no_datagram`, `a_peer_at_full_blast_costs_the_others_no_datagram` |
+//! | requests without number, to stall media | another thread decides about them; its queue is bounded, and what it leaves is dropped | `fifty_thousand_allocate_requests_a_second_of_strangers_cost_media_no_datagram`, `without_its_control_task_the_media_thread_relays_and_answers_without_loss` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
+//! | refreshing without end, to fill the queue of what expires | a channel stands in it once | `refreshing_without_end_keeps_one_entry_for_a_channel` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `a_header_that_is_not_stuns_or_a_length_that_is_not_its_own_is_dropped`, `no_bytes_at_all_bring_the_decoders_down` |
 
 pub mod address;

@@ -2,10 +2,12 @@
 //!
 //! What is counted, is counted after it left: counters are read when a later answer or the end of the thread is seen.
 
+mod fairness;
 mod fragments;
 mod icmp;
 mod limits;
 mod load;
+mod pairs;
 
 use std::net::SocketAddr;
 use std::net::SocketAddrV6;
@@ -32,6 +34,7 @@ use throughway::relay::command::Event;
 use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
 use throughway::relay::command::Via;
+use throughway::relay::pairs::Observer;
 use throughway::relay::shard;
 use throughway::relay::shard::Command;
 use throughway::relay::shard::Shard;
@@ -60,21 +63,14 @@ struct Rig {
 impl Rig {
     /// Peers on loopback are allowed.
     fn start() -> Self {
-        let allow = vec!["127.0.0.0/8".parse().unwrap()];
-        Self::with("127.0.0.1", policy::Settings { allow, ..policy::Settings::default() })
+        Self::with("127.0.0.1", loopback_allowed())
     }
 
     fn with(listen: &str, policy: policy::Settings) -> Self {
-        Self::made_of(listen, policy, Offload { gso: true, gro: true })
+        Self::made_of(listen, policy, Offload::ALL, None)
     }
 
-    /// Peers on loopback are allowed, and the kernel helps so far.
-    fn offloaded(offload: Offload) -> Self {
-        let allow = vec!["127.0.0.0/8".parse().unwrap()];
-        Self::made_of("127.0.0.1", policy::Settings { allow, ..policy::Settings::default() }, offload)
-    }
-
-    fn made_of(listen: &str, policy: policy::Settings, offload: Offload) -> Self {
+    fn made_of(listen: &str, policy: policy::Settings, offload: Offload, observer: Option<Box<dyn Observer>>) -> Self {
         let clock = Clock::system();
         let metrics = Arc::new(Metrics::default());
         let sockets = [0, 1].map(|_| udp::Socket::bind(SocketAddr::new(listen.parse().unwrap(), 0)).unwrap());
@@ -91,6 +87,7 @@ impl Rig {
             ),
             allowance: Allowance::default(),
             offload,
+            observer,
         };
         Self { shard: shard::spawn(settings, sender).unwrap(), events, metrics, listeners, clock }
     }
@@ -149,6 +146,10 @@ impl Rig {
     fn drops(&self, reason: DropReason) -> u64 {
         self.metrics.drops(reason)
     }
+}
+
+fn loopback_allowed() -> policy::Settings {
+    policy::Settings { allow: vec!["127.0.0.0/8".parse().unwrap()], ..policy::Settings::default() }
 }
 
 /// A client of the first listener, or a peer.
@@ -538,8 +539,8 @@ async fn ecn_bits_are_carried_both_ways() {
 
 #[tokio::test]
 async fn bursts_of_mixed_flows_arrive_in_order_with_the_kernels_help_and_without() {
-    for offload in [Offload { gso: true, gro: true }, Offload { gso: false, gro: false }] {
-        let rig = Rig::offloaded(offload);
+    for offload in [Offload::ALL, Offload::NONE] {
+        let rig = Rig::made_of("127.0.0.1", loopback_allowed(), offload, None);
         let clients = [Client::new(&rig).await, Client::new(&rig).await];
         let peer = Client::new(&rig).await;
         let mut relayed = Vec::new();

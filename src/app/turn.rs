@@ -113,6 +113,7 @@ impl Bound {
             bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config))),
             allowance: allowance(config, Arc::clone(&volume), clock),
             offload: offload(config)?,
+            observer: None,
         };
         let (asks, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
         let shard = shard::spawn(settings, requests)?;

@@ -75,6 +75,11 @@ pub struct Offload {
 }
 
 impl Offload {
+    /// All of it.
+    pub const ALL: Self = Self { gso: true, gro: true };
+    /// Nothing, as before Linux 4.18.
+    pub const NONE: Self = Self { gso: false, gro: false };
+
     /// Asks this one.
     ///
     /// # Errors

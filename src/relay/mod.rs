@@ -6,6 +6,7 @@ mod departures;
 mod forwarder;
 mod framing;
 mod outbox;
+pub mod pairs;
 pub mod shard;
 pub mod stream;
 mod table;

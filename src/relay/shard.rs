@@ -29,6 +29,7 @@ use super::command::ListenerId;
 use super::command::Via;
 use super::forwarder::Forwarder;
 use super::forwarder::Watched;
+use super::pairs::Observer;
 use super::stream::StreamEvent;
 use super::table::Client;
 use super::table::Opening;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub allowance: Allowance,
     /// What the kernel is to do for runs of datagrams; what it can't, it must not be asked for.
     pub offload: Offload,
+    /// Told between whom it forwards.
+    pub observer: Option<Box<dyn Observer>>,
 }
 
 /// Starts a shard on a thread of its own. What it doesn't answer itself goes to `events`: when that is full, dropped.
@@ -74,6 +77,13 @@ pub struct Settings {
 ///
 /// The system's, for lack of threads or descriptors.
 pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shard> {
+    let (media, commands, streams) = assemble(settings, events)?;
+    let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?;
+    Ok(Shard { commands, streams, thread: Some(thread) })
+}
+
+/// A shard without its thread, and the ways to it.
+fn assemble(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<(Media, CommandSender, StreamSender)> {
     let poll = Poll::new()?;
     let mut listeners: Vec<_> = settings.listeners.into_iter().map(Watched::new).collect();
     for (number, listener) in listeners.iter_mut().enumerate() {
@@ -90,7 +100,7 @@ pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shar
     });
     let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
     let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
-    let table = Table::new(settings.policy);
+    let table = Table::new(settings.policy, settings.observer);
     let media = Media {
         forwarder: Forwarder::new(
             listeners,
@@ -109,9 +119,8 @@ pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shar
         clock: settings.clock,
         gro: settings.offload.gro,
     };
-    let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?;
     let streams = StreamSender { queue: streams, bell: bell.clone() };
-    Ok(Shard { commands: CommandSender { queue: sender, bell }, streams, thread: Some(thread) })
+    Ok((media, CommandSender { queue: sender, bell }, streams))
 }
 
 /// A running shard. Dropping it stops it.
@@ -228,29 +237,44 @@ impl Media {
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(EVENTS);
         while !self.bell.stopped.load(Ordering::Acquire) {
-            let rest = !self.commands.is_empty() || !self.streams.is_empty() || !self.ready.is_empty();
-            match self.poll.poll(&mut events, rest.then_some(Duration::ZERO)) {
+            match self.round(&mut batch, &mut events) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::error!(%error, "media thread cannot poll");
                     return;
                 }
             }
-            for event in &events {
-                self.queue(event.token(), event.is_error());
-            }
-            let now = self.clock.now().monotonic;
-            for _ in 0..self.ready.len() {
-                self.serve_next(&mut batch, now);
-            }
-            self.forwarder.depart();
-            // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
-            self.bell.rung.swap(false, Ordering::AcqRel);
-            self.carry_out_commands();
-            self.serve_streams(now);
-            self.forwarder.depart();
         }
+    }
+
+    /// Waits until something is to be done, and does a share of each kind of it.
+    fn round(&mut self, batch: &mut Batch, events: &mut Events) -> io::Result<()> {
+        self.poll.poll(events, self.patience())?;
+        for event in &*events {
+            self.queue(event.token(), event.is_error());
+        }
+        let now = self.clock.now().monotonic;
+        self.forwarder.table.handle_timeout(now);
+        for _ in 0..self.ready.len() {
+            self.serve_next(batch, now);
+        }
+        self.forwarder.depart();
+        // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
+        self.bell.rung.swap(false, Ordering::AcqRel);
+        self.carry_out_commands();
+        self.serve_streams(now);
+        self.forwarder.depart();
+        Ok(())
+    }
+
+    /// How long nothing is to be done, unless a socket or the bell is heard.
+    fn patience(&self) -> Option<Duration> {
+        if !self.commands.is_empty() || !self.streams.is_empty() || !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let timeout = self.forwarder.table.poll_timeout()?;
+        Some(timeout.saturating_duration_since(self.clock.now().monotonic))
     }
 
     fn queue(&mut self, token: Token, reported: bool) {
@@ -332,21 +356,21 @@ impl Media {
             Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline } => {
                 let client = Client { five_tuple, via };
                 let (advertised, socket) = (PeerAddr::new(advertised), Watched::new(socket));
-                let opened = table.open(Opening { id, client, relayed, advertised, socket, deadline });
+                let opened = table.open(Opening { id, client, relayed, advertised, socket, deadline }, now);
                 match opened {
-                    Ok(slot) => self.watch(id, via, slot),
+                    Ok(slot) => self.watch(id, via, slot, now),
                     Err(_) => self.forwarder.refuse(id),
                 }
                 opened.map(drop)
             }
             Command::Extend { id, deadline } => {
-                table.extend(id, deadline);
+                table.extend(id, deadline, now);
                 Ok(())
             }
             Command::Permit { id, peer, deadline } => table.permit(id, peer, deadline, now),
             Command::Bind { id, channel, peer, deadline } => table.bind(id, channel, peer, deadline, now),
             Command::Close { id } => {
-                self.close(id);
+                self.close(id, now);
                 Ok(())
             }
         };
@@ -355,7 +379,7 @@ impl Media {
         }
     }
 
-    fn watch(&mut self, id: AllocationId, via: Via, slot: Slot) {
+    fn watch(&mut self, id: AllocationId, via: Via, slot: Slot, now: Instant) {
         self.forwarder.set_allocated(via, true);
         self.forwarder.admit_flows(slot);
         let token = Token(self.forwarder.listeners.len() + slot.0);
@@ -364,15 +388,15 @@ impl Media {
         let kept = kept.and_then(|()| if self.gro { relay.socket.join_received(true) } else { Ok(()) });
         if kept.and_then(|()| self.poll.registry().register(&mut relay.socket, token, Interest::READABLE)).is_err() {
             self.forwarder.metrics.dropped(DropReason::SocketError);
-            self.close(id);
+            self.close(id, now);
             self.forwarder.refuse(id);
         }
     }
 
-    fn close(&mut self, id: AllocationId) {
+    fn close(&mut self, id: AllocationId, now: Instant) {
         // While its socket is there.
         self.forwarder.depart();
-        if let Some(opening) = self.forwarder.table.close(id) {
+        if let Some(opening) = self.forwarder.table.close(id, now) {
             let Client { five_tuple, via } = opening.client;
             // Of a dual allocation the other family may live on.
             self.forwarder.set_allocated(via, self.forwarder.table.is_client(&five_tuple));
@@ -411,3 +435,6 @@ const EVENTS_PER_ROUND: usize = 128;
 const REPORTS_PER_ROUND: usize = 32;
 /// Commands carried out between two rounds of media.
 const COMMANDS_PER_ROUND: usize = 256;
+
+#[cfg(test)]
+mod tests;

@@ -283,7 +283,8 @@ mod tests {
             clock,
             bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
             allowance: Allowance::default(),
-            offload: Offload { gso: true, gro: true },
+            offload: Offload::ALL,
+            observer: None,
         };
         let (asks, control) = mpsc::channel(1);
         let shard = shard::spawn(settings, events).unwrap();

@@ -16,6 +16,10 @@ use super::command::AllocationId;
 use super::command::MAX_CHANNELS;
 use super::command::MAX_PERMISSIONS;
 use super::command::Via;
+use super::pairs::Observer;
+use super::pairs::Pair;
+use super::pairs::Pairs;
+use super::pairs::Standing;
 use crate::address::Family;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
@@ -149,11 +153,13 @@ pub(super) struct Table<S> {
     by_relayed: HashMap<PeerAddr, usize>,
     /// The IPs in `by_relayed`, and how often.
     relayed_ips: HashMap<IpAddr, usize>,
+    /// What an observer is told. Looked at by commands and the clock, never for a packet.
+    pairs: Option<Pairs>,
 }
 
 impl<S> Table<S> {
-    /// An empty table; `policy` is asked where data may leave to.
-    pub(super) fn new(policy: Arc<Policy>) -> Self {
+    /// An empty table; `policy` is asked where data may leave to, and `observer` is told between whom it flows.
+    pub(super) fn new(policy: Arc<Policy>, observer: Option<Box<dyn Observer>>) -> Self {
         Self {
             policy,
             allocations: Slab::new(),
@@ -161,6 +167,7 @@ impl<S> Table<S> {
             by_client: HashMap::new(),
             by_relayed: HashMap::new(),
             relayed_ips: HashMap::new(),
+            pairs: observer.map(Pairs::new),
         }
     }
 
@@ -169,7 +176,8 @@ impl<S> Table<S> {
     /// # Errors
     ///
     /// [`Refused`], and nothing changes, when its name, 5-tuple or one of its addresses has an entry, live or not.
-    pub(super) fn open(&mut self, opening: Opening<S>) -> Result<Slot, Refused> {
+    pub(super) fn open(&mut self, opening: Opening<S>, now: Instant) -> Result<Slot, Refused> {
+        self.handle_timeout(now);
         let (names, family) = (names(&opening), opening.family());
         if self.by_id.contains_key(&opening.id)
             || self.by_client.get(&opening.client.five_tuple).is_some_and(|legs| legs.of(family).is_some())
@@ -184,15 +192,18 @@ impl<S> Table<S> {
         for name in names.into_iter().flatten() {
             self.by_relayed.insert(name, slot);
             *self.relayed_ips.entry(name.ip()).or_default() += 1;
+            self.tell_bound_to(name, now);
         }
         Ok(Slot(slot))
     }
 
     /// Moves the end of an allocation. Here and below, one that is already closed is passed over.
-    pub(super) fn extend(&mut self, id: AllocationId, deadline: Instant) {
+    pub(super) fn extend(&mut self, id: AllocationId, deadline: Instant, now: Instant) {
+        self.handle_timeout(now);
         if let Some(allocation) = self.by_id(id) {
             allocation.opening.deadline = deadline;
         }
+        self.tell_of(id, |_| true, now);
     }
 
     /// Grants or renews a permission.
@@ -207,7 +218,10 @@ impl<S> Table<S> {
         deadline: Instant,
         now: Instant,
     ) -> Result<(), Refused> {
-        self.by_id(id).map_or(Ok(()), |allocation| allocation.permit(peer, deadline, now))
+        self.handle_timeout(now);
+        self.by_id(id).map_or(Ok(()), |allocation| allocation.permit(peer, deadline, now))?;
+        self.tell_of(id, |bound| bound.ip() == peer, now);
+        Ok(())
     }
 
     /// Binds a channel or renews its bind; what the policy says of the peer is remembered with it.
@@ -223,13 +237,17 @@ impl<S> Table<S> {
         deadline: Instant,
         now: Instant,
     ) -> Result<(), Refused> {
+        self.handle_timeout(now);
         let reach = self.policy.reach(peer);
         let channel = Channel { peer, reach, deadline };
-        self.by_id(id).map_or(Ok(()), |allocation| allocation.bind(number, channel, now))
+        self.by_id(id).map_or(Ok(()), |allocation| allocation.bind(number, channel, now))?;
+        self.tell(id, peer, now);
+        Ok(())
     }
 
     /// Ends an allocation, and gives back what it began with: its socket among it.
-    pub(super) fn close(&mut self, id: AllocationId) -> Option<Opening<S>> {
+    pub(super) fn close(&mut self, id: AllocationId, now: Instant) -> Option<Opening<S>> {
+        self.handle_timeout(now);
         let allocation = self.allocations.try_remove(self.by_id.remove(&id)?)?;
         if let Entry::Occupied(mut legs) = self.by_client.entry(allocation.opening.client.five_tuple) {
             *legs.get_mut().of_mut(allocation.opening.family()) = None;
@@ -246,7 +264,25 @@ impl<S> Table<S> {
                 }
             }
         }
+        for peer in allocation.numbers.into_keys() {
+            self.tell(id, peer, now);
+        }
+        for name in names(&allocation.opening).into_iter().flatten() {
+            self.tell_bound_to(name, now);
+        }
         Some(allocation.opening)
+    }
+
+    /// Tells the observer what has expired.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((peer, id)) = self.pairs.as_ref().and_then(|pairs| pairs.due(now)) {
+            self.tell(id, peer, now);
+        }
+    }
+
+    /// When [`Table::handle_timeout`] is due: never, when nobody observes.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.pairs.as_ref().and_then(Pairs::poll_timeout)
     }
 
     /// Decides about data from a client.
@@ -352,6 +388,37 @@ impl<S> Table<S> {
     fn by_id(&mut self, id: AllocationId) -> Option<&mut Allocation<S>> {
         self.allocations.get_mut(*self.by_id.get(&id)?)
     }
+
+    /// Tells the observer what has become of an allocation's channel to a peer, if anything has.
+    fn tell(&mut self, id: AllocationId, peer: PeerAddr, now: Instant) {
+        let Some(pairs) = &mut self.pairs else { return };
+        let allocation = self.by_id.get(&id).and_then(|slot| self.allocations.get(*slot));
+        let mut standing = allocation.and_then(|allocation| allocation.standing(peer));
+        if let Some(standing) = &mut standing
+            && self.by_relayed.contains_key(&peer)
+        {
+            standing.up = None;
+        }
+        pairs.set(peer, id, standing, now);
+    }
+
+    /// The same of those of its channels whose peers are meant.
+    fn tell_of(&mut self, id: AllocationId, is_meant: impl Fn(&PeerAddr) -> bool, now: Instant) {
+        if self.pairs.is_none() {
+            return;
+        }
+        let bound = self.by_id(id).into_iter().flat_map(|allocation| allocation.numbers.keys());
+        for peer in bound.copied().filter(is_meant).collect::<Vec<_>>() {
+            self.tell(id, peer, now);
+        }
+    }
+
+    /// The same of everybody's channels to what has become, or was, a relayed address of ours.
+    fn tell_bound_to(&mut self, name: PeerAddr, now: Instant) {
+        for id in self.pairs.as_ref().map(|pairs| pairs.bound_to(name)).unwrap_or_default() {
+            self.tell(id, name, now);
+        }
+    }
 }
 
 /// Which of a client's allocations sends, and to whom.
@@ -436,6 +503,19 @@ impl<S> Allocation<S> {
 
     fn permits(&self, ip: IpAddr, now: Instant) -> bool {
         self.permissions.get(&ip).is_some_and(|deadline| *deadline > now)
+    }
+
+    /// How the channel to a peer stands, which data may leave to through the kernel.
+    fn standing(&self, peer: PeerAddr) -> Option<Standing> {
+        let number = *self.numbers.get(&peer)?;
+        let channel = self.channels.get(&number).filter(|channel| channel.reach == Reach::Kernel)?;
+        let permission = self.permissions.get(&peer.ip());
+        let Opening { client, relayed, deadline, .. } = &self.opening;
+        Some(Standing {
+            pair: Pair { client: client.five_tuple, channel: number, relayed: *relayed, peer },
+            bound: channel.deadline,
+            up: permission.map(|permission| channel.deadline.min(*permission).min(*deadline)),
+        })
     }
 
     fn channel_to(&self, peer: PeerAddr, now: Instant) -> Option<u16> {

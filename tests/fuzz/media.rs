@@ -50,7 +50,8 @@ impl Rig {
                     Sources::new(vec!["127.0.0.1".parse().unwrap()]),
                 ),
                 allowance: Allowance::default(),
-                offload: udp::Offload { gso: true, gro: true },
+                offload: udp::Offload::ALL,
+                observer: None,
             },
             sender,
         )

@@ -21,6 +21,7 @@ pub(crate) mod asker;
 pub(crate) mod client;
 pub(crate) mod footprint;
 pub(crate) mod line;
+pub(crate) mod planes;
 
 /// Every listener on a port of its own, two users, relayed addresses in both families.
 macro_rules! local {
@@ -109,6 +110,11 @@ impl Server {
         self.listener("udp", "stun")
     }
 
+    /// Every address that serves `stun, turn` over UDP, in order.
+    pub(crate) fn all_udp(&self) -> Vec<SocketAddr> {
+        self.listeners("udp", "stun").collect()
+    }
+
     /// The first address that serves `turn, turns`.
     pub(crate) fn turn_tcp(&self) -> SocketAddr {
         self.listener("tcp", "turn,")
@@ -186,13 +192,16 @@ impl Server {
     }
 
     fn listener(&self, transport: &str, serves: &str) -> SocketAddr {
-        let line = |line: &str| {
+        let found = self.listeners(transport, serves).next();
+        found.unwrap_or_else(|| panic!("nothing serves {serves} over {transport}:\n{}", self.banner))
+    }
+
+    fn listeners(&self, transport: &str, serves: &str) -> impl Iterator<Item = SocketAddr> {
+        self.banner.lines().filter_map(move |line| {
             let (first, rest) = line.trim_start().split_once(' ')?;
             let (addr, served) = rest.trim_start().split_once(' ')?;
             (first == transport && served.trim_start().starts_with(serves)).then(|| addr.parse().unwrap())
-        };
-        let found = self.banner.lines().find_map(line);
-        found.unwrap_or_else(|| panic!("nothing serves {serves} over {transport}:\n{}", self.banner))
+        })
     }
 }
 

@@ -12,6 +12,8 @@ use crate::clock::Clock;
 use crate::policy;
 use crate::relay::command::ListenerId;
 
+mod pairs;
+
 type Secs = u64;
 
 /// The allocations of the model relay at 192.0.2.1, ports 1 to 3, known as 203.0.113.1, and at 2001:db8::1, ports 4 and 5,
@@ -223,7 +225,7 @@ proptest! {
     #[test]
     fn the_table_decides_as_a_naive_model_does(steps in steps()) {
         let start = now();
-        let mut table = Table::new(policy());
+        let mut table = Table::new(policy(), None);
         let mut model = Model::default();
         let mut slots = HashMap::new();
         let mut opened = 0;
@@ -232,13 +234,13 @@ proptest! {
             let at = start + secs(model.now);
             match step {
                 Step::Open { client, port, life } => {
-                    let slot = table.open(opening(opened, client, port, at + secs(life)));
+                    let slot = table.open(opening(opened, client, port, at + secs(life)), at);
                     prop_assert_eq!(slot.is_ok(), model.open(opened, client, port, life));
                     slots.extend(slot.map(|slot| (opened, slot)));
                     opened += 1;
                 }
                 Step::Extend { id, life } => {
-                    table.extend(AllocationId(id), at + secs(life));
+                    table.extend(AllocationId(id), at + secs(life), at);
                     let deadline = model.now + life;
                     if let Some(allocation) = model.get(id) {
                         allocation.deadline = deadline;
@@ -258,7 +260,7 @@ proptest! {
                     prop_assert_eq!(done.is_ok(), model.bind(id, number, peer, life));
                 }
                 Step::Close { id } => {
-                    let closed = table.close(AllocationId(id));
+                    let closed = table.close(AllocationId(id), at);
                     let expected = model.get(id).map(|_| id);
                     model.allocations.retain(|it| it.id != id);
                     prop_assert_eq!(closed.map(|opening| opening.socket), expected);
@@ -287,7 +289,7 @@ proptest! {
             }
         }
         for id in 0..opened {
-            table.close(AllocationId(id));
+            table.close(AllocationId(id), start);
         }
         prop_assert!(table.by_id.is_empty() && table.by_client.is_empty() && table.allocations.is_empty());
         prop_assert!(table.by_relayed.is_empty() && table.relayed_ips.is_empty(), "closing leaves nothing behind");
@@ -297,8 +299,8 @@ proptest! {
 #[test]
 fn permissions_are_capped_and_expired_ones_make_room() {
     let start = now();
-    let mut table = Table::new(policy());
-    table.open(opening(1, 1, 1, start + secs(600))).unwrap();
+    let mut table = Table::new(policy(), None);
+    table.open(opening(1, 1, 1, start + secs(600)), start).unwrap();
     let mut permit = |n: usize, at: Secs| {
         let ip = std::net::Ipv4Addr::from_bits(0x0808_0000 + u32::try_from(n).unwrap()).into();
         table.permit(AllocationId(1), ip, start + secs(at + 300), start + secs(at))
@@ -314,8 +316,8 @@ fn permissions_are_capped_and_expired_ones_make_room() {
 #[test]
 fn channels_are_capped_and_expired_ones_make_room() {
     let start = now();
-    let mut table = Table::new(policy());
-    table.open(opening(1, 1, 1, start + secs(600))).unwrap();
+    let mut table = Table::new(policy(), None);
+    table.open(opening(1, 1, 1, start + secs(600)), start).unwrap();
     let mut bind = |n: usize, at: Secs| {
         let n = u16::try_from(n).unwrap();
         let peer = PeerAddr::new(SocketAddr::from(([8, 8, 8, 8], n)));
@@ -332,9 +334,9 @@ fn channels_are_capped_and_expired_ones_make_room() {
 #[test]
 fn two_clients_reach_each_other_by_advertised_addresses_that_the_policy_denies() {
     let start = now();
-    let mut table = Table::new(policy());
+    let mut table = Table::new(policy(), None);
     let [from, to] = [1, 2].map(|n| {
-        let slot = table.open(opening(n.into(), n, n, start + secs(600))).unwrap();
+        let slot = table.open(opening(n.into(), n, n, start + secs(600)), start).unwrap();
         let id = AllocationId(n.into());
         table.permit(id, advertised(1).ip(), start + secs(300), start).unwrap();
         table.bind(id, 0x4000 + n, advertised(3 - n), start + secs(600), start).unwrap();
@@ -350,8 +352,8 @@ fn two_clients_reach_each_other_by_advertised_addresses_that_the_policy_denies()
 #[test]
 fn icmp_errors_are_told_to_who_permits_their_peer_and_rarely() {
     let start = now();
-    let mut table = Table::new(policy());
-    let slot = table.open(opening(1, 1, 1, start + secs(600))).unwrap();
+    let mut table = Table::new(policy(), None);
+    let slot = table.open(opening(1, 1, 1, start + secs(600)), start).unwrap();
     table.permit(AllocationId(1), outsiders()[1].ip(), start + secs(300), start).unwrap();
     let mut told = |peer: PeerAddr, at: Secs| table.handle_icmp_error(slot, peer, start + secs(at));
 
@@ -367,9 +369,9 @@ fn icmp_errors_are_told_to_who_permits_their_peer_and_rarely() {
 #[test]
 fn each_allocation_has_a_bandwidth_of_its_own_that_begins_anew_with_it() {
     let start = now();
-    let mut table = Table::new(policy());
+    let mut table = Table::new(policy(), None);
     let rate = Rate { per_second: 1000.0, burst: 2000.0 };
-    let [one, other] = [1, 2].map(|n| table.open(opening(n.into(), n, n, start + secs(600))).unwrap());
+    let [one, other] = [1, 2].map(|n| table.open(opening(n.into(), n, n, start + secs(600)), start).unwrap());
     let after = |milliseconds| start + Duration::from_millis(milliseconds);
 
     let taken = [1500, 600, 500, 1].map(|bytes| table.take_bandwidth(one, bytes, rate, start));
@@ -380,8 +382,8 @@ fn each_allocation_has_a_bandwidth_of_its_own_that_begins_anew_with_it() {
     assert_eq!(taken, [false, true, false]);
     assert!(!table.take_bandwidth(one, 2001, rate, after(60_000)), "never more than a burst");
 
-    table.close(AllocationId(1));
+    table.close(AllocationId(1), start);
     assert!(!table.take_bandwidth(one, 1, rate, start), "nobody's");
-    let again = table.open(opening(3, 1, 1, start + secs(600))).unwrap();
+    let again = table.open(opening(3, 1, 1, start + secs(600)), start).unwrap();
     assert!(again == one && table.take_bandwidth(again, 2000, rate, start));
 }
