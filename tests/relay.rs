@@ -79,8 +79,9 @@ impl Rig {
                 Sources::new(vec!["127.0.0.1".parse().unwrap()]),
             ),
             allowance: Allowance::default(),
+            events: sender,
         };
-        Self { shard: shard::spawn(settings, sender).unwrap(), events, metrics, listeners, clock }
+        Self { shard: shard::spawn(vec![settings]).unwrap().remove(0), events, metrics, listeners, clock }
     }
 
     async fn command(&self, command: Command) {

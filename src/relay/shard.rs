@@ -61,42 +61,25 @@ pub struct Settings {
     pub bindings: PerSource,
     /// How much is relayed.
     pub allowance: Allowance,
+    /// Where what it doesn't answer itself goes: when that is full, dropped.
+    pub events: mpsc::Sender<Event>,
 }
 
-/// Starts a shard on a thread of its own. What it doesn't answer itself goes to `events`: when that is full, dropped.
+/// Starts shards, each on a thread of its own.
 ///
-/// `events` closes when the shard is over, by [`Shard::stop`] or because its poll failed.
+/// The `events` of one close when it is over, by [`Shard::stop`] or because its poll failed.
 ///
 /// # Errors
 ///
 /// The system's, for lack of threads or descriptors.
-pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shard> {
-    let poll = Poll::new()?;
-    let mut listeners: Vec<_> = settings.listeners.into_iter().map(Watched::new).collect();
-    for (number, listener) in listeners.iter_mut().enumerate() {
-        listener.socket.ask_for_buffers(LISTENER_BUFFERS);
-        poll.registry().register(&mut listener.socket, Token(number), Interest::READABLE)?;
-    }
-    let bell = Arc::new(Bell {
-        waker: Waker::new(poll.registry(), BELL)?,
-        rung: AtomicBool::new(false),
-        stopped: AtomicBool::new(false),
-    });
-    let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
-    let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
-    let table = Table::new(settings.policy);
-    let media = Media {
-        forwarder: Forwarder::new(listeners, table, settings.metrics, events, settings.bindings, settings.allowance),
-        poll,
-        ready: VecDeque::new(),
-        commands,
-        streams: happened,
-        bell: bell.clone(),
-        clock: settings.clock,
-    };
-    let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?;
-    let streams = StreamSender { queue: streams, bell: bell.clone() };
-    Ok(Shard { commands: CommandSender { queue: sender, bell }, streams, thread: Some(thread) })
+pub fn spawn(settings: Vec<Settings>) -> io::Result<Vec<Shard>> {
+    let made = settings.into_iter().map(Media::new).collect::<io::Result<Vec<_>>>()?;
+    made.into_iter()
+        .map(|(media, mut shard)| {
+            shard.thread = Some(thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?);
+            Ok(shard)
+        })
+        .collect()
 }
 
 /// A running shard. Dropping it stops it.
@@ -207,6 +190,29 @@ struct Media {
 }
 
 impl Media {
+    /// A shard, and the handle of its thread to be.
+    fn new(settings: Settings) -> io::Result<(Self, Shard)> {
+        let Settings { listeners, policy, metrics, clock, bindings, allowance, events } = settings;
+        let poll = Poll::new()?;
+        let mut listeners: Vec<_> = listeners.into_iter().map(Watched::new).collect();
+        for (number, listener) in listeners.iter_mut().enumerate() {
+            listener.socket.ask_for_buffers(LISTENER_BUFFERS);
+            poll.registry().register(&mut listener.socket, Token(number), Interest::READABLE)?;
+        }
+        let bell = Arc::new(Bell {
+            waker: Waker::new(poll.registry(), BELL)?,
+            rung: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+        });
+        let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
+        let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
+        let forwarder = Forwarder::new(listeners, Table::new(policy), metrics, events, bindings, allowance);
+        let (ready, streams) = (VecDeque::new(), StreamSender { queue: streams, bell: Arc::clone(&bell) });
+        let commands_in = CommandSender { queue: sender, bell: Arc::clone(&bell) };
+        let media = Self { forwarder, poll, ready, commands, streams: happened, bell, clock };
+        Ok((media, Shard { commands: commands_in, streams, thread: None }))
+    }
+
     fn run(mut self) {
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(EVENTS);
