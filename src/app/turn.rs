@@ -117,29 +117,17 @@ impl Bound {
         let Shared { credentials, metrics, clock, stop, tasks } = shared.clone();
         let ports = self.sockets().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
         let policy = Arc::new(Policy::new(policy_settings(config, ports)));
-        let bindings = config.turn.limits.bindings.get();
         let allowance = allowance(config, Arc::clone(&volume), clock);
-        let (settings, asked): (Vec<_>, Vec<_>) = self
-            .0
-            .into_iter()
-            .map(|listeners| {
-                let (events, asked) = mpsc::channel(REQUESTS_QUEUED);
-                let sources = Sources::networks(exempt(config));
-                let settings = shard::Settings {
-                    listeners,
-                    policy: Arc::clone(&policy),
-                    metrics: Arc::clone(&metrics),
-                    clock,
-                    bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, sources),
-                    allowance: allowance.clone(),
-                    events,
-                };
-                (settings, asked)
-            })
-            .unzip();
-        let settings_of_turn = turn_settings(config, volume);
-        let pool =
-            Arc::new(Pool::new(settings_of_turn, credentials, policy, Arc::clone(&metrics), Box::new(Socket::bind)));
+        let of_turn = turn_settings(config, volume);
+        let (bind, counts) = (Box::new(Socket::bind), Arc::clone(&metrics));
+        let pool = Arc::new(Pool::new(of_turn, credentials, Arc::clone(&policy), counts, bind));
+        let settings = |listeners| {
+            let (events, asked) = mpsc::channel(REQUESTS_QUEUED);
+            let (policy, metrics, allowance) = (Arc::clone(&policy), Arc::clone(&metrics), allowance.clone());
+            let bindings = bindings(config);
+            (shard::Settings { listeners, policy, metrics, clock, bindings, allowance, events }, asked)
+        };
+        let (settings, asked): (Vec<_>, Vec<_>) = self.0.into_iter().map(settings).unzip();
         let mut homes = Vec::new();
         for (shard, asked) in shard::spawn(settings)?.into_iter().zip(asked) {
             let (control, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
@@ -180,6 +168,11 @@ pub(super) async fn self_test(listener: SocketAddr, realm: &str, credentials: &C
         Ok(took) => tracing::info!(round_trip = ?took, "the relay works: tested with two clients of our own"),
         Err(failed) => tracing::warn!("the relay does not work: {failed}"),
     }
+}
+
+fn bindings(config: &Config) -> PerSource {
+    let bindings = config.turn.limits.bindings.get();
+    PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config)))
 }
 
 fn allowance(config: &Config, volume: Arc<Volume>, clock: Clock) -> Allowance {

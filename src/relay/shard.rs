@@ -1,6 +1,6 @@
 //! One media thread: an edge-triggered poll loop over its listeners and relay sockets, steered by commands.
 //!
-//! It runs no futures and never waits but for sockets, commands and what happens on streams. Each socket gets one batch
+//! It runs no futures and never waits but for sockets, commands, what happens on streams and what other shards send. Each socket gets one batch
 //! a round, so that nobody at full blast starves the others; one with more to give stays on a list, and the next poll
 //! doesn't wait. The same goes for what comes back about datagrams that a relay socket has sent.
 
@@ -27,8 +27,10 @@ use super::command::AllocationId;
 use super::command::Event;
 use super::command::ListenerId;
 use super::command::Via;
+use super::directory::Directory;
 use super::forwarder::Forwarder;
 use super::forwarder::Watched;
+use super::neighbours::Neighbours;
 use super::stream::StreamEvent;
 use super::table::Client;
 use super::table::Opening;
@@ -73,8 +75,8 @@ pub struct Settings {
 ///
 /// The system's, for lack of threads or descriptors.
 pub fn spawn(settings: Vec<Settings>) -> io::Result<Vec<Shard>> {
-    let made = settings.into_iter().map(Media::new).collect::<io::Result<Vec<_>>>()?;
-    made.into_iter()
+    Media::of_all(settings)?
+        .into_iter()
         .map(|(media, mut shard)| {
             shard.thread = Some(thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?);
             Ok(shard)
@@ -161,15 +163,21 @@ impl StreamSender {
 
 /// Wakes the media thread.
 #[derive(Debug)]
-struct Bell {
+pub(super) struct Bell {
     waker: Waker,
-    /// Rung since commands and streams were last looked at: no need to ring again.
+    /// Rung since what waits in queues was last looked at: no need to ring again.
     rung: AtomicBool,
     stopped: AtomicBool,
 }
 
 impl Bell {
-    fn ring(&self) {
+    fn new(poll: &Poll) -> io::Result<Arc<Self>> {
+        let waker = Waker::new(poll.registry(), BELL)?;
+        Ok(Arc::new(Self { waker, rung: AtomicBool::new(false), stopped: AtomicBool::new(false) }))
+    }
+
+    /// Has it look at what waits in queues.
+    pub(super) fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
             // An eventfd is only ever full of wake-ups.
             let _ = self.waker.wake();
@@ -185,31 +193,46 @@ struct Media {
     ready: VecDeque<Token>,
     commands: mpsc::Receiver<Command>,
     streams: mpsc::Receiver<StreamEvent>,
+    /// Whether other shards may have sent more than was taken in a round.
+    unread: bool,
+    /// Where it is copied to: has room for the longest datagram of any client's, which comes by a stream.
+    buffer: Vec<u8>,
     bell: Arc<Bell>,
     clock: Clock,
 }
 
 impl Media {
-    /// A shard, and the handle of its thread to be.
-    fn new(settings: Settings) -> io::Result<(Self, Shard)> {
+    /// Shards that know each other, each with the handle of its thread to be.
+    fn of_all(settings: Vec<Settings>) -> io::Result<Vec<(Self, Shard)>> {
+        let polls = settings.iter().map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
+        let bells = polls.iter().map(Bell::new).collect::<io::Result<Vec<_>>>()?;
+        let neighbours = Neighbours::join(&bells);
+        let directory = Arc::new(Directory::new());
+        let of = settings.into_iter().zip(polls).zip(bells).zip(neighbours);
+        of.map(|(((settings, poll), bell), all)| Self::new(settings, poll, bell, all, Arc::clone(&directory))).collect()
+    }
+
+    fn new(
+        settings: Settings,
+        poll: Poll,
+        bell: Arc<Bell>,
+        neighbours: Neighbours,
+        directory: Arc<Directory>,
+    ) -> io::Result<(Self, Shard)> {
         let Settings { listeners, policy, metrics, clock, bindings, allowance, events } = settings;
-        let poll = Poll::new()?;
         let mut listeners: Vec<_> = listeners.into_iter().map(Watched::new).collect();
         for (number, listener) in listeners.iter_mut().enumerate() {
             listener.socket.ask_for_buffers(LISTENER_BUFFERS);
             poll.registry().register(&mut listener.socket, Token(number), Interest::READABLE)?;
         }
-        let bell = Arc::new(Bell {
-            waker: Waker::new(poll.registry(), BELL)?,
-            rung: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-        });
         let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
         let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
-        let forwarder = Forwarder::new(listeners, Table::new(policy), metrics, events, bindings, allowance);
+        let table = Table::new(policy, directory, neighbours.shard());
+        let forwarder = Forwarder::new(listeners, table, metrics, events, bindings, allowance, neighbours);
+        let buffer = vec![0; 1 << 16];
         let (ready, streams) = (VecDeque::new(), StreamSender { queue: streams, bell: Arc::clone(&bell) });
         let commands_in = CommandSender { queue: sender, bell: Arc::clone(&bell) };
-        let media = Self { forwarder, poll, ready, commands, streams: happened, bell, clock };
+        let media = Self { forwarder, poll, ready, commands, streams: happened, unread: false, buffer, bell, clock };
         Ok((media, Shard { commands: commands_in, streams, thread: None }))
     }
 
@@ -217,7 +240,7 @@ impl Media {
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(EVENTS);
         while !self.bell.stopped.load(Ordering::Acquire) {
-            let rest = !self.commands.is_empty() || !self.streams.is_empty() || !self.ready.is_empty();
+            let rest = self.unread || !self.commands.is_empty() || !self.streams.is_empty() || !self.ready.is_empty();
             match self.poll.poll(&mut events, rest.then_some(Duration::ZERO)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -234,9 +257,13 @@ impl Media {
                 self.serve_next(&mut batch, now);
             }
             // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
-            self.bell.rung.swap(false, Ordering::AcqRel);
+            let rung = self.bell.rung.swap(false, Ordering::AcqRel);
             self.carry_out_commands();
             self.serve_streams(now);
+            if rung || self.unread {
+                self.serve_neighbours(now);
+            }
+            self.forwarder.neighbours.announce();
         }
     }
 
@@ -306,6 +333,21 @@ impl Media {
         for _ in 0..EVENTS_PER_ROUND {
             let Ok(event) = self.streams.try_recv() else { break };
             self.forwarder.handle_stream_event(event, now);
+        }
+        self.forwarder.depart();
+    }
+
+    fn serve_neighbours(&mut self, now: Instant) {
+        self.unread = false;
+        for shard in self.forwarder.neighbours.others() {
+            let mut taken = 0;
+            while taken < LETTERS_PER_ROUND
+                && let Some((letter, data)) = self.forwarder.neighbours.receive(shard, &mut self.buffer)
+            {
+                self.forwarder.handle_neighbours_data(letter, data, now);
+                taken += 1;
+            }
+            self.unread |= taken == LETTERS_PER_ROUND;
         }
         self.forwarder.depart();
     }
@@ -393,7 +435,12 @@ const COMMANDS_QUEUED: usize = 1024;
 const EVENTS_QUEUED: usize = 256;
 /// How much of it is taken between two rounds of media.
 const EVENTS_PER_ROUND: usize = 128;
+/// How much of what another shard has sent is taken between two rounds of media.
+const LETTERS_PER_ROUND: usize = 256;
 /// Reports taken from one relay socket in its turn.
 const REPORTS_PER_ROUND: usize = 32;
 /// Commands carried out between two rounds of media.
 const COMMANDS_PER_ROUND: usize = 256;
+
+#[cfg(test)]
+mod tests;

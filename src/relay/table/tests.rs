@@ -46,6 +46,10 @@ fn policy() -> Arc<Policy> {
     Arc::new(Policy::new(policy::Settings { allow, ..policy::Settings::default() }))
 }
 
+fn table() -> Table<u64> {
+    Table::new(policy(), Arc::new(Directory::new()), ShardId(0))
+}
+
 fn now() -> Instant {
     Clock::system().now().monotonic
 }
@@ -223,7 +227,7 @@ proptest! {
     #[test]
     fn the_table_decides_as_a_naive_model_does(steps in steps()) {
         let start = now();
-        let mut table = Table::new(policy());
+        let mut table = table();
         let mut model = Model::default();
         let mut slots = HashMap::new();
         let mut opened = 0;
@@ -290,14 +294,15 @@ proptest! {
             table.close(AllocationId(id));
         }
         prop_assert!(table.by_id.is_empty() && table.by_client.is_empty() && table.allocations.is_empty());
-        prop_assert!(table.by_relayed.is_empty() && table.relayed_ips.is_empty(), "closing leaves nothing behind");
+        let names = (1..=5).flat_map(|n| [relayed(n), advertised(n)]);
+        prop_assert!(names.into_iter().all(|it| table.own(it).is_none() && !table.directory.is_relay_ip(it.ip())));
     }
 }
 
 #[test]
 fn permissions_are_capped_and_expired_ones_make_room() {
     let start = now();
-    let mut table = Table::new(policy());
+    let mut table = table();
     table.open(opening(1, 1, 1, start + secs(600))).unwrap();
     let mut permit = |n: usize, at: Secs| {
         let ip = std::net::Ipv4Addr::from_bits(0x0808_0000 + u32::try_from(n).unwrap()).into();
@@ -314,7 +319,7 @@ fn permissions_are_capped_and_expired_ones_make_room() {
 #[test]
 fn channels_are_capped_and_expired_ones_make_room() {
     let start = now();
-    let mut table = Table::new(policy());
+    let mut table = table();
     table.open(opening(1, 1, 1, start + secs(600))).unwrap();
     let mut bind = |n: usize, at: Secs| {
         let n = u16::try_from(n).unwrap();
@@ -332,7 +337,7 @@ fn channels_are_capped_and_expired_ones_make_room() {
 #[test]
 fn two_clients_reach_each_other_by_advertised_addresses_that_the_policy_denies() {
     let start = now();
-    let mut table = Table::new(policy());
+    let mut table = table();
     let [from, to] = [1, 2].map(|n| {
         let slot = table.open(opening(n.into(), n, n, start + secs(600))).unwrap();
         let id = AllocationId(n.into());
@@ -350,7 +355,7 @@ fn two_clients_reach_each_other_by_advertised_addresses_that_the_policy_denies()
 #[test]
 fn icmp_errors_are_told_to_who_permits_their_peer_and_rarely() {
     let start = now();
-    let mut table = Table::new(policy());
+    let mut table = table();
     let slot = table.open(opening(1, 1, 1, start + secs(600))).unwrap();
     table.permit(AllocationId(1), outsiders()[1].ip(), start + secs(300), start).unwrap();
     let mut told = |peer: PeerAddr, at: Secs| table.handle_icmp_error(slot, peer, start + secs(at));
@@ -367,7 +372,7 @@ fn icmp_errors_are_told_to_who_permits_their_peer_and_rarely() {
 #[test]
 fn each_allocation_has_a_bandwidth_of_its_own_that_begins_anew_with_it() {
     let start = now();
-    let mut table = Table::new(policy());
+    let mut table = table();
     let rate = Rate { per_second: 1000.0, burst: 2000.0 };
     let [one, other] = [1, 2].map(|n| table.open(opening(n.into(), n, n, start + secs(600))).unwrap());
     let after = |milliseconds| start + Duration::from_millis(milliseconds);
@@ -384,4 +389,63 @@ fn each_allocation_has_a_bandwidth_of_its_own_that_begins_anew_with_it() {
     assert!(!table.take_bandwidth(one, 1, rate, start), "nobody's");
     let again = table.open(opening(3, 1, 1, start + secs(600))).unwrap();
     assert!(again == one && table.take_bandwidth(again, 2000, rate, start));
+}
+
+/// Two tables of one process, with an allocation of client 1 in the first and of client 2 in the other, which permit each
+/// other's advertised addresses.
+fn two_shards(start: Instant) -> [Table<u64>; 2] {
+    let directory = Arc::new(Directory::new());
+    [1, 2].map(|n| {
+        let mut table = Table::new(policy(), Arc::clone(&directory), ShardId(n.into()));
+        table.open(opening(n.into(), n, n, start + secs(600))).unwrap();
+        table.permit(AllocationId(n.into()), advertised(1).ip(), start + secs(300), start).unwrap();
+        table
+    })
+}
+
+#[test]
+fn clients_of_two_shards_reach_each_other_as_those_of_one_do() {
+    let start = now();
+    let [mut one, mut other] = two_shards(start);
+    let names = Names { advertised: advertised(1), local: relayed(1) };
+    let send = |table: &Table<u64>, to| table.handle_client_data(&client(1).five_tuple, Target::Peer(to), start);
+
+    let to = advertised(2);
+    assert_eq!(send(&one, to), Ok(Forward::Elsewhere { from: Slot(0), names, to, shard: ShardId(2) }));
+    assert_eq!(send(&one, relayed(2)), Err(DropReason::NoPermission), "permitted by another name");
+    let delivery = Delivery { client: client(2), framing: Framing::Data(advertised(1)) };
+    assert_eq!(other.handle_neighbours_data(names, to, start), Ok((Slot(0), delivery)));
+    other.bind(AllocationId(2), 0x4000, relayed(1), start + secs(600), start).unwrap();
+    assert_eq!(
+        other.handle_neighbours_data(names, to, start),
+        Ok((Slot(0), delivery)),
+        "bound to a name without permission"
+    );
+    other.permit(AllocationId(2), relayed(1).ip(), start + secs(300), start).unwrap();
+    let bound = Delivery { framing: Framing::Channel(0x4000), ..delivery };
+    assert_eq!(other.handle_neighbours_data(names, to, start), Ok((Slot(0), bound)));
+    let at = |seconds| other.handle_neighbours_data(names, to, start + secs(seconds));
+    assert_eq!([at(300), at(600)], [Err(DropReason::NoPermission), Err(DropReason::NotOurs)]);
+    assert_eq!(other.handle_neighbours_data(names, advertised(1), start), Err(DropReason::NotOurs), "another shard's");
+
+    other.close(AllocationId(2));
+    assert_eq!(send(&one, to), Err(DropReason::NotOurs));
+    assert_eq!(other.handle_neighbours_data(names, to, start), Err(DropReason::NotOurs));
+    one.close(AllocationId(1));
+    assert!([1, 2].into_iter().all(|n| !one.directory.is_relay_ip(advertised(n).ip())), "nothing is left behind");
+}
+
+#[test]
+fn a_relayed_address_that_another_shard_has_by_now_is_not_struck_off_with_its_old_allocation() {
+    let start = now();
+    let [mut one, mut other] = two_shards(start);
+    other.close(AllocationId(2));
+    other.open(opening(3, 2, 1, start + secs(600))).unwrap();
+
+    one.close(AllocationId(1));
+
+    one.open(opening(4, 1, 3, start + secs(600))).unwrap();
+    one.permit(AllocationId(4), advertised(1).ip(), start + secs(300), start).unwrap();
+    let sent = one.handle_client_data(&client(1).five_tuple, Target::Peer(advertised(1)), start);
+    assert!(matches!(sent, Ok(Forward::Elsewhere { shard: ShardId(2), .. })), "{sent:?}");
 }
