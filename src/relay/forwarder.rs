@@ -215,7 +215,8 @@ impl Forwarder {
         }
     }
 
-    /// Tells the control plane that an allocation did not begin. Never for want of anything but a bug or memory.
+    /// Tells the control plane that an allocation did not begin. Never for want of anything but a bug, memory, or places
+    /// for relay addresses.
     pub(super) fn refuse(&self, id: AllocationId) {
         if self.events.try_send(Event::Refused { id }).is_err() {
             self.metrics.dropped(DropReason::QueueFull);

@@ -225,31 +225,44 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
-    fn the_table_decides_as_a_naive_model_does(steps in steps()) {
+    fn the_table_decides_as_a_naive_model_does(steps in steps(), shards in 1..=3_usize) {
         let start = now();
-        let mut table = table();
+        let directory = Arc::new(Directory::new());
+        let table = |shard| Table::new(policy(), Arc::clone(&directory), ShardId(shard));
+        let mut tables: Vec<_> = (0..shards).map(table).collect();
+        let shard_of = |client: u16| usize::from(client) % shards;
         let mut model = Model::default();
         let mut slots = HashMap::new();
         let mut opened = 0;
+        // By name of the allocation, opened or not.
+        let mut home = HashMap::new();
 
         for step in steps {
             let at = start + secs(model.now);
             match step {
                 Step::Open { client, port, life } => {
-                    let slot = table.open(opening(opened, client, port, at + secs(life)));
+                    let shard = shard_of(client);
+                    if model.allocations.iter().any(|it| it.port == port && shard_of(it.client) != shard) {
+                        // The pool of ports sees to it.
+                        continue;
+                    }
+                    let slot = tables[shard].open(opening(opened, client, port, at + secs(life)));
                     prop_assert_eq!(slot.is_ok(), model.open(opened, client, port, life));
                     slots.extend(slot.map(|slot| (opened, slot)));
+                    home.insert(opened, shard);
                     opened += 1;
                 }
                 Step::Extend { id, life } => {
-                    table.extend(AllocationId(id), at + secs(life));
+                    let Some(shard) = home.get(&id) else { continue };
+                    tables[*shard].extend(AllocationId(id), at + secs(life));
                     let deadline = model.now + life;
                     if let Some(allocation) = model.get(id) {
                         allocation.deadline = deadline;
                     }
                 }
                 Step::Permit { id, peer, life } => {
-                    let done = table.permit(AllocationId(id), peer.ip(), at + secs(life), at);
+                    let Some(shard) = home.get(&id) else { continue };
+                    let done = tables[*shard].permit(AllocationId(id), peer.ip(), at + secs(life), at);
                     prop_assert_eq!(done, Ok(()));
                     let deadline = model.now + life;
                     if let Some(allocation) = model.get(id) {
@@ -258,11 +271,13 @@ proptest! {
                     }
                 }
                 Step::Bind { id, number, peer, life } => {
-                    let done = table.bind(AllocationId(id), number, peer, at + secs(life), at);
+                    let Some(shard) = home.get(&id) else { continue };
+                    let done = tables[*shard].bind(AllocationId(id), number, peer, at + secs(life), at);
                     prop_assert_eq!(done.is_ok(), model.bind(id, number, peer, life));
                 }
                 Step::Close { id } => {
-                    let closed = table.close(AllocationId(id));
+                    let Some(shard) = home.get(&id) else { continue };
+                    let closed = tables[*shard].close(AllocationId(id));
                     let expected = model.get(id).map(|_| id);
                     model.allocations.retain(|it| it.id != id);
                     prop_assert_eq!(closed.map(|opening| opening.socket), expected);
@@ -270,19 +285,27 @@ proptest! {
                 }
                 Step::Wait(seconds) => model.now += seconds,
                 Step::ClientData { client: number, target } => {
-                    let decided = table.handle_client_data(&client(number).five_tuple, target, at);
+                    let from = shard_of(number);
+                    let decided = tables[from].handle_client_data(&client(number).five_tuple, target, at);
                     let expected = model.client_data(number, target).map(|it| match it {
-                        Expected::Out(id, to) => Forward::ToPeer { from: slots[&id], to },
+                        Expected::Out(id, to) => (Forward::ToPeer { from: slots[&id], to }, from),
                         Expected::Hairpin(from, to, framing) => {
                             let delivery = Delivery { client: client(model.get(to).unwrap().client), framing };
-                            Forward::Hairpin { from: slots[&from], to: slots[&to], delivery }
+                            (Forward::Hairpin { from: slots[&from], to: slots[&to], delivery }, home[&to])
                         }
                     });
-                    prop_assert_eq!(decided, expected);
+                    let arrived = decided.and_then(|forward| match forward {
+                        Forward::Elsewhere { from, names, to, shard: ShardId(shard) } => {
+                            let (to, delivery) = tables[shard].handle_neighbours_data(names, to, at)?;
+                            Ok((Forward::Hairpin { from, to, delivery }, shard))
+                        }
+                        here @ (Forward::ToPeer { .. } | Forward::Hairpin { .. }) => Ok((here, from)),
+                    });
+                    prop_assert_eq!(arrived, expected);
                 }
                 Step::PeerData { id, peer } => {
                     let Some(slot) = slots.get(&id) else { continue };
-                    let decided = table.handle_peer_data(*slot, peer, at);
+                    let decided = tables[home[&id]].handle_peer_data(*slot, peer, at);
                     let expected = model.peer_data(id, peer).map(|framing| {
                         Delivery { client: client(model.get(id).unwrap().client), framing }
                     });
@@ -290,12 +313,14 @@ proptest! {
                 }
             }
         }
-        for id in 0..opened {
-            table.close(AllocationId(id));
+        for (id, shard) in home {
+            tables[shard].close(AllocationId(id));
         }
-        prop_assert!(table.by_id.is_empty() && table.by_client.is_empty() && table.allocations.is_empty());
+        let is_empty = |it: &Table<u64>| it.by_id.is_empty() && it.by_client.is_empty() && it.allocations.is_empty();
+        prop_assert!(tables.iter().all(is_empty), "closing leaves nothing behind");
         let names = (1..=5).flat_map(|n| [relayed(n), advertised(n)]);
-        prop_assert!(names.into_iter().all(|it| table.own(it).is_none() && !table.directory.is_relay_ip(it.ip())));
+        let is_left = |it: PeerAddr| directory.owner(it).is_some() || directory.is_relay_ip(it.ip());
+        prop_assert!(!names.into_iter().any(is_left));
     }
 }
 
