@@ -29,6 +29,7 @@ use crate::config::value::Listen;
 use crate::credentials::Credentials;
 use crate::net::host;
 use crate::net::listen;
+use crate::net::udp::Offload;
 use crate::net::udp::Socket;
 use crate::policy;
 use crate::policy::Policy;
@@ -121,11 +122,12 @@ impl Bound {
         let of_turn = turn_settings(config, volume);
         let (bind, counts) = (Box::new(Socket::bind), Arc::clone(&metrics));
         let pool = Arc::new(Pool::new(of_turn, credentials, Arc::clone(&policy), counts, bind));
+        let offload = offload(config)?;
         let settings = |listeners| {
             let (events, asked) = mpsc::channel(REQUESTS_QUEUED);
             let (policy, metrics, allowance) = (Arc::clone(&policy), Arc::clone(&metrics), allowance.clone());
             let bindings = bindings(config);
-            (shard::Settings { listeners, policy, metrics, clock, bindings, allowance, events }, asked)
+            (shard::Settings { listeners, policy, metrics, clock, bindings, allowance, offload, events }, asked)
         };
         let (settings, asked): (Vec<_>, Vec<_>) = self.0.into_iter().map(settings).unzip();
         let mut homes = Vec::new();
@@ -173,6 +175,15 @@ pub(super) async fn self_test(listener: SocketAddr, realm: &str, credentials: &C
 fn bindings(config: &Config) -> PerSource {
     let bindings = config.turn.limits.bindings.get();
     PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config)))
+}
+
+/// What the kernel is to do for runs of datagrams, and can; says once if it can't.
+fn offload(config: &Config) -> std::io::Result<Offload> {
+    let Offload { gso, gro } = Offload::of_this_kernel()?;
+    if !gso || !gro {
+        tracing::info!(gso, gro, "this kernel lacks UDP GSO or GRO (Linux 5.0 has both): relaying takes more CPU");
+    }
+    Ok(Offload { gso: gso && config.turn.gso, gro: gro && config.turn.gro })
 }
 
 fn allowance(config: &Config, volume: Arc<Volume>, clock: Clock) -> Allowance {

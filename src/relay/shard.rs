@@ -41,6 +41,7 @@ use crate::clock::Clock;
 use crate::metrics::DropReason;
 use crate::metrics::Metrics;
 use crate::net::udp::Batch;
+use crate::net::udp::Offload;
 use crate::net::udp::Socket;
 use crate::policy::Policy;
 use crate::rate::PerSource;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub bindings: PerSource,
     /// How much is relayed.
     pub allowance: Allowance,
+    /// What the kernel is to do for runs of datagrams; what it can't, it must not be asked for.
+    pub offload: Offload,
     /// Where what it doesn't answer itself goes: when that is full, dropped.
     pub events: mpsc::Sender<Event>,
 }
@@ -199,6 +202,8 @@ struct Media {
     buffer: Vec<u8>,
     bell: Arc<Bell>,
     clock: Clock,
+    /// Whether relay sockets join what they receive.
+    gro: bool,
 }
 
 impl Media {
@@ -213,26 +218,30 @@ impl Media {
     }
 
     fn new(
-        settings: Settings,
+        mut settings: Settings,
         poll: Poll,
         bell: Arc<Bell>,
         neighbours: Neighbours,
         directory: Arc<Directory>,
     ) -> io::Result<(Self, Shard)> {
-        let Settings { listeners, policy, metrics, clock, bindings, allowance, events } = settings;
-        let mut listeners: Vec<_> = listeners.into_iter().map(Watched::new).collect();
+        let (policy, clock, gro) = (Arc::clone(&settings.policy), settings.clock, settings.offload.gro);
+        let mut listeners: Vec<_> = std::mem::take(&mut settings.listeners).into_iter().map(Watched::new).collect();
         for (number, listener) in listeners.iter_mut().enumerate() {
             listener.socket.ask_for_buffers(LISTENER_BUFFERS);
+            if gro {
+                listener.socket.join_received(true)?;
+            }
             poll.registry().register(&mut listener.socket, Token(number), Interest::READABLE)?;
         }
         let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
         let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
         let table = Table::new(policy, directory, neighbours.shard());
-        let forwarder = Forwarder::new(listeners, table, metrics, events, bindings, allowance, neighbours);
+        let forwarder = Forwarder::new(settings, listeners, table, neighbours);
         let buffer = vec![0; 1 << 16];
         let (ready, streams) = (VecDeque::new(), StreamSender { queue: streams, bell: Arc::clone(&bell) });
         let commands_in = CommandSender { queue: sender, bell: Arc::clone(&bell) };
-        let media = Self { forwarder, poll, ready, commands, streams: happened, unread: false, buffer, bell, clock };
+        let media =
+            Self { forwarder, poll, ready, commands, streams: happened, unread: false, buffer, bell, clock, gro };
         Ok((media, Shard { commands: commands_in, streams, thread: None }))
     }
 
@@ -256,6 +265,7 @@ impl Media {
             for _ in 0..self.ready.len() {
                 self.serve_next(&mut batch, now);
             }
+            self.forwarder.depart();
             // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
             let rung = self.bell.rung.swap(false, Ordering::AcqRel);
             self.carry_out_commands();
@@ -264,6 +274,7 @@ impl Media {
                 self.serve_neighbours(now);
             }
             self.forwarder.neighbours.announce();
+            self.forwarder.depart();
         }
     }
 
@@ -303,7 +314,6 @@ impl Media {
                 Some(slot) => self.forwarder.handle_peer_packet(slot, &packet, now),
             }
         }
-        self.forwarder.depart();
         if more {
             self.queue(token, false);
         }
@@ -316,7 +326,6 @@ impl Media {
             let report = self.forwarder.table.socket_mut(slot).map(|relay| relay.socket.take_report());
             let Some(Ok(report)) = report else { return served };
             self.forwarder.handle_report(slot, report, now);
-            self.forwarder.depart();
         }
         self.queue(token, true);
         REPORTS_PER_ROUND
@@ -334,7 +343,6 @@ impl Media {
             let Ok(event) = self.streams.try_recv() else { break };
             self.forwarder.handle_stream_event(event, now);
         }
-        self.forwarder.depart();
     }
 
     fn serve_neighbours(&mut self, now: Instant) {
@@ -349,7 +357,6 @@ impl Media {
             }
             self.unread |= taken == LETTERS_PER_ROUND;
         }
-        self.forwarder.depart();
     }
 
     fn carry_out(&mut self, command: Command) {
@@ -389,9 +396,11 @@ impl Media {
 
     fn watch(&mut self, id: AllocationId, via: Via, slot: Slot) {
         self.forwarder.set_allocated(via, true);
+        self.forwarder.admit_flows(slot);
         let token = Token(self.forwarder.listeners.len() + slot.0);
         let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
         let kept = relay.socket.keep_reports();
+        let kept = kept.and_then(|()| if self.gro { relay.socket.join_received(true) } else { Ok(()) });
         if kept.and_then(|()| self.poll.registry().register(&mut relay.socket, token, Interest::READABLE)).is_err() {
             self.forwarder.metrics.dropped(DropReason::SocketError);
             self.close(id);
@@ -400,6 +409,8 @@ impl Media {
     }
 
     fn close(&mut self, id: AllocationId) {
+        // While its socket is there.
+        self.forwarder.depart();
         if let Some(opening) = self.forwarder.table.close(id) {
             let Client { five_tuple, via } = opening.client;
             // Of a dual allocation the other family may live on.

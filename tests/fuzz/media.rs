@@ -49,6 +49,7 @@ impl Rig {
                 Sources::new(vec!["127.0.0.1".parse().unwrap()]),
             ),
             allowance: Allowance::default(),
+            offload: udp::Offload { gso: true, gro: true },
             events: sender,
         };
         let shard = shard::spawn(vec![settings]).unwrap().remove(0);

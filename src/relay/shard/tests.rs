@@ -27,6 +27,7 @@ fn pair() -> Pair {
         clock,
         bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
         allowance: Allowance::default(),
+        offload: Offload { gso: true, gro: true },
         events: mpsc::channel(1).0,
     };
     let mut shards = Media::of_all([(), ()].map(settings).into()).unwrap();
