@@ -121,6 +121,8 @@ tables! {
         realm: String = "throughway".to_owned(),
         /// STUN and TURN over UDP.
         listen_udp: Vec<Listen> = vec![Listen::everywhere(3478), Listen::everywhere(8443)],
+        /// Media threads; 0: one for each core.
+        shards: Count<0, 64> = Count::new(0),
         /// TURN over TCP.
         listen_tcp: Vec<Listen> = vec![Listen::everywhere(3478)],
         /// TURN over TLS.

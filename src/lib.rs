@@ -8,7 +8,7 @@
 //! gateway -> signaling                             one file a client protocol, each a translation to and from the hub
 //! signaling -> credentials                         members, names, mailboxes: no socket, no await
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
-//! relay -> net, policy                             data plane: forwarding table, media thread and streams
+//! relay -> net, policy                             data plane: forwarding tables, media threads and streams
 //! net, config                                      sockets only; TOML and environment only
 //! address, clock, metrics, logging, places, rate, volume, wire   importable by all
 //! ```
@@ -29,19 +29,26 @@
 //! request costs it memory for ever, it has no peer policy, and it leaves most error answers out. What of the crate is
 //! used, and how each of its traps is kept shut, stands in `turn/backstop.rs`.
 //!
-//! The data plane ([`relay`]) is a table, a plain data structure with `now` as an argument, and a media thread around it
-//! that runs no futures. An entry appears only after the control plane said yes and carries its own deadline, always
+//! The data plane ([`relay`]) is shards: each a table, a plain data structure with `now` as an argument, and a media thread
+//! around it that runs no futures. An entry appears only after the control plane said yes and carries its own deadline, always
 //! earlier than the crate's. Between which channels and peers the table forwards, an observer may be told
 //! ([`relay::pairs`]): up, extended and down, in order and once each, by commands and the clock and never by a packet. A
 //! faster path inside the kernel would be one more of them. None is built in, and without one nothing is kept for it.
 //!
+//! There is a shard for each core, if not configured otherwise. The kernel deals datagrams out to them by who sends where
+//! (SO_REUSEPORT), streams are handed to them in turn, and each client's 5-tuple, with all that is allocated on it, stays
+//! where it is. Each shard has a control task and an allocation manager of its own; what must hold for all 5-tuples of a
+//! client is counted and kept in one place (`turn::Pool`), which no packet goes through. Which shard has which relayed
+//! address stands in one directory that is read without waiting (`relay/directory.rs`), and what is for another shard's
+//! client goes there through a ring of fixed size (`relay/neighbours.rs`).
+//!
 //! # Life of a packet
 //!
-//! 1. The media thread takes a batch of datagrams from a listener, each whole, with its source and the local address it
+//! 1. A media thread takes a batch of datagrams from a listener, each whole, with its source and the local address it
 //!    was sent to: together the 5-tuple.
 //! 2. The first byte says what it is (RFC 7983). ChannelData and Send indications are data: the table finds the
-//!    allocation, the permission and the peer. A live relayed address of ours is joined inside the process (hairpin);
-//!    other peers are reached if the policy says so; else the datagram is dropped and counted.
+//!    allocation, the permission and the peer. A live relayed address of ours is joined inside the process (hairpin),
+//!    be it this shard's or another's; other peers are reached if the policy says so; else the datagram is dropped and counted.
 //! 3. What is relayed counts against the bandwidth of its allocation and of all, and against the volume of the day and the
 //!    month; what is over is dropped and counted.
 //! 4. A Binding request is answered on the spot. Every other STUN request goes to the control task through a bounded
@@ -108,6 +115,9 @@
 //! | taking all the bandwidth, or the month's traffic | buckets of each allocation and of all; a volume | `an_allocation_has_its_bandwidth_both_ways_and_no_other_pays_for_it`, `a_used_up_volume_stops_relaying_and_allocating_even_after_a_restart` |
 //! | sending at full blast, as a client or as a peer | one batch of a socket a round; what is over its bandwidth is dropped | `a_client_at_full_blast_costs_the_others_no_datagram`, `a_peer_at_full_blast_costs_the_others_no_datagram` |
 //! | requests without number, to stall media | another thread decides about them; its queue is bounded, and what it leaves is dropped | `fifty_thousand_allocate_requests_a_second_of_strangers_cost_media_no_datagram`, `without_its_control_task_the_media_thread_relays_and_answers_without_loss` |
+//! | sending to clients of another shard faster than it takes | a ring that drops what doesn't fit, and nobody waits | `what_a_shard_far_behind_has_no_room_for_is_dropped_and_counted_and_the_rest_comes_in_order` |
+//! | relay addresses without number, on a host that owns a network | places of fixed number | `more_relay_addresses_than_there_is_room_for_are_refused_and_the_others_stay_right` |
+//! | having one's 5-tuples spread over shards for another share | counted over all of them | `quotas_count_over_all_shards_and_what_ends_on_one_makes_room_on_another`, `strangers_and_new_peers_are_counted_over_all_shards` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | refreshing without end, to fill the queue of what expires | a channel stands in it once | `refreshing_without_end_keeps_one_entry_for_a_channel` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `a_header_that_is_not_stuns_or_a_length_that_is_not_its_own_is_dropped`, `no_bytes_at_all_bring_the_decoders_down` |

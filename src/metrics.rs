@@ -85,7 +85,7 @@ labels! {
         NotOurs => "no-such-relayed-address",
         /// An ICMP error, or one of this host's, that clients aren't told of.
         Icmp => "icmp",
-        /// The control plane's queue is full.
+        /// The control plane's queue is full, or the ring to another shard.
         QueueFull => "queue-full",
         /// The source asks more often than its limit, or ICMP errors come more often than a client is told of.
         RateLimited => "rate-limited",

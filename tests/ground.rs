@@ -358,7 +358,7 @@ fn help_fits_a_screen_and_names_what_can_be_done() {
 }
 
 /// The one line with which it refuses to start.
-fn refusal(toml: &str) -> String {
+pub(crate) fn refusal(toml: &str) -> String {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("t.toml");
     std::fs::write(&file, toml).unwrap();

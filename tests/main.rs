@@ -19,6 +19,8 @@ mod relay;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
+mod shards;
+#[cfg(test)]
 mod signaling;
 #[cfg(test)]
 mod soak;

@@ -88,8 +88,9 @@ impl Rig {
             allowance: Allowance::default(),
             offload,
             observer,
+            events: sender,
         };
-        Self { shard: shard::spawn(settings, sender).unwrap(), events, metrics, listeners, clock }
+        Self { shard: shard::spawn(vec![settings]).unwrap().remove(0), events, metrics, listeners, clock }
     }
 
     async fn command(&self, command: Command) {

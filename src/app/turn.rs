@@ -1,5 +1,5 @@
-//! Starts STUN and TURN: the UDP sockets, a media thread, what serves streams, a control task, and the proof that
-//! together they relay.
+//! Starts STUN and TURN: the UDP sockets, media threads with a control task each, what serves streams, and the proof
+//! that together they relay.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -37,12 +38,16 @@ use crate::rate::Rate;
 use crate::rate::SharedBucket;
 use crate::relay::allowance::Allowance;
 use crate::relay::shard;
+use crate::relay::stream::Home;
 use crate::relay::stream::Streams;
 use crate::turn;
+use crate::turn::Pool;
 use crate::turn::Processor;
 use crate::turn::probe;
 use crate::volume::Volume;
 
+/// Media threads, however many cores there are: as many as can be configured.
+const MOST_SHARDS: usize = 64;
 /// Streams that speak TURN, in all.
 const MAX_STREAMS: u32 = 16_384;
 /// Requests that wait for the control plane; beyond, the shard drops and counts them.
@@ -56,8 +61,8 @@ const SMALLEST_BURST: u64 = 64 << 10;
 /// Whom the start-up test counts for.
 const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
 
-/// Bound listeners of STUN and TURN over UDP, not served yet.
-pub(super) struct Bound(Vec<Socket>);
+/// Bound listeners of STUN and TURN over UDP, not served yet: those of each shard, in the same order.
+pub(super) struct Bound(Vec<Vec<Socket>>);
 
 /// Binds `turn.listen_udp`, and makes sure that `turn.relay_ip` names addresses of this machine, before a client has to
 /// find out.
@@ -69,22 +74,32 @@ pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
     for ip in config.turn.relay_ip.iter().map(|ip| ip.0) {
         UdpSocket::bind((ip, 0)).map_err(|error| StartError::RelayIp { ip, error })?;
     }
-    let mut sockets = Vec::new();
+    let mut shards: Vec<_> = std::iter::repeat_with(Vec::new).take(shards(config)).collect();
     for Listen(addr) in config.turn.listen_udp.iter().copied() {
-        sockets.extend(listen::udp(addr, "turn.listen_udp")?);
+        for sockets in listen::udp(addr, "turn.listen_udp", shards.len())? {
+            shards.iter_mut().zip(sockets).for_each(|(shard, socket)| shard.push(socket));
+        }
     }
-    Ok(Bound(sockets))
+    Ok(Bound(shards))
+}
+
+/// How many media threads there are.
+fn shards(config: &Config) -> usize {
+    match count(config.turn.shards.get()) {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_SHARDS),
+        shards => shards,
+    }
 }
 
 impl Bound {
     /// The first listener: `iceServers` names its port, and the start-up test asks it.
     pub(super) fn first(&self) -> Option<SocketAddr> {
-        self.0.first().map(Socket::local_addr)
+        self.sockets().next().map(Socket::local_addr)
     }
 
     /// Every one of them, for people to read.
     pub(super) fn listening(&self) -> impl Iterator<Item = Listening> {
-        self.0.iter().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: Serves::Turn })
+        self.sockets().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: Serves::Turn })
     }
 
     /// Serves them until the end, and what is to serve TURN on streams. `tcp_ports` are those that this process listens
@@ -101,38 +116,47 @@ impl Bound {
         tcp_ports: impl Iterator<Item = u16>,
     ) -> std::io::Result<Arc<Streams>> {
         let Shared { credentials, metrics, clock, stop, tasks } = shared.clone();
-        let ports = self.0.iter().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
+        let ports = self.sockets().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
         let policy = Arc::new(Policy::new(policy_settings(config, ports)));
-        let (requests, asked) = mpsc::channel(REQUESTS_QUEUED);
-        let bindings = config.turn.limits.bindings.get();
-        let settings = shard::Settings {
-            listeners: self.0,
-            policy: Arc::clone(&policy),
-            metrics: Arc::clone(&metrics),
-            clock,
-            bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config))),
-            allowance: allowance(config, Arc::clone(&volume), clock),
-            offload: offload(config)?,
-            observer: None,
+        let allowance = allowance(config, Arc::clone(&volume), clock);
+        let of_turn = turn_settings(config, volume);
+        let (bind, counts) = (Box::new(Socket::bind), Arc::clone(&metrics));
+        let pool = Arc::new(Pool::new(of_turn, credentials, Arc::clone(&policy), counts, bind));
+        let offload = offload(config)?;
+        let settings = |listeners| {
+            let (events, asked) = mpsc::channel(REQUESTS_QUEUED);
+            let (policy, metrics, allowance) = (Arc::clone(&policy), Arc::clone(&metrics), allowance.clone());
+            let bindings = bindings(config);
+            let observer = None;
+            let of_shard =
+                shard::Settings { listeners, policy, metrics, clock, bindings, allowance, offload, observer, events };
+            (of_shard, asked)
         };
-        let (asks, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
-        let shard = shard::spawn(settings, requests)?;
+        let (settings, asked): (Vec<_>, Vec<_>) = self.0.into_iter().map(settings).unzip();
+        let mut homes = Vec::new();
+        for (shard, asked) in shard::spawn(settings)?.into_iter().zip(asked) {
+            let (control, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
+            homes.push(Home { shard: shard.streams(), control });
+            let (processor, stop) = (Processor::new(Arc::clone(&pool)), stop.clone());
+            tasks.spawn(async move {
+                // Without its relay the process must not go on: whichever plane ends first, even by a panic, ends it all.
+                let _all = stop.clone().drop_guard();
+                let commands = shard.commands();
+                let send = |command| commands.send(command);
+                turn::run(processor, asked, asked_by_streams, send, clock, stop.clone()).await;
+                if !stop.is_cancelled() {
+                    tracing::error!("a media thread has ended: stopping");
+                }
+                shard.stop();
+            });
+        }
         let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), exempt(config));
-        let streams = Streams::new(shard.streams(), asks, places, Arc::clone(&metrics), clock);
-        let commands = shard.commands();
-        let settings = turn_settings(config, volume);
-        let processor = Processor::new(settings, credentials, policy, metrics, Box::new(Socket::bind));
-        tasks.spawn(async move {
-            // Without its relay the process must not go on: whichever plane ends first, even by a panic, ends it all.
-            let _all = stop.clone().drop_guard();
-            let send = |command| commands.send(command);
-            turn::run(processor, asked, asked_by_streams, send, clock, stop.clone()).await;
-            if !stop.is_cancelled() {
-                tracing::error!("the media thread has ended: stopping");
-            }
-            shard.stop();
-        });
-        Ok(Arc::new(streams))
+        Ok(Arc::new(Streams::new(homes, places, metrics, clock)))
+    }
+
+    /// One of each address.
+    fn sockets(&self) -> impl Iterator<Item = &Socket> {
+        self.0.iter().take(1).flatten()
     }
 }
 
@@ -149,6 +173,11 @@ pub(super) async fn self_test(listener: SocketAddr, realm: &str, credentials: &C
         Ok(took) => tracing::info!(round_trip = ?took, "the relay works: tested with two clients of our own"),
         Err(failed) => tracing::warn!("the relay does not work: {failed}"),
     }
+}
+
+fn bindings(config: &Config) -> PerSource {
+    let bindings = config.turn.limits.bindings.get();
+    PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config)))
 }
 
 /// What the kernel is to do for runs of datagrams, and can; says once if it can't.

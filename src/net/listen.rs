@@ -83,13 +83,17 @@ pub fn tcp(addr: SocketAddr, key: &'static str) -> Result<Vec<(TcpListener, Sock
     listening.map_err(|(addr, error)| ListenError { transport: "tcp", addr, key, error })
 }
 
-/// Binds `addr`, which `key` names, for datagrams; families and errors as [`tcp`].
+/// Binds `addr`, which `key` names, for datagrams: of each family `count` sockets that share its port. Families and errors
+/// as [`tcp`].
 ///
 /// # Errors
 ///
 /// [`ListenError`].
-pub fn udp(addr: SocketAddr, key: &'static str) -> Result<Vec<udp::Socket>, ListenError> {
-    let bound = bind_families(addr, udp::Socket::bind, |socket| Ok(socket.local_addr()));
+pub fn udp(addr: SocketAddr, key: &'static str, count: usize) -> Result<Vec<Vec<udp::Socket>>, ListenError> {
+    let local = |sockets: &Vec<udp::Socket>| {
+        sockets.first().map(udp::Socket::local_addr).ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    };
+    let bound = bind_families(addr, |addr| udp::Socket::bind_shared(addr, count), local);
     bound.map_err(|(addr, error)| ListenError { transport: "udp", addr, key, error })
 }
 

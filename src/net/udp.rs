@@ -16,6 +16,7 @@ use mio::event::Source;
 use nix::libc;
 use socket2::Domain;
 use socket2::Protocol;
+use socket2::SockRef;
 use socket2::Type;
 
 mod message;
@@ -92,7 +93,7 @@ impl Offload {
     }
 }
 
-/// A bound, non-blocking UDP socket.
+/// A bound, non-blocking UDP socket. Its port is its own, or shared by what [`Socket::bind_shared`] bound together.
 ///
 /// It sends datagrams of every size: what a link doesn't take whole is fragmented, unless that is forbidden.
 #[derive(Debug)]
@@ -111,9 +112,16 @@ impl Socket {
     ///
     /// The kernel's: most often that the port is taken or the address isn't this host's.
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
+        Self::bind_with(addr, false)
+    }
+
+    fn bind_with(addr: SocketAddr, shared: bool) -> io::Result<Self> {
         let io = socket2::Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         if addr.is_ipv6() {
             io.set_only_v6(true)?;
+        }
+        if shared {
+            io.set_reuse_port(true)?;
         }
         io.bind(&addr.into())?;
         io.set_nonblocking(true)?;
@@ -124,6 +132,26 @@ impl Socket {
         let socket = Self { io: mio::net::UdpSocket::from_std(io), local };
         socket.ask_for_buffers(Self::BUFFERS);
         Ok(socket)
+    }
+
+    /// Binds `count` sockets to one port, which the kernel shares out between them by who sends and where to: what has the
+    /// same two addresses comes to the same socket for as long as all of them live.
+    ///
+    /// The first one is bound as [`Socket::bind`] does, and only then shares: whoever has the port already, even another
+    /// instance of this program, makes it fail.
+    ///
+    /// # Errors
+    ///
+    /// As [`Socket::bind`].
+    pub fn bind_shared(addr: SocketAddr, count: usize) -> io::Result<Vec<Self>> {
+        let mut sockets = vec![Self::bind(addr)?];
+        while let Some(first) = sockets.first()
+            && sockets.len() < count
+        {
+            SockRef::from(&first.io).set_reuse_port(true)?;
+            sockets.push(Self::bind_with(first.local, true)?);
+        }
+        Ok(sockets)
     }
 
     /// Where it is bound, with the port that the kernel chose for port 0.
@@ -265,6 +293,8 @@ fn set_option(io: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: l
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn pair(ip: &str) -> (Socket, Socket) {
@@ -303,6 +333,34 @@ mod tests {
 
         assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(any.is_ok());
+    }
+
+    #[test]
+    fn a_shared_port_is_shared_out_by_who_sends_and_nobody_can_join_it() {
+        let shared = Socket::bind_shared("127.0.0.1:0".parse().unwrap(), 4).unwrap();
+        let port = shared[0].local_addr();
+        let clients: Vec<_> = (0..200).map(|_| pair("127.0.0.1").0).collect();
+
+        for client in [&clients, &clients].into_iter().flatten() {
+            client.send(b"hello", port, None, None).unwrap();
+        }
+        let mut counts = HashMap::new();
+        for socket in &shared {
+            let mut batch = Batch::new();
+            let mut came = HashMap::new();
+            while batch.receive(socket).is_ok() {
+                batch.datagrams().for_each(|it| *came.entry(it.source).or_insert(0) += 1);
+            }
+            assert!(came.len() > 20, "{} of 200 clients", came.len());
+            counts.extend(came);
+        }
+
+        assert!(shared.iter().all(|socket| socket.local_addr() == port));
+        assert_eq!(counts.len(), 200);
+        assert!(counts.values().all(|count| *count == 2), "each client comes to one socket");
+        for count in [1, 4] {
+            assert_eq!(Socket::bind_shared(port, count).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        }
     }
 
     #[test]

@@ -41,7 +41,8 @@ pub const MAX_CHANNELS: usize = 1024;
 pub enum Event {
     /// A client asks.
     Request(Request),
-    /// What [`Command::Open`] began is over before it lived: its names were taken, or its socket couldn't be watched.
+    /// What [`Command::Open`] began is over before it lived: its names were taken, its relay address is one too many, or
+    /// its socket couldn't be watched.
     Refused {
         /// Which.
         id: AllocationId,

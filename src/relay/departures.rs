@@ -14,8 +14,7 @@ use crate::net::udp::Runs;
 use crate::net::udp::Socket;
 use crate::net::udp::Way;
 
-/// The socket that datagrams leave by; those to peers leave first, so that an answer leaves behind the data that came
-/// before its question.
+/// The socket that datagrams leave by: those to peers before those to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Exit {
     /// To a peer, from its relayed address.
@@ -74,6 +73,17 @@ struct Tag {
     purpose: Purpose,
 }
 
+impl Tag {
+    fn is_answer(&self) -> bool {
+        self.slot.is_none()
+    }
+
+    /// When it leaves: an answer behind the data that came before its question, and once that has been counted.
+    fn turn(&self) -> (bool, Exit) {
+        (self.is_answer(), self.exit)
+    }
+}
+
 /// One direction of one allocation.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lane {
@@ -130,11 +140,14 @@ impl Departures {
 
     /// Has all of them leave by the sockets that `socket_of` finds, and counts what became of each.
     pub(super) fn leave<'a>(&mut self, metrics: &Metrics, mut socket_of: impl FnMut(Exit) -> Option<&'a Socket>) {
-        self.runs.sort_by_key(|tag| tag.exit);
+        self.runs.sort_by_key(Tag::turn);
         let mut start = 0;
-        while let Some(exit) = self.exit(start) {
-            let end = start + self.runs.tags(start).take_while(|tag| tag.exit == exit).count();
-            match socket_of(exit) {
+        while let Some(first) = self.runs.tag(start) {
+            let end = start + self.runs.tags(start).take_while(|tag| tag.turn() == first.turn()).count();
+            if first.is_answer() {
+                self.counts.take_to(metrics);
+            }
+            match socket_of(first.exit) {
                 Some(socket) => self.leave_by(socket, start..end, metrics),
                 None => metrics.dropped_many(DropReason::Bug, (end - start) as u64),
             }
@@ -146,10 +159,6 @@ impl Departures {
         }
         self.counts.take_to(metrics);
     }
-    fn exit(&self, run: usize) -> Option<Exit> {
-        self.runs.tags(run).next().map(|tag| tag.exit)
-    }
-
     fn leave_by(&mut self, socket: &Socket, runs: Range<usize>, metrics: &Metrics) {
         let (lanes, counts) = (&mut self.lanes, &mut self.counts);
         self.runs.send(socket, runs, |tag, fate| match fate {

@@ -22,7 +22,10 @@ use super::departures::Purpose;
 use super::framing;
 use super::framing::SendIndication;
 use super::framing::TransactionIds;
+use super::neighbours::Letter;
+use super::neighbours::Neighbours;
 use super::outbox::Outbox;
+use super::shard::Settings;
 use super::stream::StreamEvent;
 use super::table::Client;
 use super::table::Delivery;
@@ -113,20 +116,20 @@ pub(super) struct Forwarder {
     allowance: Allowance,
     ids: TransactionIds,
     departures: Departures,
+    pub(super) neighbours: Neighbours,
 }
 
 impl Forwarder {
+    /// Of a shard with these sockets, this table and these neighbours; the rest as set.
     pub(super) fn new(
+        settings: Settings,
         listeners: Vec<Watched>,
         table: Table<Watched>,
-        metrics: Arc<Metrics>,
-        events: mpsc::Sender<Event>,
-        bindings: PerSource,
-        allowance: Allowance,
-        gso: bool,
+        neighbours: Neighbours,
     ) -> Self {
-        let (streams, ids, departures) = (HashMap::new(), TransactionIds::new(), Departures::new(gso));
-        Self { listeners, table, metrics, events, streams, bindings, allowance, ids, departures }
+        let Settings { metrics, events, bindings, allowance, offload, .. } = settings;
+        let (streams, ids, departures) = (HashMap::new(), TransactionIds::new(), Departures::new(offload.gso));
+        Self { listeners, table, metrics, events, streams, bindings, allowance, ids, departures, neighbours }
     }
 
     /// Takes a packet that came in by a listener.
@@ -139,6 +142,13 @@ impl Forwarder {
     /// Takes a packet that came in by a relay socket.
     pub(super) fn handle_peer_packet(&mut self, slot: Slot, packet: &Datagram<'_>, now: Instant) {
         if let Err(reason) = self.judge_peer_packet(slot, packet, now) {
+            self.metrics.dropped(reason);
+        }
+    }
+
+    /// Takes data from another shard's client.
+    pub(super) fn handle_neighbours_data(&mut self, letter: Letter, data: &[u8], now: Instant) {
+        if let Err(reason) = self.judge_neighbours_data(letter, data, now) {
             self.metrics.dropped(reason);
         }
     }
@@ -203,7 +213,8 @@ impl Forwarder {
         }
     }
 
-    /// Tells the control plane that an allocation did not begin. Never for want of anything but a bug or memory.
+    /// Tells the control plane that an allocation did not begin. Never for want of anything but a bug, memory, or places
+    /// for relay addresses.
     pub(super) fn refuse(&self, id: AllocationId) {
         if self.events.try_send(Event::Refused { id }).is_err() {
             self.metrics.dropped(DropReason::QueueFull);
@@ -316,7 +327,25 @@ impl Forwarder {
                 self.admit(&[from, to], data.len(), now)?;
                 self.deliver(to, &delivery, data, ecn, Purpose::Hairpin, now)
             }
+            Forward::Elsewhere { from, names, to, shard } => {
+                // What is dropped for want of room counts against no limit.
+                self.neighbours.has_room(shard, data.len()).then_some(()).ok_or(DropReason::QueueFull)?;
+                self.admit(&[from], data.len(), now)?;
+                self.neighbours.send(shard, Letter { from: names, to, ecn }, data)
+            }
         }
+    }
+
+    /// What its own shard has counted for the sender, and for all, counts for the receiver here.
+    fn judge_neighbours_data(
+        &mut self,
+        Letter { from, to, ecn }: Letter,
+        data: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let (to, delivery) = self.table.handle_neighbours_data(from, to, now)?;
+        self.admit_each(&[to], data.len(), now)?;
+        self.deliver(to, &delivery, data, ecn, Purpose::Hairpin, now)
     }
 
     /// Sends to a peer what may not be fragmented. When it is too large for the first link, its client is told so, as any
@@ -351,6 +380,12 @@ impl Forwarder {
 
     /// Counts data against the limits of its allocations, then against those of all.
     fn admit(&mut self, allocations: &[Slot], bytes: usize, now: Instant) -> Result<(), DropReason> {
+        self.admit_each(allocations, bytes, now)?;
+        self.allowance.take(bytes, now)
+    }
+
+    /// Counts data against the limits of its allocations.
+    fn admit_each(&mut self, allocations: &[Slot], bytes: usize, now: Instant) -> Result<(), DropReason> {
         if let Some(rate) = self.allowance.per_allocation {
             for slot in allocations {
                 if !self.table.take_bandwidth(*slot, bytes, rate, now) {
@@ -358,7 +393,7 @@ impl Forwarder {
                 }
             }
         }
-        self.allowance.take(bytes, now)
+        Ok(())
     }
 
     fn judge_peer_packet(&mut self, slot: Slot, packet: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {

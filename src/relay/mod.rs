@@ -3,8 +3,10 @@
 pub mod allowance;
 pub mod command;
 mod departures;
+mod directory;
 mod forwarder;
 mod framing;
+mod neighbours;
 mod outbox;
 pub mod pairs;
 pub mod shard;

@@ -1,6 +1,6 @@
 //! One media thread: an edge-triggered poll loop over its listeners and relay sockets, steered by commands.
 //!
-//! It runs no futures and never waits but for sockets, commands and what happens on streams. Each socket gets one batch
+//! It runs no futures and never waits but for sockets, commands, what happens on streams and what other shards send. Each socket gets one batch
 //! a round, so that nobody at full blast starves the others; one with more to give stays on a list, and the next poll
 //! doesn't wait. The same goes for what comes back about datagrams that a relay socket has sent.
 
@@ -27,8 +27,10 @@ use super::command::AllocationId;
 use super::command::Event;
 use super::command::ListenerId;
 use super::command::Via;
+use super::directory::Directory;
 use super::forwarder::Forwarder;
 use super::forwarder::Watched;
+use super::neighbours::Neighbours;
 use super::pairs::Observer;
 use super::stream::StreamEvent;
 use super::table::Client;
@@ -67,60 +69,25 @@ pub struct Settings {
     pub offload: Offload,
     /// Told between whom it forwards.
     pub observer: Option<Box<dyn Observer>>,
+    /// Where what it doesn't answer itself goes: when that is full, dropped.
+    pub events: mpsc::Sender<Event>,
 }
 
-/// Starts a shard on a thread of its own. What it doesn't answer itself goes to `events`: when that is full, dropped.
+/// Starts shards, each on a thread of its own.
 ///
-/// `events` closes when the shard is over, by [`Shard::stop`] or because its poll failed.
+/// The `events` of one close when it is over, by [`Shard::stop`] or because its poll failed.
 ///
 /// # Errors
 ///
 /// The system's, for lack of threads or descriptors.
-pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shard> {
-    let (media, commands, streams) = assemble(settings, events)?;
-    let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?;
-    Ok(Shard { commands, streams, thread: Some(thread) })
-}
-
-/// A shard without its thread, and the ways to it.
-fn assemble(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<(Media, CommandSender, StreamSender)> {
-    let poll = Poll::new()?;
-    let mut listeners: Vec<_> = settings.listeners.into_iter().map(Watched::new).collect();
-    for (number, listener) in listeners.iter_mut().enumerate() {
-        listener.socket.ask_for_buffers(LISTENER_BUFFERS);
-        if settings.offload.gro {
-            listener.socket.join_received(true)?;
-        }
-        poll.registry().register(&mut listener.socket, Token(number), Interest::READABLE)?;
-    }
-    let bell = Arc::new(Bell {
-        waker: Waker::new(poll.registry(), BELL)?,
-        rung: AtomicBool::new(false),
-        stopped: AtomicBool::new(false),
-    });
-    let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
-    let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
-    let table = Table::new(settings.policy, settings.observer);
-    let media = Media {
-        forwarder: Forwarder::new(
-            listeners,
-            table,
-            settings.metrics,
-            events,
-            settings.bindings,
-            settings.allowance,
-            settings.offload.gso,
-        ),
-        poll,
-        ready: VecDeque::new(),
-        commands,
-        streams: happened,
-        bell: bell.clone(),
-        clock: settings.clock,
-        gro: settings.offload.gro,
-    };
-    let streams = StreamSender { queue: streams, bell: bell.clone() };
-    Ok((media, CommandSender { queue: sender, bell }, streams))
+pub fn spawn(settings: Vec<Settings>) -> io::Result<Vec<Shard>> {
+    Media::of_all(settings)?
+        .into_iter()
+        .map(|(media, mut shard)| {
+            shard.thread = Some(thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?);
+            Ok(shard)
+        })
+        .collect()
 }
 
 /// A running shard. Dropping it stops it.
@@ -202,15 +169,21 @@ impl StreamSender {
 
 /// Wakes the media thread.
 #[derive(Debug)]
-struct Bell {
+pub(super) struct Bell {
     waker: Waker,
-    /// Rung since commands and streams were last looked at: no need to ring again.
+    /// Rung since what waits in queues was last looked at: no need to ring again.
     rung: AtomicBool,
     stopped: AtomicBool,
 }
 
 impl Bell {
-    fn ring(&self) {
+    fn new(poll: &Poll) -> io::Result<Arc<Self>> {
+        let waker = Waker::new(poll.registry(), BELL)?;
+        Ok(Arc::new(Self { waker, rung: AtomicBool::new(false), stopped: AtomicBool::new(false) }))
+    }
+
+    /// Has it look at what waits in queues.
+    pub(super) fn ring(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
             // An eventfd is only ever full of wake-ups.
             let _ = self.waker.wake();
@@ -226,6 +199,10 @@ struct Media {
     ready: VecDeque<Token>,
     commands: mpsc::Receiver<Command>,
     streams: mpsc::Receiver<StreamEvent>,
+    /// Whether other shards may have sent more than was taken in a round.
+    unread: bool,
+    /// Where it is copied to: has room for the longest datagram of any client's, which comes by a stream.
+    buffer: Vec<u8>,
     bell: Arc<Bell>,
     clock: Clock,
     /// Whether relay sockets join what they receive.
@@ -233,6 +210,45 @@ struct Media {
 }
 
 impl Media {
+    /// Shards that know each other, each with the handle of its thread to be.
+    fn of_all(settings: Vec<Settings>) -> io::Result<Vec<(Self, Shard)>> {
+        let polls = settings.iter().map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
+        let bells = polls.iter().map(Bell::new).collect::<io::Result<Vec<_>>>()?;
+        let neighbours = Neighbours::join(&bells);
+        let directory = Arc::new(Directory::new());
+        let of = settings.into_iter().zip(polls).zip(bells).zip(neighbours);
+        of.map(|(((settings, poll), bell), all)| Self::new(settings, poll, bell, all, Arc::clone(&directory))).collect()
+    }
+
+    fn new(
+        mut settings: Settings,
+        poll: Poll,
+        bell: Arc<Bell>,
+        neighbours: Neighbours,
+        directory: Arc<Directory>,
+    ) -> io::Result<(Self, Shard)> {
+        let (policy, clock, gro) = (Arc::clone(&settings.policy), settings.clock, settings.offload.gro);
+        let mut listeners: Vec<_> = std::mem::take(&mut settings.listeners).into_iter().map(Watched::new).collect();
+        for (number, listener) in listeners.iter_mut().enumerate() {
+            listener.socket.ask_for_buffers(LISTENER_BUFFERS);
+            if gro {
+                listener.socket.join_received(true)?;
+            }
+            poll.registry().register(&mut listener.socket, Token(number), Interest::READABLE)?;
+        }
+        let (sender, commands) = mpsc::channel(COMMANDS_QUEUED);
+        let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
+        let observer = settings.observer.take();
+        let table = Table::new(policy, directory, neighbours.shard(), observer);
+        let forwarder = Forwarder::new(settings, listeners, table, neighbours);
+        let buffer = vec![0; 1 << 16];
+        let (ready, streams) = (VecDeque::new(), StreamSender { queue: streams, bell: Arc::clone(&bell) });
+        let commands_in = CommandSender { queue: sender, bell: Arc::clone(&bell) };
+        let media =
+            Self { forwarder, poll, ready, commands, streams: happened, unread: false, buffer, bell, clock, gro };
+        Ok((media, Shard { commands: commands_in, streams, thread: None }))
+    }
+
     fn run(mut self) {
         let mut batch = Batch::new();
         let mut events = Events::with_capacity(EVENTS);
@@ -261,16 +277,20 @@ impl Media {
         }
         self.forwarder.depart();
         // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
-        self.bell.rung.swap(false, Ordering::AcqRel);
+        let rung = self.bell.rung.swap(false, Ordering::AcqRel);
         self.carry_out_commands();
         self.serve_streams(now);
+        if rung || self.unread {
+            self.serve_neighbours(now);
+        }
+        self.forwarder.neighbours.announce();
         self.forwarder.depart();
         Ok(())
     }
 
     /// How long nothing is to be done, unless a socket or the bell is heard.
     fn patience(&self) -> Option<Duration> {
-        if !self.commands.is_empty() || !self.streams.is_empty() || !self.ready.is_empty() {
+        if self.unread || !self.commands.is_empty() || !self.streams.is_empty() || !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
         let timeout = self.forwarder.table.poll_timeout()?;
@@ -341,6 +361,20 @@ impl Media {
         for _ in 0..EVENTS_PER_ROUND {
             let Ok(event) = self.streams.try_recv() else { break };
             self.forwarder.handle_stream_event(event, now);
+        }
+    }
+
+    fn serve_neighbours(&mut self, now: Instant) {
+        self.unread = false;
+        for shard in self.forwarder.neighbours.others() {
+            let mut taken = 0;
+            while taken < LETTERS_PER_ROUND
+                && let Some((letter, data)) = self.forwarder.neighbours.receive(shard, &mut self.buffer)
+            {
+                self.forwarder.handle_neighbours_data(letter, data, now);
+                taken += 1;
+            }
+            self.unread |= taken == LETTERS_PER_ROUND;
         }
     }
 
@@ -431,6 +465,8 @@ const COMMANDS_QUEUED: usize = 1024;
 const EVENTS_QUEUED: usize = 256;
 /// How much of it is taken between two rounds of media.
 const EVENTS_PER_ROUND: usize = 128;
+/// How much of what another shard has sent is taken between two rounds of media.
+const LETTERS_PER_ROUND: usize = 256;
 /// Reports taken from one relay socket in its turn.
 const REPORTS_PER_ROUND: usize = 32;
 /// Commands carried out between two rounds of media.

@@ -57,22 +57,30 @@ pub(super) enum StreamEvent {
     Closed { id: StreamId },
 }
 
-/// Serves TURN on streams, for one shard.
+/// Serves TURN on streams; each belongs to one shard for life.
 #[derive(Debug)]
 pub struct Streams {
-    shard: StreamSender,
-    /// What streams ask, and that they are over: in order on each. Nobody asks twice by a stream, so that whoever finds it
-    /// full waits.
-    control: mpsc::Sender<command::Event>,
+    shards: Vec<Home>,
     places: Arc<Places>,
     metrics: Arc<Metrics>,
     clock: Clock,
     next: AtomicU64,
 }
 
-/// Who asks on a stream.
+/// Where streams belong: a shard and its control plane.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// The shard.
+    pub shard: StreamSender,
+    /// What streams ask, and that they are over: in order on each. Nobody asks twice by a stream, so that whoever finds it
+    /// full waits.
+    pub control: mpsc::Sender<command::Event>,
+}
+
+/// Who asks on a stream, and of whom.
 #[derive(Clone, Copy)]
-struct Asking {
+struct Asking<'a> {
+    home: &'a Home,
     id: StreamId,
     five_tuple: FiveTuple,
     /// The address of this host that it came to.
@@ -88,15 +96,9 @@ const LONGEST_UNALLOCATED: usize = 4096;
 const GOODBYE: Duration = Duration::from_secs(1);
 
 impl Streams {
-    /// Streams of `shard`, each in one of `places`; what they ask, and their ends, go to `control`.
-    pub fn new(
-        shard: StreamSender,
-        control: mpsc::Sender<command::Event>,
-        places: Arc<Places>,
-        metrics: Arc<Metrics>,
-        clock: Clock,
-    ) -> Self {
-        Self { shard, control, places, metrics, clock, next: AtomicU64::new(0) }
+    /// Streams, each in one of `places`, that are handed to `shards` in turn.
+    pub fn new(shards: Vec<Home>, places: Arc<Places>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self { shards, places, metrics, clock, next: AtomicU64::new(0) }
     }
 
     /// Takes a place for a connection from `ip`.
@@ -111,29 +113,31 @@ impl Streams {
     /// Serves a connection to its end; `place` is given back when its allocation is sure to go.
     pub async fn serve(&self, opened: Opened, place: Place) {
         let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
+        let number = usize::try_from(id.0).unwrap_or_default().checked_rem(self.shards.len());
+        let Some(home) = number.and_then(|number| self.shards.get(number)) else { return };
         let transport = if opened.tls { Transport::Tls } else { Transport::Tcp };
         let five_tuple = FiveTuple::new(transport, opened.remote, opened.local);
         let outbox = Arc::new(Outbox::new(Arc::clone(&self.metrics)));
         let (mut reader, mut writer) = tokio::io::split(opened.stream);
         let event = StreamEvent::Opened { id, five_tuple, outbox: Arc::clone(&outbox) };
-        if self.shard.send(event).await.is_err() {
+        if home.shard.send(event).await.is_err() {
             return;
         }
-        let asking = Asking { id, five_tuple, reached: opened.reached };
+        let asking = Asking { home, id, five_tuple, reached: opened.reached };
         let why = tokio::select! {
-            why = self.read(asking, &outbox, &mut reader) => why,
+            why = self.read(&asking, &outbox, &mut reader) => why,
             why = self.write(transport, &outbox, &mut writer) => why,
             () = outbox.cut() => End::Cut,
         };
         tracing::debug!(?why, "a TURN stream is over");
         // Behind everything that it has asked for; when nobody is there to hear it, nothing is left to be ended.
-        let _ = self.tell_control(command::Event::StreamClosed { five_tuple, stream: id }).await;
-        let _ = self.shard.send(StreamEvent::Closed { id }).await;
+        let _ = home.tell_control(command::Event::StreamClosed { five_tuple, stream: id }).await;
+        let _ = home.shard.send(StreamEvent::Closed { id }).await;
         drop(place);
         let _ = timeout(GOODBYE, writer.shutdown()).await;
     }
 
-    async fn read(&self, asking: Asking, outbox: &Outbox, reader: &mut (impl AsyncRead + Unpin)) -> End {
+    async fn read(&self, asking: &Asking<'_>, outbox: &Outbox, reader: &mut (impl AsyncRead + Unpin)) -> End {
         let mut frames = Frames::default();
         let mut patience = self.clock.now().monotonic + IDLE;
         loop {
@@ -141,7 +145,7 @@ impl Streams {
                 match frames.next_message() {
                     Ok(Some(message)) => {
                         patience = self.clock.now().monotonic + IDLE;
-                        if let Err(Stopped) = self.take(asking, message).await {
+                        if let Err(Stopped) = asking.take(message).await {
                             return End::Stopped;
                         }
                     }
@@ -166,28 +170,6 @@ impl Streams {
         }
     }
 
-    /// Hands a message to the plane that it is for.
-    async fn take(&self, Asking { id, five_tuple, reached }: Asking, message: &[u8]) -> Result<(), Stopped> {
-        let asked = |stun: Stun<'_>| {
-            stun.class() == Class::Request && stun.method() != method::BINDING && is_long_enough(&stun)
-        };
-        let message = message.to_vec();
-        if Kind::of(&message) != Kind::Stun || !Stun::parse(&message).is_ok_and(asked) {
-            return self.shard.send(StreamEvent::Frame { id, message }).await;
-        }
-        let request = command::Request { five_tuple, reached, via: command::Via::Stream(id), message };
-        self.tell_control(command::Event::Request(request)).await
-    }
-
-    /// Tells the control plane, behind all that the shard was told: what comes of it overtakes neither the stream's
-    /// beginning nor its data.
-    async fn tell_control(&self, event: command::Event) -> Result<(), Stopped> {
-        let (done, told) = oneshot::channel();
-        self.shard.send(StreamEvent::Sync(done)).await?;
-        told.await.map_err(|_| Stopped)?;
-        self.control.send(event).await.map_err(|_| Stopped)
-    }
-
     async fn write(&self, transport: Transport, outbox: &Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> End {
         let mut buffer = Vec::new();
         loop {
@@ -210,6 +192,33 @@ impl Streams {
                 return End::Failed(error);
             }
         }
+    }
+}
+
+impl Asking<'_> {
+    /// Hands a message to the plane that it is for.
+    async fn take(&self, message: &[u8]) -> Result<(), Stopped> {
+        let Self { home, id, five_tuple, reached } = *self;
+        let asked = |stun: Stun<'_>| {
+            stun.class() == Class::Request && stun.method() != method::BINDING && is_long_enough(&stun)
+        };
+        let message = message.to_vec();
+        if Kind::of(&message) != Kind::Stun || !Stun::parse(&message).is_ok_and(asked) {
+            return home.shard.send(StreamEvent::Frame { id, message }).await;
+        }
+        let request = command::Request { five_tuple, reached, via: command::Via::Stream(id), message };
+        home.tell_control(command::Event::Request(request)).await
+    }
+}
+
+impl Home {
+    /// Tells the control plane, behind all that the shard was told: what comes of it overtakes neither the stream's
+    /// beginning nor its data.
+    async fn tell_control(&self, event: command::Event) -> Result<(), Stopped> {
+        let (done, told) = oneshot::channel();
+        self.shard.send(StreamEvent::Sync(done)).await?;
+        told.await.map_err(|_| Stopped)?;
+        self.control.send(event).await.map_err(|_| Stopped)
     }
 }
 
@@ -285,11 +294,13 @@ mod tests {
             allowance: Allowance::default(),
             offload: Offload::ALL,
             observer: None,
+            events,
         };
         let (asks, control) = mpsc::channel(1);
-        let shard = shard::spawn(settings, events).unwrap();
+        let shard = shard::spawn(vec![settings]).unwrap().remove(0);
         let places = Places::new(places::Settings { total: 1, per_source: 1, sources: Sources::new(Vec::new()) });
-        let streams = Streams::new(shard.streams(), asks, places, metrics, clock);
+        let home = Home { shard: shard.streams(), control: asks };
+        let streams = Streams::new(vec![home], places, metrics, clock);
         let (client, stream) = tokio::io::duplex(1024);
         let remote = "192.0.2.1:4000".parse().unwrap();
         let local = "192.0.2.9:3478".parse().unwrap();

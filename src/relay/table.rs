@@ -16,6 +16,9 @@ use super::command::AllocationId;
 use super::command::MAX_CHANNELS;
 use super::command::MAX_PERMISSIONS;
 use super::command::Via;
+use super::directory::Directory;
+use super::directory::Owner;
+use super::directory::ShardId;
 use super::pairs::Observer;
 use super::pairs::Pair;
 use super::pairs::Pairs;
@@ -60,6 +63,26 @@ impl<S> Opening<S> {
     fn family(&self) -> Family {
         Family::of(self.relayed.0.ip())
     }
+
+    fn names(&self) -> Names {
+        Names { advertised: self.advertised, local: PeerAddr::new(self.relayed.0) }
+    }
+}
+
+/// What an allocation's relayed address is known as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    /// To clients and peers.
+    pub(super) advertised: PeerAddr,
+    /// To this host; often the same.
+    pub(super) local: PeerAddr,
+}
+
+impl Names {
+    /// Each name once, the advertised one first.
+    fn iter(self) -> impl Iterator<Item = PeerAddr> {
+        std::iter::once(self.advertised).chain((self.local != self.advertised).then_some(self.local))
+    }
 }
 
 /// Where an allocation stands in the table: fixed while it lives, used again after it.
@@ -93,6 +116,17 @@ pub(super) enum Forward {
         to: Slot,
         /// How it gets there.
         delivery: Delivery,
+    },
+    /// To another shard's client, without leaving the process.
+    Elsewhere {
+        /// The allocation of the client that sends.
+        from: Slot,
+        /// What its relayed address is known as.
+        names: Names,
+        /// The relayed address that it is for.
+        to: PeerAddr,
+        /// Whose that is.
+        shard: ShardId,
     },
 }
 
@@ -149,52 +183,55 @@ pub(super) struct Table<S> {
     allocations: Slab<Allocation<S>>,
     by_id: HashMap<AllocationId, usize>,
     by_client: HashMap<FiveTuple, Legs>,
-    /// Under the local and the advertised address.
-    by_relayed: HashMap<PeerAddr, usize>,
-    /// The IPs in `by_relayed`, and how often.
-    relayed_ips: HashMap<IpAddr, usize>,
+    /// Which shard this is the table of.
+    shard: ShardId,
+    /// Which of them is whose, under the local and the advertised address: of all shards.
+    directory: Arc<Directory>,
     /// What an observer is told. Looked at by commands and the clock, never for a packet.
     pairs: Option<Pairs>,
 }
 
 impl<S> Table<S> {
-    /// An empty table; `policy` is asked where data may leave to, and `observer` is told between whom it flows.
-    pub(super) fn new(policy: Arc<Policy>, observer: Option<Box<dyn Observer>>) -> Self {
-        Self {
-            policy,
-            allocations: Slab::new(),
-            by_id: HashMap::new(),
-            by_client: HashMap::new(),
-            by_relayed: HashMap::new(),
-            relayed_ips: HashMap::new(),
-            pairs: observer.map(Pairs::new),
-        }
+    /// The empty table of a shard; `policy` is asked where data may leave to, `directory` what other shards have, and
+    /// `observer` is told between whom it flows.
+    pub(super) fn new(
+        policy: Arc<Policy>,
+        directory: Arc<Directory>,
+        shard: ShardId,
+        observer: Option<Box<dyn Observer>>,
+    ) -> Self {
+        let (by_id, by_client, pairs) = (HashMap::new(), HashMap::new(), observer.map(Pairs::new));
+        Self { policy, allocations: Slab::new(), by_id, by_client, shard, directory, pairs }
     }
 
     /// Begins an allocation.
     ///
     /// # Errors
     ///
-    /// [`Refused`], and nothing changes, when its name, 5-tuple or one of its addresses has an entry, live or not.
+    /// [`Refused`], and nothing changes, when its name, 5-tuple or one of its addresses has an entry here, live or not, and
+    /// when there are too many relay addresses.
     pub(super) fn open(&mut self, opening: Opening<S>, now: Instant) -> Result<Slot, Refused> {
         self.handle_timeout(now);
-        let (names, family) = (names(&opening), opening.family());
+        let (names, family) = (opening.names(), opening.family());
         if self.by_id.contains_key(&opening.id)
             || self.by_client.get(&opening.client.five_tuple).is_some_and(|legs| legs.of(family).is_some())
-            || names.iter().flatten().any(|name| self.by_relayed.contains_key(name))
+            || names.iter().any(|name| self.own(name).is_some())
         {
             return Err(Refused);
         }
-        let (id, five_tuple) = (opening.id, opening.client.five_tuple);
-        let slot = self.allocations.insert(Allocation::new(opening));
-        self.by_id.insert(id, slot);
-        *self.by_client.entry(five_tuple).or_default().of_mut(family) = Some(slot);
-        for name in names.into_iter().flatten() {
-            self.by_relayed.insert(name, slot);
-            *self.relayed_ips.entry(name.ip()).or_default() += 1;
+        let slot = Slot(self.allocations.vacant_key());
+        let owner = Owner { shard: self.shard, slot };
+        if !names.iter().all(|name| self.directory.enter(name, owner)) {
+            names.iter().for_each(|name| self.directory.strike(name, owner));
+            return Err(Refused);
+        }
+        self.by_id.insert(opening.id, slot.0);
+        *self.by_client.entry(opening.client.five_tuple).or_default().of_mut(family) = Some(slot.0);
+        self.allocations.insert(Allocation::new(opening));
+        for name in names.iter() {
             self.tell_bound_to(name, now);
         }
-        Ok(Slot(slot))
+        Ok(slot)
     }
 
     /// Moves the end of an allocation. Here and below, one that is already closed is passed over.
@@ -248,26 +285,20 @@ impl<S> Table<S> {
     /// Ends an allocation, and gives back what it began with: its socket among it.
     pub(super) fn close(&mut self, id: AllocationId, now: Instant) -> Option<Opening<S>> {
         self.handle_timeout(now);
-        let allocation = self.allocations.try_remove(self.by_id.remove(&id)?)?;
+        let slot = self.by_id.remove(&id)?;
+        let allocation = self.allocations.try_remove(slot)?;
         if let Entry::Occupied(mut legs) = self.by_client.entry(allocation.opening.client.five_tuple) {
             *legs.get_mut().of_mut(allocation.opening.family()) = None;
             if legs.get().v4.or(legs.get().v6).is_none() {
                 legs.remove();
             }
         }
-        for name in names(&allocation.opening).into_iter().flatten() {
-            self.by_relayed.remove(&name);
-            if let Entry::Occupied(mut count) = self.relayed_ips.entry(name.ip()) {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
-                }
-            }
-        }
+        let (owner, names) = (Owner { shard: self.shard, slot: Slot(slot) }, allocation.opening.names());
+        names.iter().for_each(|name| self.directory.strike(name, owner));
         for peer in allocation.numbers.into_keys() {
             self.tell(id, peer, now);
         }
-        for name in names(&allocation.opening).into_iter().flatten() {
+        for name in names.iter() {
             self.tell_bound_to(name, now);
         }
         Some(allocation.opening)
@@ -303,15 +334,34 @@ impl<S> Table<S> {
         if !sender.permits(peer.ip(), now) {
             return Err(DropReason::NoPermission);
         }
-        let owner = self.by_relayed.get(&peer);
-        match owner.and_then(|owner| Some((Slot(*owner), self.allocations.get(*owner)?))) {
-            Some((to, receiver)) => Ok(Forward::Hairpin { from, to, delivery: hairpin(sender, receiver, now)? }),
+        let names = sender.opening.names();
+        match self.directory.owner(peer) {
+            Some(Owner { shard, slot: to }) if shard == self.shard => {
+                Ok(Forward::Hairpin { from, to, delivery: self.hairpin(names, to, now)? })
+            }
+            Some(Owner { shard, .. }) => Ok(Forward::Elsewhere { from, names, to: peer, shard }),
             None => match reach.unwrap_or_else(|| self.policy.reach(peer)) {
                 Reach::Kernel => Ok(Forward::ToPeer { from, to: peer }),
-                Reach::Denied(_) if self.relayed_ips.contains_key(&peer.ip()) => Err(DropReason::NotOurs),
+                Reach::Denied(_) if self.directory.is_relay_ip(peer.ip()) => Err(DropReason::NotOurs),
                 Reach::Denied(_) => Err(DropReason::PeerDenied),
             },
         }
+    }
+
+    /// Decides about data from another shard's client, for a relayed address that was this one's when it was sent off: in
+    /// whose bandwidth it counts, and how it gets there.
+    ///
+    /// # Errors
+    ///
+    /// Why it goes nowhere.
+    pub(super) fn handle_neighbours_data(
+        &self,
+        from: Names,
+        to: PeerAddr,
+        now: Instant,
+    ) -> Result<(Slot, Delivery), DropReason> {
+        let to = self.own(to).ok_or(DropReason::NotOurs)?;
+        Ok((to, self.hairpin(from, to, now)?))
     }
 
     /// Decides about data that a peer sent to a relay socket.
@@ -385,6 +435,21 @@ impl<S> Table<S> {
         })
     }
 
+    /// The receiver's side of the way between two clients: as if the sender's relay socket had sent it.
+    fn hairpin(&self, from: Names, to: Slot, now: Instant) -> Result<Delivery, DropReason> {
+        let receiver = self.allocations.get(to.0).filter(|it| it.is_live(now)).ok_or(DropReason::NotOurs)?;
+        let mut permitted = from.iter().filter(|name| receiver.permits(name.ip(), now)).peekable();
+        permitted.peek().ok_or(DropReason::NoPermission)?;
+        let channel = permitted.find_map(|name| receiver.channel_to(name, now));
+        let framing = channel.map_or(Framing::Data(from.advertised), Framing::Channel);
+        Ok(Delivery { client: receiver.opening.client, framing })
+    }
+
+    /// Which allocation of this shard's has that relayed address.
+    fn own(&self, name: PeerAddr) -> Option<Slot> {
+        self.directory.owner(name).filter(|owner| owner.shard == self.shard).map(|owner| owner.slot)
+    }
+
     fn by_id(&mut self, id: AllocationId) -> Option<&mut Allocation<S>> {
         self.allocations.get_mut(*self.by_id.get(&id)?)
     }
@@ -395,7 +460,7 @@ impl<S> Table<S> {
         let allocation = self.by_id.get(&id).and_then(|slot| self.allocations.get(*slot));
         let mut standing = allocation.and_then(|allocation| allocation.standing(peer));
         if let Some(standing) = &mut standing
-            && self.by_relayed.contains_key(&peer)
+            && self.directory.owner(peer).is_some()
         {
             standing.up = None;
         }
@@ -522,25 +587,6 @@ impl<S> Allocation<S> {
         let number = *self.numbers.get(&peer)?;
         self.channels.get(&number).filter(|channel| channel.deadline > now).map(|_| number)
     }
-}
-
-/// The receiver's side of the way between two clients: as if the sender's relay socket had sent it.
-fn hairpin<S>(sender: &Allocation<S>, receiver: &Allocation<S>, now: Instant) -> Result<Delivery, DropReason> {
-    if !receiver.is_live(now) {
-        return Err(DropReason::NotOurs);
-    }
-    let names = names(&sender.opening).into_iter().flatten();
-    let mut permitted = names.filter(|name| receiver.permits(name.ip(), now)).peekable();
-    permitted.peek().ok_or(DropReason::NoPermission)?;
-    let channel = permitted.find_map(|name| receiver.channel_to(name, now));
-    let framing = channel.map_or(Framing::Data(sender.opening.advertised), Framing::Channel);
-    Ok(Delivery { client: receiver.opening.client, framing })
-}
-
-/// What an allocation's relayed address is known as: advertised first, then local where that is another.
-fn names<S>(opening: &Opening<S>) -> [Option<PeerAddr>; 2] {
-    let local = PeerAddr::new(opening.relayed.0);
-    [Some(opening.advertised), (local != opening.advertised).then_some(local)]
 }
 
 #[cfg(test)]

@@ -2,33 +2,30 @@
 
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::hash::Hash;
 
 use crate::credentials::SessionId;
-use crate::relay::command::AllocationId;
 
-/// Something that ends with its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Holding {
-    /// An allocation.
-    Allocation(AllocationId),
-    /// A relayed port that waits for this RESERVATION-TOKEN.
-    Reservation([u8; 8]),
+/// All sessions that hold something, `T` being its name. Capped with what they hold.
+#[derive(Debug)]
+pub(super) struct Holdings<T>(HashMap<SessionId, HashSet<T>>);
+
+impl<T> Default for Holdings<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
 }
 
-/// All sessions that hold something. Capped with the allocations and reservations.
-#[derive(Debug, Default)]
-pub(super) struct Holdings(HashMap<SessionId, HashSet<Holding>>);
-
-impl Holdings {
+impl<T: Copy + Eq + Hash> Holdings<T> {
     /// Enters what a session has been given; without one, nothing.
-    pub(super) fn enter(&mut self, session: Option<SessionId>, holding: Holding) {
+    pub(super) fn enter(&mut self, session: Option<SessionId>, holding: T) {
         if let Some(session) = session {
             self.0.entry(session).or_default().insert(holding);
         }
     }
 
     /// Strikes off what is over.
-    pub(super) fn strike(&mut self, session: Option<SessionId>, holding: Holding) {
+    pub(super) fn strike(&mut self, session: Option<SessionId>, holding: T) {
         let Some(session) = session else { return };
         if let Some(held) = self.0.get_mut(&session) {
             held.remove(&holding);
@@ -39,13 +36,13 @@ impl Holdings {
     }
 
     /// What `session` holds.
-    pub(super) fn held_by(&self, session: SessionId) -> Vec<Holding> {
+    pub(super) fn held_by(&self, session: SessionId) -> Vec<T> {
         self.0.get(&session).into_iter().flatten().copied().collect()
     }
 
-    /// The sessions that hold something and are `wanted`.
-    pub(super) fn all(&self, wanted: impl Fn(SessionId) -> bool) -> Vec<SessionId> {
-        self.0.keys().copied().filter(|session| wanted(*session)).collect()
+    /// The sessions that hold something.
+    pub(super) fn sessions(&self) -> Vec<SessionId> {
+        self.0.keys().copied().collect()
     }
 
     /// Whether nobody holds anything.

@@ -156,7 +156,8 @@ impl Quotas {
         }
     }
 
-    fn lower<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, fewer: usize) {
+    /// Counts `fewer` less for `key`; what is zero is forgotten.
+    pub(super) fn lower<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K, fewer: usize) {
         if let Some(count) = counts.get_mut(key) {
             *count = count.saturating_sub(fewer);
             if *count == 0 {
@@ -172,13 +173,12 @@ impl Quotas {
     }
 }
 
-/// Every live allocation. Capped by the ports there are.
+/// Every live allocation of one shard. Capped by the ports there are.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     by_leg: HashMap<Leg, Allocation>,
     legs: HashMap<AllocationId, Leg>,
     deadlines: BTreeSet<(Instant, AllocationId)>,
-    relay_ips: HashMap<IpAddr, usize>,
 }
 
 impl Ledger {
@@ -186,9 +186,6 @@ impl Ledger {
     pub(super) fn insert(&mut self, leg: Leg, allocation: Allocation) {
         self.legs.insert(allocation.id, leg);
         self.deadlines.insert((allocation.deadline, allocation.id));
-        for ip in ips(&allocation) {
-            *self.relay_ips.entry(ip).or_default() += 1;
-        }
         self.by_leg.insert(leg, allocation);
     }
 
@@ -197,9 +194,6 @@ impl Ledger {
         let leg = self.legs.remove(&id)?;
         let allocation = self.by_leg.remove(&leg)?;
         self.deadlines.remove(&(allocation.deadline, id));
-        for ip in ips(&allocation) {
-            Quotas::lower(&mut self.relay_ips, &ip, 1);
-        }
         Some(allocation)
     }
 
@@ -251,14 +245,4 @@ impl Ledger {
     pub(super) fn poll_expired(&self, now: Instant) -> Option<AllocationId> {
         self.deadlines.first().filter(|(deadline, _)| *deadline <= now).map(|(_, id)| *id)
     }
-
-    /// Whether `ip` is the relay address of a live allocation, as bound or as advertised.
-    pub(super) fn is_relay_ip(&self, ip: IpAddr) -> bool {
-        self.relay_ips.contains_key(&ip)
-    }
-}
-
-fn ips(allocation: &Allocation) -> impl Iterator<Item = IpAddr> + use<> {
-    let (local, advertised) = (allocation.relayed.ip(), allocation.advertised.ip());
-    std::iter::once(local).chain((advertised != local).then_some(advertised))
 }

@@ -4,6 +4,9 @@
 //! webrtc-rs `turn`'s allocation manager (`backstop`). The crate's own server loop is not used: any account can hang
 //! it for good with a handful of datagrams, and it leaves most of RFC 8656's error answers out.
 //!
+//! Each shard has a processor and a manager of its own; what holds for all of a client's 5-tuples, whichever shards they
+//! lead to, they share ([`Pool`]).
+//!
 //! # Fragments
 //!
 //! DONT-FRAGMENT is understood, in an Allocate (RFC 8656, section 7.2) as in a Send indication: its datagram leaves with DF
@@ -27,6 +30,7 @@ mod control;
 mod holdings;
 mod ledger;
 mod nonce;
+mod pool;
 mod ports;
 pub mod probe;
 mod processor;
@@ -35,6 +39,7 @@ mod request;
 mod tests;
 
 pub use control::run;
+pub use pool::Pool;
 pub use ports::Bind;
 pub use processor::Processor;
 

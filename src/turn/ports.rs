@@ -5,6 +5,8 @@ use std::io;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
 use crate::credentials::random;
 
@@ -40,12 +42,12 @@ pub(super) enum NoPort {
 }
 
 /// Relayed ports, free and taken, by the address they are advertised under: several local addresses may share one, and
-/// no relayed address may be advertised twice. A taken port comes back by [`Ports::release`] only.
+/// no relayed address may be advertised twice. A taken port comes back by [`Ports::release`] only, whichever shard took it.
 pub(super) struct Ports<S> {
     bind: Bind<S>,
     range: RangeInclusive<u16>,
-    /// By advertised address. Capped by the addresses of this host, each 8 KiB.
-    free: HashMap<IpAddr, FreePorts>,
+    /// By advertised address. Capped by the addresses of this host, each 8 KiB. Never held while a socket is bound.
+    free: Mutex<HashMap<IpAddr, FreePorts>>,
 }
 
 /// How many ports that another program holds are passed over before giving up.
@@ -54,7 +56,7 @@ const TRIES: usize = 128;
 impl<S> Ports<S> {
     /// All ports of `range` free, on every address.
     pub(super) fn new(range: RangeInclusive<u16>, bind: Bind<S>) -> Self {
-        Self { bind, range, free: HashMap::new() }
+        Self { bind, range, free: Mutex::default() }
     }
 
     /// Binds a socket to a random free port of `local`, which is advertised as `advertised`.
@@ -62,8 +64,8 @@ impl<S> Ports<S> {
     /// # Errors
     ///
     /// [`NoPort`].
-    pub(super) fn any(&mut self, local: IpAddr, advertised: IpAddr) -> Result<Bound<S>, NoPort> {
-        self.one(local, advertised, FreePorts::ANY)
+    pub(super) fn any(&self, local: IpAddr, advertised: IpAddr) -> Result<Bound<S>, NoPort> {
+        self.one(local, advertised, Wanted::Any)
     }
 
     /// Binds a socket to a random free even port (RFC 8656, section 18.5).
@@ -71,8 +73,8 @@ impl<S> Ports<S> {
     /// # Errors
     ///
     /// [`NoPort`].
-    pub(super) fn even(&mut self, local: IpAddr, advertised: IpAddr) -> Result<Bound<S>, NoPort> {
-        self.one(local, advertised, FreePorts::EVEN)
+    pub(super) fn even(&self, local: IpAddr, advertised: IpAddr) -> Result<Bound<S>, NoPort> {
+        self.one(local, advertised, Wanted::Even)
     }
 
     /// Binds two sockets, to a random free even port and to the one after it: the second is to be reserved.
@@ -80,47 +82,47 @@ impl<S> Ports<S> {
     /// # Errors
     ///
     /// [`NoPort`].
-    pub(super) fn pair(&mut self, local: IpAddr, advertised: IpAddr) -> Result<(Bound<S>, Bound<S>), NoPort> {
-        let (port, (first, second)) = self.bind_where(advertised, FreePorts::PAIR, |bind, port| {
+    pub(super) fn pair(&self, local: IpAddr, advertised: IpAddr) -> Result<(Bound<S>, Bound<S>), NoPort> {
+        let (port, (first, second)) = self.bind_where(advertised, Wanted::Pair, |bind, port| {
             Ok((bind(SocketAddr::new(local, port))?, bind(SocketAddr::new(local, port | 1))?))
         })?;
-        self.free(advertised).take(port | 1);
         Ok((Bound::new(first, local, advertised, port), Bound::new(second, local, advertised, port | 1)))
     }
 
     /// Gives a port back by its advertised address, once its socket is on its way to be closed.
-    pub(super) fn release(&mut self, advertised: SocketAddr) {
-        self.free(advertised.ip()).give(advertised.port());
+    pub(super) fn release(&self, advertised: SocketAddr) {
+        self.of(advertised.ip(), |free| free.give(advertised.port()));
     }
 
     /// How many ports are free under an advertised address.
     #[cfg(test)]
-    pub(super) fn available(&mut self, advertised: IpAddr) -> usize {
-        self.free(advertised).count()
+    pub(super) fn available(&self, advertised: IpAddr) -> usize {
+        self.of(advertised, |free| free.count())
     }
 
-    fn one(&mut self, local: IpAddr, advertised: IpAddr, wanted: Wanted) -> Result<Bound<S>, NoPort> {
+    fn one(&self, local: IpAddr, advertised: IpAddr, wanted: Wanted) -> Result<Bound<S>, NoPort> {
         let bound = self.bind_where(advertised, wanted, |bind, port| bind(SocketAddr::new(local, port)));
         bound.map(|(port, socket)| Bound::new(socket, local, advertised, port))
     }
 
     fn bind_where<T>(
-        &mut self,
+        &self,
         advertised: IpAddr,
         wanted: Wanted,
         bind: impl Fn(&Bind<S>, u16) -> io::Result<T>,
     ) -> Result<(u16, T), NoPort> {
         let mut start = self.by_chance();
         for _ in 0..TRIES {
-            let port = self.free(advertised).next(start, wanted).ok_or(NoPort::Exhausted)?;
-            match bind(&self.bind, port) {
-                Ok(bound) => {
-                    self.free(advertised).take(port);
-                    return Ok((port, bound));
-                }
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => start = port.wrapping_add(2),
-                Err(error) => return Err(error.into()),
+            let port = self.of(advertised, |free| free.take_next(start, wanted)).ok_or(NoPort::Exhausted)?;
+            let error = match bind(&self.bind, port) {
+                Ok(bound) => return Ok((port, bound)),
+                Err(error) => error,
+            };
+            self.of(advertised, |free| wanted.ports(port).for_each(|port| free.give(port)));
+            if error.kind() != io::ErrorKind::AddrInUse {
+                return Err(error.into());
             }
+            start = port.wrapping_add(2);
         }
         Err(NoPort::Exhausted)
     }
@@ -132,33 +134,58 @@ impl<S> Ports<S> {
         self.range.start().saturating_add(u16::from_le_bytes([o0, o1]))
     }
 
-    fn free(&mut self, advertised: IpAddr) -> &mut FreePorts {
-        let range = self.range.clone();
-        self.free.entry(advertised).or_insert_with(|| FreePorts::new(range))
+    fn of<T>(&self, advertised: IpAddr, change: impl FnOnce(&mut FreePorts) -> T) -> T {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        change(free.entry(advertised).or_insert_with(|| FreePorts::new(self.range.clone())))
     }
 }
 
 /// One bit a port, set while free: a search looks at 64 ports at a time, 1,024 words at most.
 struct FreePorts(Box<[u64; 1024]>);
 
-/// Which of a word's free ports will do.
-type Wanted = fn(u64) -> u64;
+/// Which ports will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Any,
+    Even,
+    /// An even one and the one after it.
+    Pair,
+}
+
+impl Wanted {
+    /// Of a word's free ports those that will do.
+    fn among(self, word: u64) -> u64 {
+        const EVENS: u64 = 0x5555_5555_5555_5555;
+        match self {
+            Self::Any => word,
+            Self::Even => word & EVENS,
+            Self::Pair => word & (word >> 1) & EVENS,
+        }
+    }
+
+    /// The ports that are taken with `port`, itself among them.
+    fn ports(self, port: u16) -> impl Iterator<Item = u16> {
+        std::iter::once(port).chain((self == Self::Pair).then_some(port | 1))
+    }
+}
 
 impl FreePorts {
-    const EVENS: u64 = 0x5555_5555_5555_5555;
-    const ANY: Wanted = |word| word;
-    const EVEN: Wanted = |word| word & Self::EVENS;
-    const PAIR: Wanted = |word| word & (word >> 1) & Self::EVENS;
-
     fn new(range: RangeInclusive<u16>) -> Self {
         let mut free = Self(Box::new([0; 1024]));
         range.filter(|port| *port != 0).for_each(|port| free.give(port));
         free
     }
 
+    /// Takes the first from `start` on that will do.
+    fn take_next(&mut self, start: u16, wanted: Wanted) -> Option<u16> {
+        let port = self.next(start, wanted)?;
+        wanted.ports(port).for_each(|port| self.take(port));
+        Some(port)
+    }
+
     fn next(&self, start: u16, wanted: Wanted) -> Option<u16> {
         let (first, bit) = (start / 64, start % 64);
-        let word_at = |index: u16| self.0.get(usize::from(index)).map_or(0, |word| wanted(*word));
+        let word_at = |index: u16| self.0.get(usize::from(index)).map_or(0, |word| wanted.among(*word));
         // The first word is looked at twice: its ports from `start` on first, the rest of it last.
         let later = word_at(first) & (u64::MAX << bit);
         let wrapped = std::iter::once((first, later))
@@ -207,7 +234,7 @@ mod tests {
 
     #[test]
     fn every_port_is_given_once_and_then_none() {
-        let mut ports = ports(65_000..=65_535, &[]);
+        let ports = ports(65_000..=65_535, &[]);
 
         let given: HashSet<u16> = (0..536).map(|_| ports.any(IP, IP).unwrap().addr.port()).collect();
 
@@ -220,7 +247,7 @@ mod tests {
 
     #[test]
     fn nobody_can_guess_the_next_port() {
-        let mut ports = ports(49_160..=65_535, &[]);
+        let ports = ports(49_160..=65_535, &[]);
 
         let given: HashSet<u16> = (0..1_000)
             .map(|_| {
@@ -235,7 +262,7 @@ mod tests {
 
     #[test]
     fn local_addresses_that_are_advertised_as_one_share_its_ports() {
-        let mut ports = ports(102..=109, &[]);
+        let ports = ports(102..=109, &[]);
         let locals = ["10.0.0.1", "10.0.0.2"].map(|ip| ip.parse::<IpAddr>().unwrap());
 
         let pairs = locals.map(|local| ports.pair(local, IP).unwrap());
@@ -253,7 +280,7 @@ mod tests {
 
     #[test]
     fn pairs_begin_even_and_take_both_ports() {
-        let mut ports = ports(101..=106, &[]);
+        let ports = ports(101..=106, &[]);
 
         let (first, second) = ports.pair(IP, IP).unwrap();
         let (third, _) = ports.pair(IP, IP).unwrap();
@@ -278,7 +305,7 @@ mod tests {
 
     #[test]
     fn other_errors_give_up_at_once() {
-        let mut ports: Ports<()> = Ports::new(1..=9, Box::new(|_| Err(io::ErrorKind::PermissionDenied.into())));
+        let ports: Ports<()> = Ports::new(1..=9, Box::new(|_| Err(io::ErrorKind::PermissionDenied.into())));
 
         assert!(matches!(ports.any(IP, IP), Err(NoPort::Os(_))));
         assert_eq!(ports.available(IP), 9);

@@ -1,6 +1,5 @@
 //! The request processor: checks a STUN request in the order of the RFCs, does what it asks, and answers it.
 
-use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,35 +9,22 @@ use turn::proto::lifetime::Lifetime;
 
 use self::allocate::granted_lifetime;
 use crate::address::FiveTuple;
-use crate::address::Sources;
 use crate::clock::Now;
-use crate::credentials::Credentials;
 use crate::credentials::Ending;
 use crate::credentials::Endings;
 use crate::metrics::DropReason;
-use crate::metrics::Metrics;
-use crate::policy::Policy;
-use crate::rate::Buckets;
-use crate::rate::PerSource;
 use crate::relay::command::AllocationId;
 use crate::relay::command::Command;
 use crate::relay::command::Request;
 use crate::relay::command::StreamId;
 use crate::relay::command::Via;
 use crate::turn::Rejection;
-use crate::turn::Settings;
 use crate::turn::answer::Answer;
 use crate::turn::auth::Asker;
-use crate::turn::auth::Authenticator;
 use crate::turn::backstop::Backstop;
-use crate::turn::holdings::Holding;
 use crate::turn::holdings::Holdings;
 use crate::turn::ledger::Ledger;
-use crate::turn::ledger::Owner;
-use crate::turn::ledger::Quotas;
-use crate::turn::ports::Bind;
-use crate::turn::ports::Bound;
-use crate::turn::ports::Ports;
+use crate::turn::pool::Pool;
 use crate::turn::request::Asked;
 use crate::turn::request::Method;
 use crate::wire::Stun;
@@ -55,8 +41,6 @@ const LONGEST: u32 = 3600;
 const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
 /// A channel's life (RFC 8656, section 12).
 const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
-/// How long a reserved port is held (RFC 8656, section 7.2).
-const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
 
 /// The control plane of one shard, without sockets, threads or clocks of its own: `S` is the relay socket it hands on.
 ///
@@ -64,75 +48,30 @@ const RESERVATION_LIFETIME: Duration = Duration::from_secs(30);
 /// [`Processor::poll_timeout`] has come; after each, carry out what [`Processor::poll_command`] gives until it gives
 /// nothing. It must run on a tokio runtime, for the crate's backstop timers.
 pub struct Processor<S> {
-    settings: Settings,
-    authenticator: Authenticator,
-    credentials: Arc<Credentials>,
-    policy: Arc<Policy>,
-    metrics: Arc<Metrics>,
-    ports: Ports<S>,
-    challenges: PerSource,
-    new_peers: Buckets,
-    new_peers_of_source: Buckets,
-    sources: Sources,
+    pool: Arc<Pool<S>>,
     backstop: Backstop,
     ledger: Ledger,
-    quotas: Quotas,
-    holdings: Holdings,
-    // Capped with the allocations, for each counts as one.
-    reservations: HashMap<[u8; 8], Reservation<S>>,
-    reservation_ends: VecDeque<(Instant, [u8; 8])>,
-    next_id: u64,
+    holdings: Holdings<AllocationId>,
     commands: VecDeque<Command<S>>,
 }
 
-/// A bound socket that waits for its RESERVATION-TOKEN.
-struct Reservation<S> {
-    bound: Bound<S>,
-    username: String,
-    owner: Owner,
-}
-
 impl<S> Processor<S> {
-    /// A control plane without allocations. `bind` makes relay sockets.
-    pub fn new(
-        settings: Settings,
-        credentials: Arc<Credentials>,
-        policy: Arc<Policy>,
-        metrics: Arc<Metrics>,
-        bind: Bind<S>,
-    ) -> Self {
-        Self {
-            authenticator: Authenticator::new(settings.realm.clone(), Arc::clone(&credentials)),
-            credentials,
-            policy,
-            metrics,
-            ports: Ports::new(settings.relay_ports.clone(), bind),
-            challenges: PerSource::new(settings.limits.challenges, Sources::networks(settings.limits.exempt.clone())),
-            new_peers: Buckets::new(settings.limits.new_peers),
-            new_peers_of_source: Buckets::new(settings.limits.new_peers_of_source()),
-            sources: Sources::new(settings.limits.exempt.clone()),
-            backstop: Backstop::default(),
-            ledger: Ledger::default(),
-            quotas: Quotas::default(),
-            holdings: Holdings::default(),
-            reservations: HashMap::new(),
-            reservation_ends: VecDeque::new(),
-            next_id: 0,
-            commands: VecDeque::new(),
-            settings,
-        }
+    /// A control plane without allocations, which grants from `pool`.
+    pub fn new(pool: Arc<Pool<S>>) -> Self {
+        let (backstop, ledger, holdings) = (Backstop::default(), Ledger::default(), Holdings::default());
+        Self { pool, backstop, ledger, holdings, commands: VecDeque::new() }
     }
 
     /// Answers one request, if it deserves an answer.
     pub async fn handle_request(&mut self, request: &Request, now: Now) {
         let Ok(stun) = Stun::parse(&request.message) else {
-            return self.metrics.dropped(DropReason::Malformed);
+            return self.pool.metrics.dropped(DropReason::Malformed);
         };
         let (asked, client) = (Asked::new(stun), request.five_tuple);
         let answer = match Method::of(stun.method()) {
             Some(method) => self.answer(&asked, method, request, now).await,
             None if stun.method() == method::BINDING => self.answer_binding(&asked, client, now),
-            None => return self.metrics.dropped(DropReason::Unexpected),
+            None => return self.pool.metrics.dropped(DropReason::Unexpected),
         };
         self.settle_ended();
         if let Some(message) = answer {
@@ -159,26 +98,25 @@ impl<S> Processor<S> {
         while let Some(id) = self.ledger.poll_expired(now.monotonic) {
             self.end(id).await;
         }
-        while let Some((_, token)) = self.reservation_ends.pop_front_if(|(end, _)| *end <= now.monotonic) {
-            self.end_reservation(token);
-        }
+        self.pool.end_expired_reservations(now.monotonic);
     }
 
-    /// Ends all that was opened by sessions that are over.
+    /// Ends all that was opened by sessions that are over. Of what is reserved, whichever processor hears of it first ends
+    /// it all, and the others what was reserved since.
     pub async fn handle_ending(&mut self, ending: Ending, now: Now) {
         let over = match ending {
             Ending::One(session) => vec![session],
-            Ending::Many => self.holdings.all(|session| self.credentials.is_over(session, now)),
-        };
-        let held: Vec<_> = over.into_iter().flat_map(|session| self.holdings.held_by(session)).collect();
-        for holding in held {
-            match holding {
-                Holding::Allocation(id) => self.end(id).await,
-                Holding::Reservation(token) => {
-                    self.reservation_ends.retain(|(_, other)| *other != token);
-                    self.end_reservation(token);
-                }
+            Ending::Many => {
+                let mut all: Vec<_> = [self.holdings.sessions(), self.pool.reserving_sessions()].concat();
+                all.retain(|session| self.pool.credentials.is_over(*session, now));
+                all
             }
+        };
+        for session in over {
+            for id in self.holdings.held_by(session) {
+                self.end(id).await;
+            }
+            self.pool.end_reservations_of(session);
         }
     }
 
@@ -190,13 +128,12 @@ impl<S> Processor<S> {
 
     /// Tells when [`Processor::handle_ending`] is due, and for what.
     pub fn endings(&self) -> Endings {
-        self.credentials.endings()
+        self.pool.credentials.endings()
     }
 
     /// When [`Processor::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let reservation = self.reservation_ends.front().map(|(end, _)| *end);
-        self.ledger.poll_timeout().into_iter().chain(reservation).min()
+        self.ledger.poll_timeout().into_iter().chain(self.pool.first_reservation_end()).min()
     }
 
     /// What the data plane is to do next.
@@ -206,13 +143,13 @@ impl<S> Processor<S> {
 
     /// How many ports of `ip` are free, when nobody is counted for anything.
     #[cfg(test)]
-    pub(super) fn idle_ports(&mut self, ip: std::net::IpAddr) -> Option<usize> {
-        (self.quotas.is_empty() && self.holdings.is_empty()).then(|| self.ports.available(ip))
+    pub(super) fn idle_ports(&self, ip: std::net::IpAddr) -> Option<usize> {
+        (self.pool.is_idle() && self.holdings.is_empty()).then(|| self.pool.ports.available(ip))
     }
 
     async fn answer(&mut self, asked: &Asked<'_>, method: Method, request: &Request, now: Now) -> Option<Vec<u8>> {
         let client = request.five_tuple;
-        let asker = match self.authenticator.check(asked, client, now) {
+        let asker = match self.pool.authenticator.check(asked, client, now) {
             Ok(asker) => asker,
             Err(rejection) => return self.answer_stranger(asked, client, &rejection, now),
         };
@@ -221,7 +158,7 @@ impl<S> Processor<S> {
         }
         match self.carry_out(asked, method, request, &asker, now).await {
             Ok(answer) => {
-                self.metrics.turn_successes.increment();
+                self.pool.metrics.turn_successes.increment();
                 let message = answer.finish(Some(&asker.key))?;
                 if method == Method::Allocate {
                     self.ledger.note_answer(client, &message);
@@ -231,7 +168,7 @@ impl<S> Processor<S> {
             Err(Rejection { code: 401, .. }) => self.answer_stranger(asked, client, &Rejection::UNAUTHENTICATED, now),
             Err(rejection) => {
                 tracing::debug!(code = rejection.code, reason = rejection.reason, "refused");
-                self.metrics.turn_errors.increment();
+                self.pool.metrics.turn_errors.increment();
                 Answer::error(asked.stun(), &rejection).finish(Some(&asker.key))
             }
         }
@@ -276,13 +213,13 @@ impl<S> Processor<S> {
     }
 
     fn answer_binding(&mut self, asked: &Asked<'_>, client: FiveTuple, now: Now) -> Option<Vec<u8>> {
-        if !self.challenges.take(client.client.ip(), now.monotonic) {
-            self.metrics.dropped(DropReason::RateLimited);
+        if !self.pool.take_challenge(client.client.ip(), now.monotonic) {
+            self.pool.metrics.dropped(DropReason::RateLimited);
             return None;
         }
         match asked.all_known() {
             Ok(()) => {
-                self.metrics.bindings.increment();
+                self.pool.metrics.bindings.increment();
                 Answer::success(asked.stun()).mapped(client.client).finish(None)
             }
             Err(rejection) => Answer::error(asked.stun(), &rejection).finish(None),
@@ -299,16 +236,16 @@ impl<S> Processor<S> {
         now: Now,
     ) -> Option<Vec<u8>> {
         let receives_there = *rejection == Rejection::STALE_NONCE;
-        if !receives_there && !self.challenges.take(client.client.ip(), now.monotonic) {
-            self.metrics.dropped(DropReason::RateLimited);
+        if !receives_there && !self.pool.take_challenge(client.client.ip(), now.monotonic) {
+            self.pool.metrics.dropped(DropReason::RateLimited);
             return None;
         }
-        self.metrics.turn_errors.increment();
+        self.pool.metrics.turn_errors.increment();
         let answer = Answer::error(asked.stun(), rejection);
         if rejection.code == 400 {
             return answer.finish(None);
         }
-        answer.challenge(&self.authenticator.challenge(client, now)).finish(None)
+        answer.challenge(&self.pool.authenticator.challenge(client, now)).finish(None)
     }
 
     /// Refresh (RFC 8656, section 8.2): of every leg, or of the one of the family that the client names.
@@ -347,14 +284,6 @@ impl<S> Processor<S> {
         }
     }
 
-    /// Gives a reserved port back, once.
-    fn end_reservation(&mut self, token: [u8; 8]) {
-        if let Some(Reservation { bound, owner, .. }) = self.take_reservation(token) {
-            self.ports.release(bound.advertised);
-            self.quotas.give_back(&owner, 1);
-        }
-    }
-
     fn settle_ended(&mut self) {
         while let Some(id) = self.backstop.poll_ended() {
             self.settle(id);
@@ -364,11 +293,10 @@ impl<S> Processor<S> {
     /// Clears up behind an allocation that is over, once.
     fn settle(&mut self, id: AllocationId) {
         if let Some(allocation) = self.ledger.remove(id) {
-            self.ports.release(allocation.advertised);
-            self.quotas.give_back(&allocation.owner, 1);
-            self.holdings.strike(allocation.owner.session, Holding::Allocation(id));
+            self.pool.leave(&allocation);
+            self.holdings.strike(allocation.owner.session, id);
             self.commands.push_back(Command::Close { id });
-            self.metrics.allocations.decrement();
+            self.pool.metrics.allocations.decrement();
         }
     }
 }

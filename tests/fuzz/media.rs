@@ -39,23 +39,21 @@ impl Rig {
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let (sender, events) = mpsc::channel(1);
         let (allow, deny) = (vec!["127.9.9.9".parse().unwrap()], vec!["0.0.0.0/0".parse().unwrap()]);
-        let shard = shard::spawn(
-            shard::Settings {
-                listeners: vec![socket],
-                policy: Arc::new(Policy::new(policy::Settings { allow, deny, ..policy::Settings::default() })),
-                metrics: Arc::new(Metrics::default()),
-                clock,
-                bindings: PerSource::new(
-                    Rate { per_second: 1.0, burst: 1.0 },
-                    Sources::new(vec!["127.0.0.1".parse().unwrap()]),
-                ),
-                allowance: Allowance::default(),
-                offload: udp::Offload::ALL,
-                observer: None,
-            },
-            sender,
-        )
-        .unwrap();
+        let settings = shard::Settings {
+            listeners: vec![socket],
+            policy: Arc::new(Policy::new(policy::Settings { allow, deny, ..policy::Settings::default() })),
+            metrics: Arc::new(Metrics::default()),
+            clock,
+            bindings: PerSource::new(
+                Rate { per_second: 1.0, burst: 1.0 },
+                Sources::new(vec!["127.0.0.1".parse().unwrap()]),
+            ),
+            allowance: Allowance::default(),
+            offload: udp::Offload::ALL,
+            observer: None,
+            events: sender,
+        };
+        let shard = shard::spawn(vec![settings]).unwrap().remove(0);
         let relay = udp::Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let (id, at) = (AllocationId(1), relay.local_addr());
         let deadline = clock.now().monotonic + Duration::from_secs(3600);

@@ -48,6 +48,7 @@ use throughway::signaling::mailbox::Capacity;
 use throughway::signaling::session::Sessions;
 use throughway::signaling::session::Visitor;
 use throughway::turn::Limits;
+use throughway::turn::Pool;
 use throughway::turn::Processor;
 use throughway::turn::Settings;
 use throughway::wire;
@@ -309,7 +310,8 @@ impl Control {
         let metrics = Arc::new(Metrics::default());
         let policy = Arc::new(Policy::new(policy::Settings::default()));
         let bind = Box::new(|_: SocketAddr| Ok(()));
-        let processor = Processor::new(settings, Arc::new(credentials), policy, Arc::clone(&metrics), bind);
+        let processor =
+            Processor::new(Arc::new(Pool::new(settings, Arc::new(credentials), policy, Arc::clone(&metrics), bind)));
         let (client, server) = ("198.51.100.1:4000".parse().unwrap(), "192.0.2.9:3478".parse().unwrap());
         Self { processor, metrics, clock: Clock::system(), client: FiveTuple::new(Transport::Udp, client, server) }
     }

@@ -24,6 +24,7 @@ use throughway::relay::pairs::Observer;
 use throughway::relay::shard;
 use throughway::relay::shard::Shard;
 use throughway::turn;
+use throughway::turn::Pool;
 use throughway::turn::Processor;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -57,8 +58,9 @@ impl Planes {
             allowance: Allowance::default(),
             offload: udp::Offload::ALL,
             observer,
+            events: requests,
         };
-        let shard = shard::spawn(settings, requests).unwrap();
+        let shard = shard::spawn(vec![settings]).unwrap().remove(0);
         let credentials = Credentials::new(credentials::Settings {
             secrets: Vec::new(),
             users: [("alice".into(), "wonderland".into())].into(),
@@ -84,7 +86,8 @@ impl Planes {
             },
         };
         let bind = Box::new(udp::Socket::bind);
-        let processor = Processor::new(settings, Arc::new(credentials), policy, Arc::clone(&metrics), bind);
+        let pool = Pool::new(settings, Arc::new(credentials), policy, Arc::clone(&metrics), bind);
+        let processor = Processor::new(Arc::new(pool));
         let (commands, stopped) = (shard.commands(), Arc::new(AtomicBool::new(false)));
         let halt = Arc::clone(&stopped);
         let control = tokio::spawn(async move {

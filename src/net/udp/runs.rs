@@ -151,6 +151,11 @@ impl<T: Copy + PartialEq> Runs<T> {
         self.runs.sort_unstable_by_key(|run| (key(&run.tag), run.number));
     }
 
+    /// What the run at a place in that order is.
+    pub fn tag(&self, place: usize) -> Option<T> {
+        self.runs.get(place).map(|run| run.tag)
+    }
+
     /// What the runs from a place in that order on are.
     pub fn tags(&self, start: usize) -> impl Iterator<Item = T> {
         self.runs.iter().skip(start).map(|run| run.tag)

@@ -48,6 +48,10 @@ fn policy() -> Arc<Policy> {
     Arc::new(Policy::new(policy::Settings { allow, ..policy::Settings::default() }))
 }
 
+fn table() -> Table<u64> {
+    Table::new(policy(), Arc::new(Directory::new()), ShardId(0), None)
+}
+
 fn now() -> Instant {
     Clock::system().now().monotonic
 }
@@ -223,31 +227,44 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
 
     #[test]
-    fn the_table_decides_as_a_naive_model_does(steps in steps()) {
+    fn the_table_decides_as_a_naive_model_does(steps in steps(), shards in 1..=3_usize) {
         let start = now();
-        let mut table = Table::new(policy(), None);
+        let directory = Arc::new(Directory::new());
+        let table = |shard| Table::new(policy(), Arc::clone(&directory), ShardId(shard), None);
+        let mut tables: Vec<_> = (0..shards).map(table).collect();
+        let shard_of = |client: u16| usize::from(client) % shards;
         let mut model = Model::default();
         let mut slots = HashMap::new();
         let mut opened = 0;
+        // By name of the allocation, opened or not.
+        let mut home = HashMap::new();
 
         for step in steps {
             let at = start + secs(model.now);
             match step {
                 Step::Open { client, port, life } => {
-                    let slot = table.open(opening(opened, client, port, at + secs(life)), at);
+                    let shard = shard_of(client);
+                    if model.allocations.iter().any(|it| it.port == port && shard_of(it.client) != shard) {
+                        // The pool of ports sees to it.
+                        continue;
+                    }
+                    let slot = tables[shard].open(opening(opened, client, port, at + secs(life)), at);
                     prop_assert_eq!(slot.is_ok(), model.open(opened, client, port, life));
                     slots.extend(slot.map(|slot| (opened, slot)));
+                    home.insert(opened, shard);
                     opened += 1;
                 }
                 Step::Extend { id, life } => {
-                    table.extend(AllocationId(id), at + secs(life), at);
+                    let Some(shard) = home.get(&id) else { continue };
+                    tables[*shard].extend(AllocationId(id), at + secs(life), at);
                     let deadline = model.now + life;
                     if let Some(allocation) = model.get(id) {
                         allocation.deadline = deadline;
                     }
                 }
                 Step::Permit { id, peer, life } => {
-                    let done = table.permit(AllocationId(id), peer.ip(), at + secs(life), at);
+                    let Some(shard) = home.get(&id) else { continue };
+                    let done = tables[*shard].permit(AllocationId(id), peer.ip(), at + secs(life), at);
                     prop_assert_eq!(done, Ok(()));
                     let deadline = model.now + life;
                     if let Some(allocation) = model.get(id) {
@@ -256,11 +273,13 @@ proptest! {
                     }
                 }
                 Step::Bind { id, number, peer, life } => {
-                    let done = table.bind(AllocationId(id), number, peer, at + secs(life), at);
+                    let Some(shard) = home.get(&id) else { continue };
+                    let done = tables[*shard].bind(AllocationId(id), number, peer, at + secs(life), at);
                     prop_assert_eq!(done.is_ok(), model.bind(id, number, peer, life));
                 }
                 Step::Close { id } => {
-                    let closed = table.close(AllocationId(id), at);
+                    let Some(shard) = home.get(&id) else { continue };
+                    let closed = tables[*shard].close(AllocationId(id), at);
                     let expected = model.get(id).map(|_| id);
                     model.allocations.retain(|it| it.id != id);
                     prop_assert_eq!(closed.map(|opening| opening.socket), expected);
@@ -268,19 +287,27 @@ proptest! {
                 }
                 Step::Wait(seconds) => model.now += seconds,
                 Step::ClientData { client: number, target } => {
-                    let decided = table.handle_client_data(&client(number).five_tuple, target, at);
+                    let from = shard_of(number);
+                    let decided = tables[from].handle_client_data(&client(number).five_tuple, target, at);
                     let expected = model.client_data(number, target).map(|it| match it {
-                        Expected::Out(id, to) => Forward::ToPeer { from: slots[&id], to },
+                        Expected::Out(id, to) => (Forward::ToPeer { from: slots[&id], to }, from),
                         Expected::Hairpin(from, to, framing) => {
                             let delivery = Delivery { client: client(model.get(to).unwrap().client), framing };
-                            Forward::Hairpin { from: slots[&from], to: slots[&to], delivery }
+                            (Forward::Hairpin { from: slots[&from], to: slots[&to], delivery }, home[&to])
                         }
                     });
-                    prop_assert_eq!(decided, expected);
+                    let arrived = decided.and_then(|forward| match forward {
+                        Forward::Elsewhere { from, names, to, shard: ShardId(shard) } => {
+                            let (to, delivery) = tables[shard].handle_neighbours_data(names, to, at)?;
+                            Ok((Forward::Hairpin { from, to, delivery }, shard))
+                        }
+                        here @ (Forward::ToPeer { .. } | Forward::Hairpin { .. }) => Ok((here, from)),
+                    });
+                    prop_assert_eq!(arrived, expected);
                 }
                 Step::PeerData { id, peer } => {
                     let Some(slot) = slots.get(&id) else { continue };
-                    let decided = table.handle_peer_data(*slot, peer, at);
+                    let decided = tables[home[&id]].handle_peer_data(*slot, peer, at);
                     let expected = model.peer_data(id, peer).map(|framing| {
                         Delivery { client: client(model.get(id).unwrap().client), framing }
                     });
@@ -288,18 +315,21 @@ proptest! {
                 }
             }
         }
-        for id in 0..opened {
-            table.close(AllocationId(id), start);
+        for (id, shard) in home {
+            tables[shard].close(AllocationId(id), start);
         }
-        prop_assert!(table.by_id.is_empty() && table.by_client.is_empty() && table.allocations.is_empty());
-        prop_assert!(table.by_relayed.is_empty() && table.relayed_ips.is_empty(), "closing leaves nothing behind");
+        let is_empty = |it: &Table<u64>| it.by_id.is_empty() && it.by_client.is_empty() && it.allocations.is_empty();
+        prop_assert!(tables.iter().all(is_empty), "closing leaves nothing behind");
+        let names = (1..=5).flat_map(|n| [relayed(n), advertised(n)]);
+        let is_left = |it: PeerAddr| directory.owner(it).is_some() || directory.is_relay_ip(it.ip());
+        prop_assert!(!names.into_iter().any(is_left));
     }
 }
 
 #[test]
 fn permissions_are_capped_and_expired_ones_make_room() {
     let start = now();
-    let mut table = Table::new(policy(), None);
+    let mut table = table();
     table.open(opening(1, 1, 1, start + secs(600)), start).unwrap();
     let mut permit = |n: usize, at: Secs| {
         let ip = std::net::Ipv4Addr::from_bits(0x0808_0000 + u32::try_from(n).unwrap()).into();
@@ -316,7 +346,7 @@ fn permissions_are_capped_and_expired_ones_make_room() {
 #[test]
 fn channels_are_capped_and_expired_ones_make_room() {
     let start = now();
-    let mut table = Table::new(policy(), None);
+    let mut table = table();
     table.open(opening(1, 1, 1, start + secs(600)), start).unwrap();
     let mut bind = |n: usize, at: Secs| {
         let n = u16::try_from(n).unwrap();
@@ -334,7 +364,7 @@ fn channels_are_capped_and_expired_ones_make_room() {
 #[test]
 fn two_clients_reach_each_other_by_advertised_addresses_that_the_policy_denies() {
     let start = now();
-    let mut table = Table::new(policy(), None);
+    let mut table = table();
     let [from, to] = [1, 2].map(|n| {
         let slot = table.open(opening(n.into(), n, n, start + secs(600)), start).unwrap();
         let id = AllocationId(n.into());
@@ -352,7 +382,7 @@ fn two_clients_reach_each_other_by_advertised_addresses_that_the_policy_denies()
 #[test]
 fn icmp_errors_are_told_to_who_permits_their_peer_and_rarely() {
     let start = now();
-    let mut table = Table::new(policy(), None);
+    let mut table = table();
     let slot = table.open(opening(1, 1, 1, start + secs(600)), start).unwrap();
     table.permit(AllocationId(1), outsiders()[1].ip(), start + secs(300), start).unwrap();
     let mut told = |peer: PeerAddr, at: Secs| table.handle_icmp_error(slot, peer, start + secs(at));
@@ -369,7 +399,7 @@ fn icmp_errors_are_told_to_who_permits_their_peer_and_rarely() {
 #[test]
 fn each_allocation_has_a_bandwidth_of_its_own_that_begins_anew_with_it() {
     let start = now();
-    let mut table = Table::new(policy(), None);
+    let mut table = table();
     let rate = Rate { per_second: 1000.0, burst: 2000.0 };
     let [one, other] = [1, 2].map(|n| table.open(opening(n.into(), n, n, start + secs(600)), start).unwrap());
     let after = |milliseconds| start + Duration::from_millis(milliseconds);
@@ -386,4 +416,63 @@ fn each_allocation_has_a_bandwidth_of_its_own_that_begins_anew_with_it() {
     assert!(!table.take_bandwidth(one, 1, rate, start), "nobody's");
     let again = table.open(opening(3, 1, 1, start + secs(600)), start).unwrap();
     assert!(again == one && table.take_bandwidth(again, 2000, rate, start));
+}
+
+/// Two tables of one process, with an allocation of client 1 in the first and of client 2 in the other, which permit each
+/// other's advertised addresses.
+fn two_shards(start: Instant) -> [Table<u64>; 2] {
+    let directory = Arc::new(Directory::new());
+    [1, 2].map(|n| {
+        let mut table = Table::new(policy(), Arc::clone(&directory), ShardId(n.into()), None);
+        table.open(opening(n.into(), n, n, start + secs(600)), start).unwrap();
+        table.permit(AllocationId(n.into()), advertised(1).ip(), start + secs(300), start).unwrap();
+        table
+    })
+}
+
+#[test]
+fn clients_of_two_shards_reach_each_other_as_those_of_one_do() {
+    let start = now();
+    let [mut one, mut other] = two_shards(start);
+    let names = Names { advertised: advertised(1), local: relayed(1) };
+    let send = |table: &Table<u64>, to| table.handle_client_data(&client(1).five_tuple, Target::Peer(to), start);
+
+    let to = advertised(2);
+    assert_eq!(send(&one, to), Ok(Forward::Elsewhere { from: Slot(0), names, to, shard: ShardId(2) }));
+    assert_eq!(send(&one, relayed(2)), Err(DropReason::NoPermission), "permitted by another name");
+    let delivery = Delivery { client: client(2), framing: Framing::Data(advertised(1)) };
+    assert_eq!(other.handle_neighbours_data(names, to, start), Ok((Slot(0), delivery)));
+    other.bind(AllocationId(2), 0x4000, relayed(1), start + secs(600), start).unwrap();
+    assert_eq!(
+        other.handle_neighbours_data(names, to, start),
+        Ok((Slot(0), delivery)),
+        "bound to a name without permission"
+    );
+    other.permit(AllocationId(2), relayed(1).ip(), start + secs(300), start).unwrap();
+    let bound = Delivery { framing: Framing::Channel(0x4000), ..delivery };
+    assert_eq!(other.handle_neighbours_data(names, to, start), Ok((Slot(0), bound)));
+    let at = |seconds| other.handle_neighbours_data(names, to, start + secs(seconds));
+    assert_eq!([at(300), at(600)], [Err(DropReason::NoPermission), Err(DropReason::NotOurs)]);
+    assert_eq!(other.handle_neighbours_data(names, advertised(1), start), Err(DropReason::NotOurs), "another shard's");
+
+    other.close(AllocationId(2), start);
+    assert_eq!(send(&one, to), Err(DropReason::NotOurs));
+    assert_eq!(other.handle_neighbours_data(names, to, start), Err(DropReason::NotOurs));
+    one.close(AllocationId(1), start);
+    assert!([1, 2].into_iter().all(|n| !one.directory.is_relay_ip(advertised(n).ip())), "nothing is left behind");
+}
+
+#[test]
+fn a_relayed_address_that_another_shard_has_by_now_is_not_struck_off_with_its_old_allocation() {
+    let start = now();
+    let [mut one, mut other] = two_shards(start);
+    other.close(AllocationId(2), start);
+    other.open(opening(3, 2, 1, start + secs(600)), start).unwrap();
+
+    one.close(AllocationId(1), start);
+
+    one.open(opening(4, 1, 3, start + secs(600)), start).unwrap();
+    one.permit(AllocationId(4), advertised(1).ip(), start + secs(300), start).unwrap();
+    let sent = one.handle_client_data(&client(1).five_tuple, Target::Peer(advertised(1)), start);
+    assert!(matches!(sent, Ok(Forward::Elsewhere { shard: ShardId(2), .. })), "{sent:?}");
 }

@@ -10,26 +10,21 @@ use turn::proto::rsrvtoken::ReservationToken;
 
 use super::LONGEST;
 use super::Processor;
-use super::RESERVATION_LIFETIME;
-use super::Reservation;
 use super::SHORTEST;
 use crate::address::Family;
-use crate::address::FiveTuple;
 use crate::address::RelayedAddr;
 use crate::clock::Now;
-use crate::credentials::random;
-use crate::relay::command::AllocationId;
 use crate::relay::command::Command;
 use crate::relay::command::Request;
 use crate::turn::Rejection;
 use crate::turn::answer::Answer;
 use crate::turn::auth::Asker;
-use crate::turn::holdings::Holding;
 use crate::turn::ledger::Allocation;
 use crate::turn::ledger::Channels;
 use crate::turn::ledger::Deadlines;
 use crate::turn::ledger::Leg;
 use crate::turn::ledger::Owner;
+use crate::turn::pool::Token;
 use crate::turn::ports::Bound;
 use crate::turn::ports::NoPort;
 use crate::turn::request::Asked;
@@ -43,7 +38,7 @@ struct Wish<'a> {
     families: &'static [Family],
     /// Whether the port is to be even, and the next one reserved.
     even: Option<bool>,
-    token: Option<[u8; 8]>,
+    token: Option<Token>,
     lifetime: Duration,
     now: Now,
 }
@@ -99,7 +94,7 @@ impl<S> Processor<S> {
                     answer = answer.with(&RelayedAddress { ip: relayed.ip(), port: relayed.port() });
                 }
                 Err(rejection) => {
-                    self.quotas.give_back(&owner, 1);
+                    self.pool.give_quota_back(&owner, 1);
                     answer = answer.address_error(family, &rejection);
                     // Of two reasons the one that may pass is the answer.
                     let passing = refused.filter(|earlier| *earlier != Rejection::FAMILY_NOT_SUPPORTED);
@@ -125,13 +120,12 @@ impl<S> Processor<S> {
         wish: &Wish<'_>,
         owner: Owner,
     ) -> Result<SocketAddr, Rejection> {
-        self.next_id += 1;
         let Bound { socket, addr, advertised } = bound;
-        let (id, via, client) = (AllocationId(self.next_id), wish.request.via, wish.request.five_tuple);
+        let (id, via, client) = (self.pool.next_id(), wish.request.via, wish.request.five_tuple);
         let leg = Leg { client, family };
         if let Err(error) = self.backstop.create(leg, id, addr, &wish.asker.username, wish.lifetime).await {
             tracing::warn!(%error, "an allocation could not be entered");
-            self.ports.release(advertised);
+            self.pool.ports.release(advertised);
             return Err(Rejection::NOT_ENTERED);
         }
         let deadline = wish.now.monotonic + wish.lifetime;
@@ -148,37 +142,39 @@ impl<S> Processor<S> {
             permissions: Deadlines::default(),
             channels: Channels::default(),
         };
-        self.holdings.enter(allocation.owner.session, Holding::Allocation(id));
+        self.holdings.enter(allocation.owner.session, id);
+        self.pool.enter(&allocation);
         self.ledger.insert(leg, allocation);
-        self.metrics.allocations.increment();
+        self.pool.metrics.allocations.increment();
         let relayed = RelayedAddr(addr);
         self.commands.push_back(Command::Open { id, five_tuple: client, via, relayed, advertised, socket, deadline });
         Ok(advertised)
     }
 
     /// What an Allocate request gets, counted for its owner: a socket for each family, or why there is none.
-    fn grant(&mut self, wish: &Wish<'_>) -> Result<Grant<S>, Rejection> {
-        if self.settings.limits.volume.spent().is_some() {
+    fn grant(&self, wish: &Wish<'_>) -> Result<Grant<S>, Rejection> {
+        if self.pool.settings.limits.volume.spent().is_some() {
             return Err(Rejection::VOLUME);
         }
         if let Some(token) = wish.token {
-            let Reservation { bound, owner, .. } = self.redeem(token, &wish.asker.username)?;
+            let redeemed = self.pool.redeem(token, &wish.asker.username).ok_or(Rejection::NO_RESERVATION)?;
+            let (bound, owner) = (redeemed.bound, redeemed.owner);
             return Ok(Grant { legs: vec![(Family::of(bound.addr.ip()), Ok(bound))], owner, token: None });
         }
-        let owner = self.owner(wish.request.five_tuple, wish.asker);
+        let owner = self.pool.owner(wish.request.five_tuple, wish.asker);
         let count = wish.families.len() + usize::from(wish.even == Some(true));
-        let limits = &self.settings.limits;
-        if !self.quotas.take(&owner, count, limits.allocations_per_member, limits.allocations_per_source) {
+        if !self.pool.take_quota(&owner, count) {
             return Err(Rejection::QUOTA);
         }
         let mut grant = Grant { legs: Vec::new(), owner, token: None };
         for family in wish.families {
             let bound = self.bind(wish.request.reached, *family, wish.even).map(|(bound, next)| {
-                grant.token = next.map(|next| self.reserve(next, wish, grant.owner.clone()));
+                let (username, now) = (&wish.asker.username, wish.now.monotonic);
+                grant.token = next.map(|next| self.pool.reserve(next, username.clone(), grant.owner.clone(), now));
                 bound
             });
             if bound.is_err() && wish.even == Some(true) {
-                self.quotas.give_back(&grant.owner, 1);
+                self.pool.give_quota_back(&grant.owner, 1);
             }
             grant.legs.push((*family, bound));
         }
@@ -187,18 +183,18 @@ impl<S> Processor<S> {
 
     /// Binds a relay socket on the first relay address that has a port left, and the next port when that is to be even.
     fn bind(
-        &mut self,
+        &self,
         server: IpAddr,
         family: Family,
         even: Option<bool>,
     ) -> Result<(Bound<S>, Option<Bound<S>>), Rejection> {
         let mut refused = Rejection::FAMILY_NOT_SUPPORTED;
-        for ip in self.settings.relay_addresses(server, family) {
-            let advertised = self.settings.advertised(ip);
+        for ip in self.pool.settings.relay_addresses(server, family) {
+            let advertised = self.pool.settings.advertised(ip);
             let bound = match even {
-                None => self.ports.any(ip, advertised).map(|bound| (bound, None)),
-                Some(false) => self.ports.even(ip, advertised).map(|bound| (bound, None)),
-                Some(true) => self.ports.pair(ip, advertised).map(|(bound, next)| (bound, Some(next))),
+                None => self.pool.ports.any(ip, advertised).map(|bound| (bound, None)),
+                Some(false) => self.pool.ports.even(ip, advertised).map(|bound| (bound, None)),
+                Some(true) => self.pool.ports.pair(ip, advertised).map(|(bound, next)| (bound, Some(next))),
             };
             match bound {
                 Ok(bound) => return Ok(bound),
@@ -206,36 +202,6 @@ impl<S> Processor<S> {
             }
         }
         Err(refused)
-    }
-
-    fn owner(&self, client: FiveTuple, asker: &Asker) -> Owner {
-        let (identity, session) = (asker.identity.clone(), asker.session);
-        Owner { identity, session, source: self.sources.of(client.client.ip()) }
-    }
-
-    fn reserve(&mut self, bound: Bound<S>, wish: &Wish<'_>, owner: Owner) -> [u8; 8] {
-        let (token, username) = (random::<8>(), wish.asker.username.clone());
-        self.holdings.enter(owner.session, Holding::Reservation(token));
-        self.reservations.insert(token, Reservation { bound, username, owner });
-        self.metrics.reservations.increment();
-        self.reservation_ends.push_back((wish.now.monotonic + RESERVATION_LIFETIME, token));
-        token
-    }
-
-    fn redeem(&mut self, token: [u8; 8], username: &str) -> Result<Reservation<S>, Rejection> {
-        let of_asker = self.reservations.get(&token).is_some_and(|reservation| reservation.username == username);
-        if !of_asker {
-            return Err(Rejection::NO_RESERVATION);
-        }
-        self.reservation_ends.retain(|(_, other)| *other != token);
-        self.take_reservation(token).ok_or(Rejection::NO_RESERVATION)
-    }
-
-    pub(super) fn take_reservation(&mut self, token: [u8; 8]) -> Option<Reservation<S>> {
-        let reservation = self.reservations.remove(&token)?;
-        self.holdings.strike(reservation.owner.session, Holding::Reservation(token));
-        self.metrics.reservations.decrement();
-        Some(reservation)
     }
 }
 
@@ -245,7 +211,7 @@ struct Grant<S> {
     legs: Vec<(Family, Result<Bound<S>, Rejection>)>,
     owner: Owner,
     /// Names the next port, when that was to be reserved.
-    token: Option<[u8; 8]>,
+    token: Option<Token>,
 }
 
 pub(super) fn granted_lifetime(requested: Option<u32>) -> Duration {

@@ -19,7 +19,6 @@ use crate::turn::Rejection;
 use crate::turn::answer::Answer;
 use crate::turn::ledger::Allocation;
 use crate::turn::ledger::Leg;
-use crate::turn::ledger::Owner;
 use crate::turn::request::Asked;
 
 impl<S> Processor<S> {
@@ -33,7 +32,7 @@ impl<S> Processor<S> {
         now: Now,
     ) -> Result<Answer, Rejection> {
         let peers = asked.peer_ips()?;
-        let (cap, deadline) = (self.settings.limits.permissions, now.monotonic + PERMISSION_LIFETIME);
+        let (cap, deadline) = (self.pool.settings.limits.permissions, now.monotonic + PERMISSION_LIFETIME);
         for family in Family::ALL {
             let mut of_family = peers.iter().copied().filter(|peer| Family::of(*peer) == family).peekable();
             if of_family.peek().is_none() {
@@ -70,7 +69,7 @@ impl<S> Processor<S> {
         if self.ledger.on(client).any(|(_, allocation)| elsewhere(allocation)) {
             return Err(Rejection::bad_request("the channel or the peer is bound otherwise"));
         }
-        let limits = &self.settings.limits;
+        let limits = &self.pool.settings.limits;
         let allocation = self.ledger.get_mut(leg).ok_or(Rejection::PEER_FAMILY)?;
         let may_be_permitted = allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic);
         let may_be_bound = allocation.channels.have_room_for(channel, limits.channels, now.monotonic);
@@ -97,15 +96,12 @@ impl<S> Processor<S> {
     }
 
     /// Counts those of `peers` that have no permission yet against what a member or user may begin with.
-    fn meet(&mut self, client: FiveTuple, peers: &BTreeSet<IpAddr>, now: Now) -> Result<(), Rejection> {
+    fn meet(&self, client: FiveTuple, peers: &BTreeSet<IpAddr>, now: Now) -> Result<(), Rejection> {
         let permitted = |allocation: &Allocation, peer: &IpAddr| allocation.permissions.is_live(peer, now.monotonic);
         let is_new = |peer: &&IpAddr| !self.ledger.on(client).any(|(_, allocation)| permitted(allocation, peer));
         let new = u32::try_from(peers.iter().filter(is_new).count()).unwrap_or(u32::MAX);
         let (_, allocation) = self.ledger.on(client).next().ok_or(Rejection::NO_ALLOCATION)?;
-        let Owner { identity, source, .. } = &allocation.owner;
-        // Identities cost nothing while accounts are open, addresses do.
-        let source_may = source.is_none_or(|source| self.new_peers_of_source.take(&source, new, now.monotonic));
-        match source_may && self.new_peers.take(identity, new, now.monotonic) {
+        match self.pool.take_new_peers(&allocation.owner, new, now.monotonic) {
             true => Ok(()),
             false => Err(Rejection::NEW_PEERS),
         }
@@ -124,7 +120,7 @@ impl<S> Processor<S> {
         if self.may_be_ours(peer) {
             return Ok(());
         }
-        match self.policy.reach(peer) {
+        match self.pool.policy.reach(peer) {
             Reach::Kernel if self.is_known(client, peer.ip(), now) => Ok(()),
             Reach::Kernel => Err(Rejection::NOT_SIGNALED),
             Reach::Denied(why) => Err(Rejection::new(403, why)),
@@ -138,12 +134,12 @@ impl<S> Processor<S> {
         let Some((allocation, session)) = allocation.and_then(|found| Some((found, found.owner.session?))) else {
             return true;
         };
-        self.credentials.may_reach(session, peer) || allocation.permissions.is_live(&peer, now.monotonic)
+        self.pool.credentials.may_reach(session, peer) || allocation.permissions.is_live(&peer, now.monotonic)
     }
 
     fn may_be_ours(&self, peer: PeerAddr) -> bool {
         let port = peer.get().port();
-        self.ledger.is_relay_ip(peer.ip()) && (port == 0 || self.settings.relay_ports.contains(&port))
+        self.pool.is_relay_ip(peer.ip()) && (port == 0 || self.pool.settings.relay_ports.contains(&port))
     }
 }
 

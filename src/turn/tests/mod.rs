@@ -4,8 +4,10 @@ mod algorithms;
 mod families;
 mod fuzz;
 mod sessions;
+mod shards;
 mod world;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 

@@ -40,6 +40,8 @@ pub(super) type Given = Vec<(u16, Vec<u8>)>;
 /// A control plane and the world around it.
 pub(super) struct World {
     pub(super) processor: Processor<()>,
+    /// Another shard's, of the same process.
+    pub(super) other: Processor<()>,
     pub(super) credentials: Arc<Credentials>,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<Metrics>,
@@ -89,10 +91,12 @@ impl World {
         let metrics = Arc::new(Metrics::default());
         let policy = Arc::new(Policy::new(policy::Settings::default()));
         let bind = Box::new(|_| Ok(()));
-        let processor = Processor::new(settings, Arc::clone(&credentials), policy, Arc::clone(&metrics), bind);
+        let pool = Arc::new(Pool::new(settings, Arc::clone(&credentials), policy, Arc::clone(&metrics), bind));
+        let [processor, other] = [(); 2].map(|()| Processor::new(Arc::clone(&pool)));
         Self {
             endings: processor.endings(),
             processor,
+            other,
             credentials,
             clock,
             metrics,
@@ -202,6 +206,11 @@ impl World {
         self.processor.handle_ending(ending, self.clock.now()).await;
         assert!(self.answer().is_none());
         self.closed()
+    }
+
+    /// What comes from here on comes to the other shard.
+    pub(super) fn change_shard(&mut self) {
+        std::mem::swap(&mut self.processor, &mut self.other);
     }
 
     pub(super) async fn pass(&mut self, time: Duration) {

@@ -62,7 +62,7 @@ impl World {
         let allow = ["192.0.2.1", "203.0.113.1"].map(|ip| ip.parse().unwrap()).into();
         let policy = Arc::new(Policy::new(policy::Settings { allow, ..policy::Settings::default() }));
         let recorder = Recorder::default();
-        let table = Table::new(policy, Some(Box::new(recorder.clone())));
+        let table = Table::new(policy, Arc::new(Directory::new()), ShardId(0), Some(Box::new(recorder.clone())));
         Self { table, recorder, replay: Replay::default(), now: now(), opened: HashMap::new() }
     }
 
@@ -195,7 +195,7 @@ fn refreshing_without_end_keeps_one_entry_for_a_channel() {
 #[test]
 fn nobody_is_waited_for_when_nobody_observes() {
     let mut world = World::new();
-    world.table = Table::new(policy(), None);
+    world.table = Table::new(policy(), Arc::new(Directory::new()), ShardId(0), None);
     let [_, peer, ..] = outsiders();
 
     world.carry_out(&Step::Open { client: 1, port: 1, life: 600 });
