@@ -272,8 +272,11 @@ impl Media {
         }
         let now = self.clock.now().monotonic;
         self.forwarder.table.handle_timeout(now);
-        for _ in 0..self.ready.len() {
-            self.serve_next(batch, now);
+        let mut budget = DATAGRAMS_PER_ROUND;
+        while budget > 0
+            && let Some(token) = self.ready.pop_front()
+        {
+            budget = budget.saturating_sub(self.serve(token, batch, now).max(1));
         }
         self.forwarder.depart();
         // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
@@ -305,29 +308,30 @@ impl Media {
         }
     }
 
-    /// One batch from the socket whose turn it is, behind what was reported about it.
-    fn serve_next(&mut self, batch: &mut Batch, now: Instant) {
-        let Some(token) = self.ready.pop_front() else { return };
+    /// One batch from a socket, behind what was reported about it; how many datagrams.
+    fn serve(&mut self, token: Token, batch: &mut Batch, now: Instant) -> usize {
         let slot = self.slot_of(token);
-        let Some(watched) = self.watched(token) else { return };
+        let Some(watched) = self.watched(token) else { return 0 };
         watched.queued = false;
         if std::mem::take(&mut watched.reported) {
             self.serve_reports(token, now);
         }
-        let Some(watched) = self.watched(token) else { return };
+        let Some(watched) = self.watched(token) else { return 0 };
         let more = match batch.receive(&watched.socket) {
             Ok(()) => batch.is_full(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return 0,
             Err(_) => {
                 // Reading the error cleared it, and hides what waits behind it.
                 if self.serve_reports(token, now) == 0 {
                     self.forwarder.metrics.dropped(DropReason::SocketError);
                 }
                 self.queue(token, false);
-                return;
+                return 0;
             }
         };
+        let mut served = 0;
         for packet in batch.datagrams() {
+            served += 1;
             match slot {
                 None => self.forwarder.handle_client_packet(ListenerId(token.0), &packet, now),
                 Some(slot) => self.forwarder.handle_peer_packet(slot, &packet, now),
@@ -336,6 +340,7 @@ impl Media {
         if more {
             self.queue(token, false);
         }
+        served
     }
 
     /// Some of what came back about a relay socket's datagrams; how many. The rest has to wait for its next turn.
@@ -467,6 +472,9 @@ const EVENTS_QUEUED: usize = 256;
 const EVENTS_PER_ROUND: usize = 128;
 /// How much of what another shard has sent is taken between two rounds of media.
 const LETTERS_PER_ROUND: usize = 256;
+/// Datagrams taken between two departures, and one batch more: the more there are, the more leave together, and the longer
+/// the first of them waits, when there is that much to do.
+const DATAGRAMS_PER_ROUND: usize = 256;
 /// Reports taken from one relay socket in its turn.
 const REPORTS_PER_ROUND: usize = 32;
 /// Commands carried out between two rounds of media.

@@ -89,7 +89,7 @@ struct Run<T> {
 
 impl<T: Copy + PartialEq> Runs<T> {
     /// Bytes that may wait: what a core's own cache holds beside other things.
-    const BYTES: usize = 256 << 10;
+    const BYTES: usize = 512 << 10;
     /// Datagrams that may wait.
     const DATAGRAMS: usize = 1024;
 
