@@ -27,6 +27,7 @@ use super::neighbours::Neighbours;
 use super::outbox::Outbox;
 use super::shard::Settings;
 use super::stream::StreamEvent;
+use super::stream::frames;
 use super::table::Client;
 use super::table::Delivery;
 use super::table::Forward;
@@ -173,8 +174,8 @@ impl Forwarder {
         self.departures.admit(slot);
     }
 
-    /// Takes what happened on a stream.
-    pub(super) fn handle_stream_event(&mut self, event: StreamEvent, now: Instant) {
+    /// Takes what happened on a stream; how many messages that were.
+    pub(super) fn handle_stream_event(&mut self, event: StreamEvent, now: Instant) -> usize {
         match event {
             StreamEvent::Opened { id, five_tuple, outbox } => {
                 self.streams.insert(id, Stream { five_tuple, outbox });
@@ -183,17 +184,27 @@ impl Forwarder {
                 // Its task may have been ended together with the process.
                 let _ = done.send(());
             }
-            StreamEvent::Frame { id, message } => {
-                let five_tuple = self.streams.get(&id).map(|stream| stream.five_tuple).ok_or(DropReason::Bug);
-                let judged = five_tuple.and_then(|it| self.judge_message(Via::Stream(id), &it, &message, None, now));
-                if let Err(reason) = judged {
-                    self.metrics.dropped(reason);
-                }
-            }
+            StreamEvent::Frames { id, messages } => return self.handle_frames(id, &messages, now),
             StreamEvent::Closed { id } => {
                 self.streams.remove(&id);
             }
         }
+        1
+    }
+
+    fn handle_frames(&mut self, id: StreamId, messages: &[u8], now: Instant) -> usize {
+        let (mut rest, mut count) = (messages, 0);
+        while let Ok(Some(length)) = frames::length(rest)
+            && let Some((message, behind)) = rest.split_at_checked(length)
+        {
+            let five_tuple = self.streams.get(&id).map(|stream| stream.five_tuple).ok_or(DropReason::Bug);
+            let judged = five_tuple.and_then(|it| self.judge_message(Via::Stream(id), &it, message, None, now));
+            if let Err(reason) = judged {
+                self.metrics.dropped(reason);
+            }
+            (rest, count) = (behind, count + 1);
+        }
+        count
     }
 
     /// Notes at a client's stream, if it uses one, whether it has an allocation.

@@ -363,9 +363,11 @@ impl Media {
     }
 
     fn serve_streams(&mut self, now: Instant) {
-        for _ in 0..EVENTS_PER_ROUND {
-            let Ok(event) = self.streams.try_recv() else { break };
-            self.forwarder.handle_stream_event(event, now);
+        let mut budget = DATAGRAMS_PER_ROUND;
+        while budget > 0
+            && let Ok(event) = self.streams.try_recv()
+        {
+            budget = budget.saturating_sub(self.forwarder.handle_stream_event(event, now).max(1));
         }
     }
 
@@ -466,13 +468,11 @@ const LISTENER_BUFFERS: usize = 4 << 20;
 const EVENTS: usize = 1024;
 /// Commands that wait; more make the control plane wait.
 const COMMANDS_QUEUED: usize = 1024;
-/// What happened on streams and waits; more makes their clients wait. Each is a message, of 64 KiB at most.
+/// What happened on streams and waits; more makes their clients wait. Each is messages, of 80 KiB at most.
 const EVENTS_QUEUED: usize = 256;
-/// How much of it is taken between two rounds of media.
-const EVENTS_PER_ROUND: usize = 128;
 /// How much of what another shard has sent is taken between two rounds of media.
 const LETTERS_PER_ROUND: usize = 256;
-/// Datagrams taken between two departures, and one batch more: the more there are, the more leave together, and the longer
+/// Datagrams, or messages of streams, taken between two departures, and one batch more: the more there are, the more leave together, and the longer
 /// the first of them waits, when there is that much to do.
 const DATAGRAMS_PER_ROUND: usize = 256;
 /// Reports taken from one relay socket in its turn.

@@ -49,8 +49,9 @@ pub(super) enum StreamEvent {
         /// Where what goes to the client is left.
         outbox: Arc<Outbox>,
     },
-    /// One whole message from the client, which the control plane has not been asked.
-    Frame { id: StreamId, message: Vec<u8> },
+    /// Whole messages from the client, one behind the other, which the control plane has not been asked: at most
+    /// [`TOGETHER`].
+    Frames { id: StreamId, messages: Vec<u8> },
     /// Told when the shard has dealt with what came before.
     Sync(oneshot::Sender<()>),
     /// It is over.
@@ -92,6 +93,10 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Bytes of one message that are held for a client without an allocation: no request is that long, and there may be as many
 /// such clients as places.
 const LONGEST_UNALLOCATED: usize = 4096;
+/// Messages that are handed to the shard together, at most.
+const TOGETHER: usize = 16;
+/// Bytes of them that are enough: no more than one message goes beyond.
+const ENOUGH: usize = 16 << 10;
 /// How long saying goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -141,19 +146,14 @@ impl Streams {
         let mut frames = Frames::default();
         let mut patience = self.clock.now().monotonic + IDLE;
         loop {
-            loop {
-                match frames.next_message() {
-                    Ok(Some(message)) => {
-                        patience = self.clock.now().monotonic + IDLE;
-                        if let Err(Stopped) = asking.take(message).await {
-                            return End::Stopped;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(_) => {
+            match asking.take(&mut frames).await {
+                Ok(true) => patience = self.clock.now().monotonic + IDLE,
+                Ok(false) => {}
+                Err(end) => {
+                    if matches!(end, End::NotTurn) {
                         self.metrics.dropped(DropReason::NotTurn);
-                        return End::NotTurn;
                     }
+                    return end;
                 }
             }
             if frames.waiting() > LONGEST_UNALLOCATED && !outbox.is_allocated() {
@@ -196,19 +196,67 @@ impl Streams {
 }
 
 impl Asking<'_> {
-    /// Hands a message to the plane that it is for.
-    async fn take(&self, message: &[u8]) -> Result<(), Stopped> {
-        let Self { home, id, five_tuple, reached } = *self;
-        let asked = |stun: Stun<'_>| {
-            stun.class() == Class::Request && stun.method() != method::BINDING && is_long_enough(&stun)
+    /// Takes every whole message that has been read; whether there was one.
+    async fn take(&self, frames: &mut Frames) -> Result<bool, End> {
+        let (mut gathered, mut any) = (Gathered::default(), false);
+        let end = loop {
+            match frames.next_message() {
+                Ok(Some(message)) if is_request(message) => self.ask(message, &mut gathered).await?,
+                Ok(Some(message)) => gathered.add(message),
+                Ok(None) => break Ok(any),
+                Err(_) => break Err(End::NotTurn),
+            }
+            any = true;
+            if gathered.is_full() {
+                self.hand_over(&mut gathered).await?;
+            }
         };
-        let message = message.to_vec();
-        if Kind::of(&message) != Kind::Stun || !Stun::parse(&message).is_ok_and(asked) {
-            return home.shard.send(StreamEvent::Frame { id, message }).await;
-        }
-        let request = command::Request { five_tuple, reached, via: command::Via::Stream(id), message };
+        self.hand_over(&mut gathered).await?;
+        end
+    }
+
+    /// Hands a message to the control plane, behind what was gathered for the shard.
+    async fn ask(&self, message: &[u8], gathered: &mut Gathered) -> Result<(), Stopped> {
+        let Self { home, id, five_tuple, reached } = *self;
+        let request =
+            command::Request { five_tuple, reached, via: command::Via::Stream(id), message: message.to_vec() };
+        self.hand_over(gathered).await?;
         home.tell_control(command::Event::Request(request)).await
     }
+
+    /// Hands what was gathered to the shard.
+    async fn hand_over(&self, gathered: &mut Gathered) -> Result<(), Stopped> {
+        let Gathered { messages, count } = std::mem::take(gathered);
+        if count == 0 {
+            return Ok(());
+        }
+        self.home.shard.send(StreamEvent::Frames { id: self.id, messages }).await
+    }
+}
+
+/// Messages for the shard that came together.
+#[derive(Default)]
+struct Gathered {
+    messages: Vec<u8>,
+    count: usize,
+}
+
+impl Gathered {
+    fn add(&mut self, message: &[u8]) {
+        self.messages.extend_from_slice(message);
+        self.count += 1;
+    }
+
+    fn is_full(&self) -> bool {
+        self.count >= TOGETHER || self.messages.len() >= ENOUGH
+    }
+}
+
+/// Whether a message is a request for the control plane.
+fn is_request(message: &[u8]) -> bool {
+    let asks =
+        |stun: &Stun<'_>| stun.class() == Class::Request && stun.method() != method::BINDING && is_long_enough(stun);
+    Kind::of(message) == Kind::Stun && Stun::parse(message).is_ok_and(|stun| asks(&stun))
 }
 
 impl Home {
@@ -230,6 +278,12 @@ fn piece_of(waiting: &[u8], transport: Transport) -> usize {
         Transport::Tls => frames::length(waiting).ok().flatten(),
     };
     message.unwrap_or(waiting.len()).min(waiting.len())
+}
+
+impl From<Stopped> for End {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
+    }
 }
 
 /// Why a stream is over.

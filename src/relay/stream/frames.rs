@@ -47,7 +47,7 @@ const READ: usize = 16 * 1024;
 
 /// How long the message that begins so is: of STUN the header says (RFC 8489, section 6.2.2), ChannelData is padded to
 /// four bytes on streams (RFC 8656, section 12.5). None: it takes more bytes to tell.
-pub(super) fn length(head: &[u8]) -> Result<Option<usize>, Malformed> {
+pub(in crate::relay) fn length(head: &[u8]) -> Result<Option<usize>, Malformed> {
     match (Kind::of(head), head) {
         (Kind::Stun, [_, _, l0, l1, c0, c1, c2, c3, ..]) => {
             let length = usize::from(u16::from_be_bytes([*l0, *l1]));
