@@ -216,6 +216,8 @@ tables! {
         ping_every: Span<SECOND, HOUR> = Span::milliseconds(20 * SECOND),
         /// Silence after which a connection is gone.
         gone_after: Span<{ 2 * SECOND }, { 2 * HOUR }> = Span::milliseconds(45 * SECOND),
+        /// How long a session waits for a client that lost its connection.
+        resume_within: Span<SECOND, { 10 * 60 * SECOND }> = Span::milliseconds(30 * SECOND),
         /// Whether members may ask who is there.
         who: bool = false,
         /// Limits per connection and source.
@@ -233,6 +235,10 @@ tables! {
         connections_per_source: Count<1, 1_000_000> = Count::new(200),
         /// Sign-ins from one source.
         sign_ins: Frequency = Frequency::per_second(5),
+        /// Rooms that one member may be in.
+        rooms_per_member: Count<1, 1000> = Count::new(16),
+        /// Members that one room may have.
+        members_per_room: Count<2, 10_000> = Count::new(100),
         /// Frames that make no sense, after which a connection is closed.
         bad_frames: Count<1, 1000> = Count::new(3),
     }

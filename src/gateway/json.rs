@@ -18,8 +18,9 @@ use super::websocket::WebSocket;
 use crate::clock::Now;
 use crate::rate::TokenBucket;
 use crate::signaling::hub::Refusal;
-use crate::signaling::mailbox::Mailbox;
+use crate::signaling::mailbox::Delivery;
 use crate::signaling::name::Name;
+use crate::signaling::session::NotSignedIn;
 use crate::signaling::session::Session;
 use crate::signaling::session::Visitor;
 
@@ -51,7 +52,7 @@ where
         socket.reply(Fault::new(Code::TooLarge, format!("a message has at most {most} bytes")).encode());
     }
     // Partners learn that it is over before the client takes its time to close.
-    drop(link);
+    link.end();
     socket.close(ending).await;
 }
 
@@ -60,11 +61,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let context = Arc::clone(&link.context);
-    let mailbox = Arc::clone(&link.mailbox);
     let dialect = link.dialect;
     let mut stop = pin!(context.shutdown.cancelled());
     let mut pulse = Pulse::new(context.limits, now.monotonic);
     loop {
+        let mailbox = link.member.as_ref().map(|me| Arc::clone(me.reader()));
         let message = tokio::select! {
             biased;
             () = &mut stop => return Ending::Restart,
@@ -73,9 +74,12 @@ where
                     Some(ending) => return ending,
                     None => socket.ping(),
                 }
+                if !link.is_alive() {
+                    return Ending::NameLost;
+                }
                 continue;
             }
-            message = socket.next(&mailbox, |message| frame::relayed(message, dialect)) => message,
+            message = socket.next(mailbox.as_deref(), |_, message| frame::relayed(message, dialect)) => message,
         };
         let now = context.clock.now();
         pulse.heard = now.monotonic;
@@ -128,7 +132,6 @@ struct Link {
     context: Arc<Context>,
     visitor: Visitor,
     dialect: Dialect,
-    mailbox: Arc<Mailbox>,
     member: Option<Session>,
     allowance: TokenBucket,
     /// How often the client is told that it sends too much, before it is closed for it.
@@ -156,8 +159,7 @@ impl Response {
 impl Link {
     fn new(context: Arc<Context>, visitor: Visitor, dialect: Dialect, now: Now) -> Self {
         let full = TokenBucket::new(context.limits.messages, now.monotonic);
-        let mailbox = Arc::new(Mailbox::new(context.limits.queue));
-        Self { context, visitor, dialect, mailbox, member: None, allowance: full, warnings: full, bad_frames: 0 }
+        Self { context, visitor, dialect, member: None, allowance: full, warnings: full, bad_frames: 0 }
     }
 
     /// Takes one WebSocket message, whatever is in it.
@@ -199,17 +201,22 @@ impl Link {
             Command::Signal(kind, target, payload) => {
                 let me = self.signed_in()?;
                 let to = target.ok_or_else(|| Fault::unknown_member(None))?;
-                let passed = me.signal(&to, kind, payload, now);
+                let addresses = me.addresses(&payload);
+                let Ok(turn) = me.turn(None) else { return Ok(Response::default()) };
+                let passed = turn.signal(&to, kind, payload, &addresses, now);
                 passed.map_err(|why| Fault::undelivered(why, to))?;
             }
             Command::Leave(None) => {
                 let me = self.signed_in()?;
-                me.leave_all();
+                if let Ok(turn) = me.turn(None) {
+                    turn.leave_all(now);
+                }
             }
             Command::Leave(Some(target)) => {
                 let me = self.signed_in()?;
                 let to = target.ok_or_else(|| Fault::unknown_member(None))?;
-                let passed = me.leave(&to, now);
+                let Ok(turn) = me.turn(None) else { return Ok(Response::default()) };
+                let passed = turn.leave(&to, now);
                 passed.map_err(|why| Fault::undelivered(why, to))?;
             }
             Command::Ice => {
@@ -235,16 +242,30 @@ impl Link {
     /// The reply to a `login` that went well, or the reason why it didn't.
     fn sign_in(&mut self, name: Option<Name>, now: Now) -> Result<String, &'static str> {
         let name = name.ok_or("bad-name")?;
-        let mailbox = Arc::clone(&self.mailbox);
-        let signed_in = self.context.sessions.sign_in(name, mailbox, &self.visitor, now);
-        let (me, ice) = signed_in.map_err(|refusal| match refusal {
-            Refusal::NameTaken => "name-taken",
-            Refusal::Banned => "auth",
-            Refusal::Rate => "rate",
+        let signed_in = self.context.sessions.sign_in(name, Delivery::Once, None, &self.visitor, now);
+        let (me, _) = signed_in.map_err(|refusal| match refusal {
+            NotSignedIn::Refused(Refusal::NameTaken) => "name-taken",
+            NotSignedIn::Refused(Refusal::Banned | Refusal::NoSession) => "auth",
+            NotSignedIn::Refused(Refusal::Rate) => "rate",
+            NotSignedIn::NotJoined(_) => "full",
         })?;
-        let reply = frame::signed_in(&me, ice, self.dialect);
+        let reply = frame::signed_in(&me, me.ice(now), self.dialect);
         self.member = Some(me);
         Ok(reply)
+    }
+
+    /// Whether the name is the member's yet.
+    fn is_alive(&self) -> bool {
+        let now = self.context.clock.now();
+        self.member.as_ref().is_none_or(|me| me.renew(now).is_ok())
+    }
+
+    /// The connection has ended.
+    fn end(self) {
+        let now = self.context.clock.now();
+        if let Some(me) = self.member {
+            me.disconnect(false, now);
+        }
     }
 
     fn blame(&mut self, fault: &Fault) -> Response {

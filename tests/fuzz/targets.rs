@@ -42,6 +42,7 @@ use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
 use throughway::relay::command::Via;
 use throughway::relay::stream::frames::Frames;
+use throughway::signaling::hub;
 use throughway::signaling::hub::Hub;
 use throughway::signaling::ice::Served;
 use throughway::signaling::mailbox::Capacity;
@@ -381,15 +382,24 @@ fn requests(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn context() -> Arc<gateway::Context> {
     let metrics = Arc::new(Metrics::default());
-    let hub = Hub::new(Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new(), Arc::clone(&metrics));
     let credentials = Arc::new(Credentials::new(credentials::Settings::default()));
+    let settings = hub::Settings {
+        sign_ins: Rate { per_second: 1000.0, burst: 1000.0 },
+        exempt: Vec::new(),
+        queue: Capacity { messages: 256, bytes: 256 * 1024 },
+        silence: Duration::from_secs(5),
+        grace: Duration::from_secs(5),
+        rooms: 3,
+        room_members: 3,
+        who: true,
+    };
+    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     Arc::new(gateway::Context {
         sessions: Arc::new(Sessions::new(hub, credentials, Served::default())),
         limits: gateway::Limits {
             message_bytes: 64 * 1024,
             messages: Rate { per_second: 50.0, burst: 200.0 },
             bad_frames: 3,
-            queue: Capacity { messages: 256, bytes: 256 * 1024 },
             sign_in_within: Duration::from_secs(5),
             ping_every: Duration::from_secs(5),
             gone_after: Duration::from_secs(5),

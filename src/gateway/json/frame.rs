@@ -8,7 +8,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Dialect;
-use crate::signaling::hub::Undelivered;
+use crate::signaling::message::Change;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
 use crate::signaling::message::SignalKind;
@@ -16,6 +16,7 @@ use crate::signaling::message::nests_too_deep;
 use crate::signaling::name::Name;
 use crate::signaling::session::Ice;
 use crate::signaling::session::Session;
+use crate::signaling::store::Undelivered;
 
 /// What a client says.
 #[derive(Debug)]
@@ -153,7 +154,7 @@ impl Fault {
     pub(super) fn undelivered(why: Undelivered, to: Name) -> Self {
         match why {
             Undelivered::UnknownMember => Self::unknown_member(Some(to)),
-            Undelivered::Full => Self {
+            Undelivered::Refused(_) => Self {
                 code: Code::Rate,
                 message: "the other isn't reading that fast; this one is dropped".into(),
                 name: Some(to),
@@ -206,9 +207,33 @@ pub(super) fn greeting() -> String {
 /// A message from another member, as the recipient's dialect has it.
 pub(super) fn relayed(message: &Message, dialect: Dialect) -> String {
     match message {
-        Message::Leave { from } => json!({ "type": "leave", "name": from.as_str() }).to_string(),
+        Message::Leave { from } | Message::Away { from } | Message::Gone { from } => {
+            json!({ "type": "leave", "name": from.as_str() }).to_string()
+        }
+        Message::Answer(text) | Message::Notice(text) => text.to_string(),
+        Message::Presence { room, name, change } => {
+            let change = match change {
+                Change::Joined => "joined",
+                Change::Left => "left",
+            };
+            json!({ "type": "presence", "room": room.as_str(), change: name.as_str() }).to_string()
+        }
+        Message::Undelivered { to, frame } => {
+            let mut error = json!({
+                "type": "error", "code": "undelivered", "message": UNDELIVERED, "name": to.as_str(),
+            });
+            if let Some(frame) = frame {
+                put(&mut error, "id", (*frame).into());
+            }
+            error.to_string()
+        }
+        Message::Data { from, room, payload } => {
+            let from = Value::from(from.name.as_str());
+            let room = room.as_ref().map(|room| format!(r#""room":{},"#, Value::from(room.as_str())));
+            format!(r#"{{"type":"send","name":{from},{}"data":{}}}"#, room.unwrap_or_default(), payload.json())
+        }
         Message::Signal { from, kind, payload } => {
-            let from = Value::from(from.as_str());
+            let from = Value::from(from.name.as_str());
             let kind = kind.word();
             let payload = match dialect {
                 Dialect::Objects => Cow::Borrowed(payload.json()),
@@ -218,6 +243,8 @@ pub(super) fn relayed(message: &Message, dialect: Dialect) -> String {
         }
     }
 }
+
+const UNDELIVERED: &str = "it may not have been delivered";
 
 fn put(frame: &mut Value, key: &str, value: Value) {
     if let Some(fields) = frame.as_object_mut() {

@@ -18,18 +18,20 @@ use crate::clock::Clock;
 use crate::credentials;
 use crate::credentials::Credentials;
 use crate::credentials::SessionId;
+use crate::gateway::tend;
 use crate::metrics::Metrics;
 use crate::rate::Rate;
+use crate::signaling::hub;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice::Served;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::session::Sessions;
 
+const GRACE: Duration = Duration::from_secs(30);
 const LIMITS: Limits = Limits {
     message_bytes: 64 * 1024,
     messages: Rate { per_second: 50.0, burst: 200.0 },
     bad_frames: 3,
-    queue: Capacity { messages: 256, bytes: 256 * 1024 },
     sign_in_within: Duration::from_secs(120),
     ping_every: Duration::from_secs(20),
     gone_after: Duration::from_secs(45),
@@ -42,15 +44,24 @@ fn context(sign_ins: f64) -> Arc<Context> {
 fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
     let metrics = Arc::new(Metrics::default());
     let sign_ins = Rate { per_second: sign_ins, burst: sign_ins };
-    let hub = Hub::new(sign_ins, Vec::new(), Arc::clone(&metrics));
+    let settings = hub::Settings {
+        sign_ins,
+        exempt: Vec::new(),
+        queue: Capacity { messages: 256, bytes: 256 * 1024 },
+        silence: LIMITS.gone_after,
+        grace: GRACE,
+        rooms: 3,
+        room_members: 3,
+        who: false,
+    };
+    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     let served = Served { udp_port: Some(3478), ..Served::default() };
-    Arc::new(Context {
-        sessions: Arc::new(Sessions::new(hub, credentials, served)),
-        limits: LIMITS,
-        metrics,
-        clock: Clock::system(),
-        shutdown: CancellationToken::new(),
-    })
+    let sessions = Arc::new(Sessions::new(hub, credentials, served));
+    let (clock, shutdown) = (Clock::anchored(Duration::from_secs(1 << 30)), CancellationToken::new());
+    if tokio::runtime::Handle::try_current().is_ok() {
+        tokio::spawn(tend(Arc::clone(&sessions), clock, shutdown.clone()));
+    }
+    Arc::new(Context { sessions, limits: LIMITS, metrics, clock, shutdown })
 }
 
 fn visitor() -> Visitor {
@@ -435,7 +446,8 @@ proptest! {
                 let reply: Value = serde_json::from_str(&reply).unwrap();
                 prop_assert!(reply["type"].is_string());
             }
-            while let Some(message) = link.mailbox.take() {
+            let mailbox = link.member.as_ref().map(|me| Arc::clone(me.reader()));
+            while let Some((_, message)) = mailbox.as_ref().and_then(|mailbox| mailbox.take()) {
                 let relayed: Value = serde_json::from_str(&frame::relayed(&message, Dialect::Strings)).unwrap();
                 prop_assert_eq!(&relayed["name"], "bob");
             }
