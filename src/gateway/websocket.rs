@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::signaling::mailbox::Cut;
 use crate::signaling::mailbox::Reader;
@@ -36,8 +37,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// The client closed it.
+    /// The client closed it, and may come back.
     Closed,
+    /// The client closed it, and left.
+    Goodbye,
     /// The stream broke, or nothing came for too long.
     Lost,
     /// The client said `bye`.
@@ -67,10 +70,40 @@ pub(super) enum Ending {
 }
 
 impl Ending {
+    /// That of a client's closing handshake: when it went on purpose or its page is gone, it has left (RFC 6455, section
+    /// 7.4.1). With another code it may come back.
+    pub(super) fn of_close(frame: Option<&CloseFrame>) -> Self {
+        match frame.map(|frame| frame.code) {
+            None | Some(CloseCode::Normal | CloseCode::Away | CloseCode::Status) => Self::Goodbye,
+            Some(_) => Self::Closed,
+        }
+    }
+
+    /// Whether a session may outlive it.
+    pub(super) const fn may_return(self) -> bool {
+        match self {
+            Self::Closed
+            | Self::Lost
+            | Self::TooLarge
+            | Self::NotUtf8
+            | Self::Protocol
+            | Self::BadFrames
+            | Self::Flood => true,
+            Self::Goodbye
+            | Self::Bye
+            | Self::Restart
+            | Self::NoSignIn
+            | Self::TooSlow
+            | Self::Kicked
+            | Self::Replaced
+            | Self::NameLost => false,
+        }
+    }
+
     /// The close code and reason, unless there is nobody to tell (RFC 6455, section 7.4).
     const fn close_code(self) -> Option<(u16, &'static str)> {
         Some(match self {
-            Self::Closed | Self::Lost => return None,
+            Self::Closed | Self::Goodbye | Self::Lost => return None,
             Self::Bye => (1000, ""),
             Self::Protocol => (1002, "not the WebSocket protocol"),
             Self::NotUtf8 => (1007, "text is not UTF-8"),

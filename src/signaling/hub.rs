@@ -461,6 +461,11 @@ impl Hub {
         })
     }
 
+    /// The last frame that was taken from the client of `session`.
+    pub fn last_frame(&self, session: SessionId) -> u64 {
+        self.sessions.get(&session).map_or(0, |seat| seat.last_frame)
+    }
+
     /// The session of `name`.
     pub fn session_of(&self, name: &Name, now: Now) -> Option<SessionId> {
         self.registry.holder_of(name, now.monotonic)

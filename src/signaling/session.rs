@@ -349,14 +349,13 @@ impl Turn<'_> {
         self.hub.leave_all(self.sender.session, now);
     }
 
-    /// Comes into a room, as [`Hub::join`], and hands who is there to `tell` before anything else can happen there.
+    /// Comes into a room, as [`Hub::join`], and has `tell` told who is there before anything else can happen there.
     ///
     /// # Errors
     ///
     /// [`NotJoined`], as there.
-    pub fn join(mut self, room: &Name, tell: impl FnOnce(Vec<Name>), now: Now) -> Result<(), NotJoined> {
-        tell(self.hub.join(self.sender.session, room, now)?);
-        Ok(())
+    pub fn join<T>(mut self, room: &Name, tell: impl FnOnce(Vec<Name>) -> T, now: Now) -> Result<T, NotJoined> {
+        Ok(tell(self.hub.join(self.sender.session, room, now)?))
     }
 
     /// Leaves a room, as [`Hub::part`].
@@ -366,6 +365,11 @@ impl Turn<'_> {
     /// [`NotThere`].
     pub fn part(mut self, room: &Name, now: Now) -> Result<(), NotThere> {
         self.hub.part(self.sender.session, room, now)
+    }
+
+    /// The last frame that was taken from the client.
+    pub fn last_frame(&self) -> u64 {
+        self.hub.last_frame(self.sender.session)
     }
 
     /// Who is there, as [`Hub::who`].
