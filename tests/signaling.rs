@@ -20,6 +20,8 @@ use crate::support::Server;
 use crate::support::client;
 use crate::support::client::Client;
 
+pub(crate) mod resume;
+
 const OBJECTS: &str = "/ws";
 const STRINGS: &str = "/websocketRTC";
 
