@@ -17,6 +17,7 @@ use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Signaling;
+use crate::config::value::AccountMode;
 use crate::config::value::CredentialMode;
 use crate::config::value::Network;
 use crate::config::value::PeerMode;
@@ -32,6 +33,8 @@ use crate::net::tls::TlsError;
 use crate::places;
 use crate::places::Places;
 use crate::rate::Rate;
+use crate::signaling::accounts::Accounts;
+use crate::signaling::accounts::Proof;
 use crate::signaling::hub;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
@@ -222,7 +225,7 @@ impl App {
 fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
     let limits = &config.signaling.limits;
     let hub = Hub::new(hub_settings(config), Arc::clone(&shared.credentials), Arc::clone(&shared.metrics));
-    let sessions = Arc::new(Sessions::new(hub, Arc::clone(&shared.credentials), served));
+    let sessions = Arc::new(Sessions::new(hub, accounts(config), Arc::clone(&shared.credentials), served));
     shared.tasks.spawn(gateway::tend(Arc::clone(&sessions), shared.clock, shared.stop.clone()));
     let token = config.admin.token.reveal().map(str::to_owned);
     let admin = token.map(|token| admin::State::new(token, exempt(config), Arc::clone(&sessions), shared.clock));
@@ -241,6 +244,16 @@ fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
     };
     let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
     web::router(socket::State::new(origins, connections, Arc::new(gateway), shared.tasks.clone()), admin)
+}
+
+/// Who may sign in. What isn't built is refused with the configuration.
+fn accounts(config: &Config) -> Accounts {
+    let accounts = &config.signaling.accounts;
+    let proof = match accounts.mode {
+        AccountMode::Open | AccountMode::Jwt | AccountMode::Webhook => Proof::None,
+        AccountMode::Token => Proof::Token(accounts.token.reveal().unwrap_or_default().to_owned()),
+    };
+    Accounts::new(proof, exempt(config))
 }
 
 fn hub_settings(config: &Config) -> hub::Settings {

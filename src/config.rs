@@ -246,6 +246,8 @@ tables! {
     Accounts {
         /// How a member proves who it is.
         mode: AccountMode = AccountMode::Open,
+        /// What everybody shares who may sign in, in mode "token".
+        token: Token = Token::default(),
     }
     /// `[admin]`.
     Admin {
@@ -342,9 +344,17 @@ impl Config {
                 }
             }
         }
-        if signaling.accounts.mode != AccountMode::Open {
-            let cure = "is not built yet: only \"open\" is, where anyone who can reach the server may sign in";
-            return Err(("signaling.accounts.mode", format!("\"{}\" {cure}", signaling.accounts.mode)));
+        match signaling.accounts.mode {
+            AccountMode::Open => {}
+            AccountMode::Token if signaling.accounts.token.reveal().is_some() => {}
+            AccountMode::Token => {
+                let cure = "is empty: signaling.accounts.mode = \"token\" needs what members must show here";
+                return Err(("signaling.accounts.token", cure.to_owned()));
+            }
+            mode @ (AccountMode::Jwt | AccountMode::Webhook) => {
+                let cure = "is not built yet: write \"token\", or \"open\" to let anyone in";
+                return Err(("signaling.accounts.mode", format!("\"{mode}\" {cure}")));
+            }
         }
         if signaling.gone_after.get() <= signaling.ping_every.get() {
             let why = format!("\"{}\" is not longer than signaling.ping_every", signaling.gone_after);

@@ -104,6 +104,7 @@
 //! | candidates without number | a session remembers so many, and forgets first what its loudest teller told | `a_session_is_told_of_so_many_addresses_and_the_earliest_is_forgotten`, `who_tells_a_session_of_too_many_addresses_pushes_out_its_own` |
 //! | telling oneself of a peer that nobody signaled | counts for others only | `candidates_open_peers_to_whom_they_are_sent_and_to_nobody_else` |
 //! | guessing the operator's token | few tries a source; 16 characters at least | `a_source_may_be_wrong_about_the_token_so_often` |
+//! | guessing the token that lets members in | few tries a source; 16 characters at least | `who_fails_to_sign_in_too_often_waits` |
 //! | a foreign page that fetches credentials | the same origins as for WebSockets | `ice_servers_for_applications_that_signal_elsewhere_relay_in_either_mode` |
 //! | scrapes of the counters without number | nothing is kept of them | `scrapes_without_number_leave_memory_and_files_flat` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |

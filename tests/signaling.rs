@@ -20,6 +20,7 @@ use crate::support::Server;
 use crate::support::client;
 use crate::support::client::Client;
 
+mod accounts;
 pub(crate) mod resume;
 
 const OBJECTS: &str = "/ws";

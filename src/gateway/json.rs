@@ -27,6 +27,7 @@ use super::websocket::Ending;
 use super::websocket::WebSocket;
 use crate::clock::Now;
 use crate::rate::TokenBucket;
+use crate::signaling::accounts::Denied;
 use crate::signaling::hub::NotJoined;
 use crate::signaling::hub::NotThere;
 use crate::signaling::hub::Refusal;
@@ -297,7 +298,10 @@ impl Link {
 
     /// The reply to a `login` that went well, or the reason why it didn't.
     fn sign_in(&mut self, login: Login, now: Now) -> Result<String, &'static str> {
-        let Login { name, version, resume, room } = login;
+        let Login { name, version, resume, room, token } = login;
+        if token.is_some() {
+            self.visitor.token = token;
+        }
         let name = name.ok_or("bad-name")?;
         let sessions = &self.context.sessions;
         let (me, welcome) = if let Some((secret, arrived)) = resume {
@@ -406,8 +410,8 @@ fn fresh_ice_at(ice: &Ice, now: Now) -> Instant {
 const fn reason(why: NotSignedIn) -> &'static str {
     match why {
         NotSignedIn::Refused(Refusal::NameTaken) => "name-taken",
-        NotSignedIn::Refused(Refusal::Banned | Refusal::NoSession) => "auth",
-        NotSignedIn::Refused(Refusal::Rate) => "rate",
+        NotSignedIn::Denied(Denied::Proof) | NotSignedIn::Refused(Refusal::Banned | Refusal::NoSession) => "auth",
+        NotSignedIn::Denied(Denied::Rate) | NotSignedIn::Refused(Refusal::Rate) => "rate",
         NotSignedIn::NotJoined(_) => "full",
     }
 }

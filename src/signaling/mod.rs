@@ -1,5 +1,6 @@
 //! Members, names, rooms and mailboxes: the hub that every client protocol talks to. No socket, no await.
 
+pub mod accounts;
 pub mod candidates;
 pub mod hub;
 pub mod ice;

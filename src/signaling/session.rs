@@ -14,6 +14,8 @@ use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::IceCredential;
 use crate::credentials::SessionId;
+use crate::signaling::accounts::Accounts;
+use crate::signaling::accounts::Denied;
 use crate::signaling::candidates;
 use crate::signaling::hub::Attached;
 use crate::signaling::hub::Hub;
@@ -36,6 +38,7 @@ use crate::signaling::store::Undelivered;
 /// Signs members in: what every gateway talks to.
 pub struct Sessions {
     hub: Mutex<Hub>,
+    accounts: Accounts,
     credentials: Arc<Credentials>,
     served: Served,
 }
@@ -47,6 +50,8 @@ pub struct Visitor {
     pub host: String,
     /// Where it comes from.
     pub source: IpAddr,
+    /// What it shows to be let in.
+    pub token: Option<String>,
 }
 
 /// A member's connection. When it is dropped the session ends for good, unless [`Session::disconnect`] has had its say.
@@ -73,6 +78,9 @@ pub struct Ice {
 /// Why somebody isn't signed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSignedIn {
+    /// At all.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// By this name, or from here.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -84,6 +92,9 @@ pub enum NotSignedIn {
 /// Why there are no ICE servers for who signals elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoIce {
+    /// Who asks may not sign in either.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The source asks too often.
     #[error("too many requests")]
     Rate,
@@ -93,9 +104,9 @@ pub enum NoIce {
 }
 
 impl Sessions {
-    /// Members meet in `hub` and get credentials of `credentials` for what is `served`.
-    pub fn new(hub: Hub, credentials: Arc<Credentials>, served: Served) -> Self {
-        Self { hub: Mutex::new(hub), credentials, served }
+    /// Whom `accounts` let in meet in `hub` and get credentials of `credentials` for what is `served`.
+    pub fn new(hub: Hub, accounts: Accounts, credentials: Arc<Credentials>, served: Served) -> Self {
+        Self { hub: Mutex::new(hub), accounts, credentials, served }
     }
 
     /// Signs `name` in, and into `room`; with who else is there.
@@ -111,6 +122,7 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, Vec<Name>), NotSignedIn> {
+        self.admit(visitor, now)?;
         let mut hub = self.hub();
         let attached = hub.sign_in(name.clone(), delivery, visitor.source, now)?;
         let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
@@ -153,6 +165,7 @@ impl Sessions {
         if self.credentials.binds_peers() {
             return Err(NoIce::SignaledPeersOnly);
         }
+        self.admit(visitor, now)?;
         self.hub().knock(visitor.source, now).map_err(|_| NoIce::Rate)?;
         // Nobody is known to be behind it: it counts for itself, beside what counts by source.
         let credential = self.credentials.mint_for(&SessionId::new().to_string(), now);
@@ -190,6 +203,10 @@ impl Sessions {
         let kicked = hub.member_of(session).and_then(|name| hub.kick(&name, now));
         self.credentials.revoke(session, now);
         kicked.is_some()
+    }
+
+    fn admit(&self, visitor: &Visitor, now: Now) -> Result<(), Denied> {
+        self.accounts.admit(visitor.token.as_deref(), visitor.source, now)
     }
 
     fn session(self: &Arc<Self>, name: Name, attached: Attached, visitor: &Visitor, now: Now) -> (Session, u64) {
@@ -255,8 +272,8 @@ impl Session {
 
     /// ICE servers with fresh credentials; earlier ones stay good for their time.
     pub fn ice(&self, now: Now) -> Ice {
-        // While accounts are open a name is anyone's, and whoever had it before must not use up what its next bearer may
-        // have: the session counts for itself.
+        // No account has a name of its own: it is anyone's who may sign in, and whoever had it before must not use up what
+        // its next bearer may have. The session counts for itself.
         let member = None;
         let credential = self.sessions.credentials.mint(self.id, member, now);
         self.sessions.ice(&self.host, credential)

@@ -42,6 +42,8 @@ use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
 use throughway::relay::command::Via;
 use throughway::relay::stream::frames::Frames;
+use throughway::signaling::accounts::Accounts;
+use throughway::signaling::accounts::Proof;
 use throughway::signaling::hub;
 use throughway::signaling::hub::Hub;
 use throughway::signaling::ice::Served;
@@ -395,7 +397,7 @@ fn context() -> Arc<gateway::Context> {
     };
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     Arc::new(gateway::Context {
-        sessions: Arc::new(Sessions::new(hub, credentials, Served::default())),
+        sessions: Arc::new(Sessions::new(hub, Accounts::new(Proof::None, Vec::new()), credentials, Served::default())),
         limits: gateway::Limits {
             message_bytes: 64 * 1024,
             messages: Rate { per_second: 50.0, burst: 200.0 },
@@ -411,7 +413,7 @@ fn context() -> Arc<gateway::Context> {
 }
 
 fn visitor() -> Visitor {
-    Visitor { host: "localhost".into(), source: "127.0.0.1".parse().unwrap() }
+    Visitor { host: "localhost".into(), source: "127.0.0.1".parse().unwrap(), token: None }
 }
 
 /// Everything ends at once, or it hangs and that is a finding.

@@ -76,6 +76,8 @@ pub(super) struct Login {
     pub(super) resume: Option<(String, u64)>,
     /// Into this room; none inside, if it can't be one.
     pub(super) room: Option<Option<Name>>,
+    /// What it shows to be let in.
+    pub(super) token: Option<String>,
 }
 
 /// Whom a frame is for; none, when nobody can have the name that it says.
@@ -105,6 +107,8 @@ struct Frame<'a> {
     room: Option<&'a RawValue>,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    token: Option<&'a RawValue>,
 }
 
 impl Incoming {
@@ -176,13 +180,15 @@ impl<'a> Frame<'a> {
 
     fn login(&self) -> Login {
         let name = self.target();
+        let token = self.token.and_then(text);
         if self.v.and_then(number).is_none_or(|version| version < 2) {
-            return Login { name, version: Version::First, resume: None, room: None };
+            return Login { name, version: Version::First, resume: None, room: None, token };
         }
         let secret = self.resume.and_then(text);
         let arrived = self.seq.and_then(number).unwrap_or(0);
         let room = self.room.map(name_in);
-        Login { name, version: Version::Second, resume: secret.map(|secret| (secret, arrived)), room }
+        let resume = secret.map(|secret| (secret, arrived));
+        Login { name, version: Version::Second, resume, room, token }
     }
 
     fn target(&self) -> Target {

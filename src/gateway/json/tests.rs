@@ -22,6 +22,8 @@ use crate::credentials::SessionId;
 use crate::gateway::tend;
 use crate::metrics::Metrics;
 use crate::rate::Rate;
+use crate::signaling::accounts::Accounts;
+use crate::signaling::accounts::Proof;
 use crate::signaling::hub;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice::Served;
@@ -57,7 +59,7 @@ fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
     };
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     let served = Served { udp_port: Some(3478), ..Served::default() };
-    let sessions = Arc::new(Sessions::new(hub, credentials, served));
+    let sessions = Arc::new(Sessions::new(hub, Accounts::new(Proof::None, Vec::new()), credentials, served));
     let (clock, shutdown) = (Clock::anchored(Duration::from_secs(1 << 30)), CancellationToken::new());
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::spawn(tend(Arc::clone(&sessions), clock, shutdown.clone()));
@@ -66,7 +68,7 @@ fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
 }
 
 fn visitor() -> Visitor {
-    Visitor { host: "localhost".into(), source: [192, 0, 2, 1].into() }
+    Visitor { host: "localhost".into(), source: [192, 0, 2, 1].into(), token: None }
 }
 
 struct Client {
