@@ -15,6 +15,14 @@ const USER: &str = "alice";
 const PASSWORD: &str = "wonderland";
 const REALM: &str = "throughway";
 
+/// A certificate with its key.
+pub(crate) type Pair = rcgen::CertifiedKey<rcgen::KeyPair>;
+
+/// Whom the servers' certificate names, and the files it stands in, with its key.
+pub(crate) const NAME: &str = "localhost";
+const CERTIFICATE: &str = "certificate.pem";
+const KEY: &str = "key.pem";
+
 /// The argument by which a benchmark starts itself as [`Kind::Stock`].
 const STOCK: &str = "--stock";
 
@@ -56,19 +64,26 @@ impl Kind {
         }
     }
 
-    fn start(self, home: &Path, port: u16) -> Result<Child, Failure> {
+    /// Whether it takes TURN over TCP and TLS.
+    pub(crate) fn has_streams(self) -> bool {
+        self != Self::Stock
+    }
+
+    fn start(self, home: &Path, port: u16, tls_port: u16) -> Result<Child, Failure> {
         let mut command = Command::new("taskset");
         command.args(["-c", "0"]).stdout(Stdio::null()).stderr(Stdio::null());
         match self {
             Self::Throughway => {
                 let file = home.join("throughway.toml");
-                std::fs::write(&file, configuration(port))?;
+                std::fs::write(&file, configuration(home, port, tls_port))?;
                 command.arg(env!("CARGO_BIN_EXE_throughway")).arg("--config").arg(file);
             }
             Self::Coturn => {
-                let (port, user) = (port.to_string(), format!("{USER}:{PASSWORD}"));
-                command.args(["turnserver", "-n", "-a", "-r", REALM, "-u", &user, "-p", &port, "-m", "1"]);
-                command.args(["-L", "127.0.0.1", "-E", "127.0.0.1", "--no-tcp", "--no-tls", "--no-dtls", "--no-cli"]);
+                let user = format!("{USER}:{PASSWORD}");
+                command.args(["turnserver", "-n", "-a", "-r", REALM, "-u", &user, "-m", "1", "--no-dtls", "--no-cli"]);
+                command.args(["-p", &port.to_string(), "--tls-listening-port", &tls_port.to_string()]);
+                command.args(["-L", "127.0.0.1", "-E", "127.0.0.1"]);
+                command.arg("--cert").arg(home.join(CERTIFICATE)).arg("--pkey").arg(home.join(KEY));
                 command.args(["--allow-loopback-peers", "--no-stdout-log", "--log-file", "/dev/null"]);
                 command.args(["--stale-nonce=600", "--userdb"]).arg(home.join("turndb"));
                 command.arg("--pidfile").arg(home.join("turnserver.pid"));
@@ -82,36 +97,48 @@ impl Kind {
 }
 
 /// Nothing but the relay, and none of the limits that one machine as all clients would meet.
-fn configuration(port: u16) -> String {
+fn configuration(home: &Path, port: u16, tls_port: u16) -> String {
+    let (certificate, key) = (home.join(CERTIFICATE), home.join(KEY));
     format!(
         "[http]\nlisten = []\nplain_listen = []\n\
-         [turn]\nlisten_udp = ['127.0.0.1:{port}']\nlisten_tcp = []\nlisten_tls = []\nusers = {{ {USER} = '{PASSWORD}' }}\n\
+         [tls]\nmode = 'files'\ncertificate = '{}'\nkey = '{}'\n\
+         [turn]\nlisten_udp = ['127.0.0.1:{port}']\nlisten_tcp = ['127.0.0.1:{port}']\n\
+         listen_tls = ['127.0.0.1:{tls_port}']\nusers = {{ {USER} = '{PASSWORD}' }}\n\
          [turn.peers]\nallow = ['127.0.0.0/8', '8.8.8.8']\n\
          [turn.limits]\nallocations_per_member = 100000\nnew_peers = '1000000/s'\n\
-         bandwidth = '0B/s'\nbandwidth_per_allocation = '0B/s'\nbytes_per_day = '0B'\nbytes_per_month = '0B'\n"
+         bandwidth = '0B/s'\nbandwidth_per_allocation = '0B/s'\nbytes_per_day = '0B'\nbytes_per_month = '0B'\n",
+        certificate.display(),
+        key.display()
     )
 }
 
 /// One server, started for a round and ended with it.
 pub(crate) struct Server {
     child: Child,
+    /// Where it takes UDP and TCP.
     pub(crate) addr: SocketAddr,
+    /// Where it takes TLS.
+    pub(crate) tls: SocketAddr,
     _home: tempfile::TempDir,
 }
 
 impl Server {
-    /// Starts one, and waits until it answers Binding requests.
-    pub(crate) fn start(kind: Kind) -> Result<Self, Failure> {
+    /// Starts one that proves itself by `pair`, and waits until it answers Binding requests and takes connections.
+    pub(crate) fn start(kind: Kind, pair: &Pair) -> Result<Self, Failure> {
         let home = tempfile::tempdir()?;
-        let port = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = kind.start(home.path(), port)?;
-        let server = Self { child, addr: SocketAddr::from(([127, 0, 0, 1], port)), _home: home };
+        std::fs::write(home.path().join(CERTIFICATE), pair.cert.pem())?;
+        std::fs::write(home.path().join(KEY), pair.signing_key.serialize_pem())?;
+        let (port, tls_port) = (free_port()?, free_port()?);
+        let child = kind.start(home.path(), port, tls_port)?;
+        let [addr, tls] = [port, tls_port].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let server = Self { child, addr, tls, _home: home };
         let asker = std::net::UdpSocket::bind("127.0.0.1:0")?;
         asker.set_read_timeout(Some(Duration::from_millis(50)))?;
         let began = now();
         loop {
             asker.send_to(b"\x00\x01\x00\x00\x21\x12\xA4\x42transaction!", server.addr)?;
-            if asker.recv(&mut [0; 100]).is_ok() {
+            let takes = |addr| !kind.has_streams() || std::net::TcpStream::connect(addr).is_ok();
+            if asker.recv(&mut [0; 100]).is_ok() && takes(server.addr) && takes(server.tls) {
                 return Ok(server);
             }
             if now() - began > Duration::from_secs(20) {
@@ -131,6 +158,13 @@ impl Server {
         let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
         Ok(Duration::from_millis(ticks * 10))
     }
+
+    /// Its memory that is in RAM, in KiB.
+    pub(crate) fn resident_kib(&self) -> Result<f64, Failure> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
+    }
 }
 
 impl Drop for Server {
@@ -138,6 +172,22 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A self-signed certificate for all servers.
+pub(crate) fn certificate() -> Result<Pair, Failure> {
+    Ok(rcgen::generate_simple_self_signed([NAME.to_owned()])?)
+}
+
+/// A port that is free over UDP and TCP.
+fn free_port() -> Result<u16, Failure> {
+    for _ in 0..100 {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        if std::net::TcpListener::bind(udp.local_addr()?).is_ok() {
+            return Ok(udp.local_addr()?.port());
+        }
+    }
+    Err("no port is free over UDP and TCP".into())
 }
 
 /// Serves as [`Kind::Stock`] if the command line says so; whether it did.

@@ -16,7 +16,9 @@ use tokio::task::JoinSet;
 
 use self::servers::Failure;
 use self::servers::Kind;
+use self::servers::Pair;
 use self::servers::Server;
+use self::servers::certificate;
 use self::servers::is_stock;
 use self::servers::median;
 use self::servers::now;
@@ -41,13 +43,14 @@ fn main() -> Result<(), Failure> {
         return Ok(());
     }
     pin_to(1)?;
+    let pair = certificate()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // webrtc-rs turn::server stops answering for good under refreshes such as these.
     let kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Stock && kind.is_there());
     let mut rows: Vec<_> = kinds.map(|kind| (kind, Vec::new())).collect();
     for round in 0..ROUNDS {
         for (kind, rounds) in &mut rows {
-            let measured = runtime.block_on(measure(*kind))?;
+            let measured = runtime.block_on(measure(*kind, &pair))?;
             if round > 0 {
                 rounds.push(measured);
             }
@@ -68,8 +71,8 @@ struct Round {
     kib_per_allocation: f64,
 }
 
-async fn measure(kind: Kind) -> Result<Round, Failure> {
-    let server = Server::start(kind)?;
+async fn measure(kind: Kind, pair: &Pair) -> Result<Round, Failure> {
+    let server = Server::start(kind, pair)?;
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         clients.push(Client::new(server.addr).await?);
@@ -94,7 +97,7 @@ async fn measure(kind: Kind) -> Result<Round, Failure> {
     }
     let requests = (CLIENTS * (2 * REPEATS + 2)) as f64;
     let (took, used) = (now() - began, server.cpu()? - cpu);
-    let before = resident_kib(&server)?;
+    let before = server.resident_kib()?;
     for _ in 0..HELD {
         let client = Client::new(server.addr).await?;
         client.ask(ALLOCATE, TRANSPORT).await?;
@@ -104,14 +107,8 @@ async fn measure(kind: Kind) -> Result<Round, Failure> {
     Ok(Round {
         cpu_us: used.as_secs_f64() * 1e6 / requests,
         per_second: requests / took.as_secs_f64(),
-        kib_per_allocation: (resident_kib(&server)? - before) / HELD as f64,
+        kib_per_allocation: (server.resident_kib()? - before) / HELD as f64,
     })
-}
-
-fn resident_kib(server: &Server) -> Result<f64, Failure> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
 }
 
 const REFRESH: u16 = 0x004;

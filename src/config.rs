@@ -141,6 +141,10 @@ tables! {
         expired_grace: Span<0, { 168 * HOUR }> = Span::milliseconds(12 * HOUR),
         /// Replaces the derived iceServers.
         ice_servers: Vec<serde_json::Value> = Vec::new(),
+        /// Whether the kernel cuts apart what leaves as one.
+        gso: bool = true,
+        /// Whether the kernel joins what it receives together.
+        gro: bool = true,
         /// Whom relayed data may go to.
         peers: Peers = Peers::default(),
         /// Limits of the relay.

@@ -50,9 +50,10 @@
 //! 6. A datagram at a relay socket needs a permission for its source. Bound to a channel, it reaches the client as
 //!    ChannelData, else as a Data indication, from the very address and socket that the client uses.
 //!    What ICMP says about data that was sent there goes the same way, in its own attribute.
-//! 7. Nothing relayed leaves at once: datagrams that follow each other in one flow are held back until another's comes or
-//!    the socket's turn ends, and leave by one system call, which the kernel cuts apart (UDP GSO). An answer leaves behind
-//!    what came before its question.
+//! 7. Nothing leaves at once: what all sockets that were ready bring is held back to the end of the round. Then the
+//!    datagrams of each flow leave as runs, which the kernel cuts apart (UDP GSO), and the runs of each socket by one system
+//!    call; those to peers first, so that an answer leaves behind the data that came before its question. What the kernel
+//!    won't cut leaves datagram by datagram, from then on on that way.
 //! 8. A TCP or TLS connection is told from others by its first bytes (`net::demux`), behind the header of a load balancer
 //!    if it comes from one (`net::proxy`), and cut into messages on tokio. From there each goes the same way, but that
 //!    requests have a queue of their own: behind the data before them, and waiting when it is full. What goes to its client waits in an outbox that drops

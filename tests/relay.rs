@@ -21,6 +21,7 @@ use throughway::clock::Clock;
 use throughway::metrics::DropReason;
 use throughway::metrics::Metrics;
 use throughway::net::udp;
+use throughway::net::udp::Offload;
 use throughway::policy;
 use throughway::policy::Policy;
 use throughway::rate::PerSource;
@@ -64,6 +65,16 @@ impl Rig {
     }
 
     fn with(listen: &str, policy: policy::Settings) -> Self {
+        Self::made_of(listen, policy, Offload { gso: true, gro: true })
+    }
+
+    /// Peers on loopback are allowed, and the kernel helps so far.
+    fn offloaded(offload: Offload) -> Self {
+        let allow = vec!["127.0.0.0/8".parse().unwrap()];
+        Self::made_of("127.0.0.1", policy::Settings { allow, ..policy::Settings::default() }, offload)
+    }
+
+    fn made_of(listen: &str, policy: policy::Settings, offload: Offload) -> Self {
         let clock = Clock::system();
         let metrics = Arc::new(Metrics::default());
         let sockets = [0, 1].map(|_| udp::Socket::bind(SocketAddr::new(listen.parse().unwrap(), 0)).unwrap());
@@ -79,6 +90,7 @@ impl Rig {
                 Sources::new(vec!["127.0.0.1".parse().unwrap()]),
             ),
             allowance: Allowance::default(),
+            offload,
         };
         Self { shard: shard::spawn(settings, sender).unwrap(), events, metrics, listeners, clock }
     }
@@ -522,6 +534,43 @@ async fn ecn_bits_are_carried_both_ways() {
     let back = batch.datagrams().next().unwrap().ecn;
 
     assert_eq!((out, back), (Some(udp::Ecn::Ect0), Some(udp::Ecn::Ce)));
+}
+
+#[tokio::test]
+async fn bursts_of_mixed_flows_arrive_in_order_with_the_kernels_help_and_without() {
+    for offload in [Offload { gso: true, gro: true }, Offload { gso: false, gro: false }] {
+        let rig = Rig::offloaded(offload);
+        let clients = [Client::new(&rig).await, Client::new(&rig).await];
+        let peer = Client::new(&rig).await;
+        let mut relayed = Vec::new();
+        for (id, client) in (1..).zip(&clients) {
+            relayed.push(rig.open(id, client, None).await);
+            rig.permit(id, peer.addr(), LIFE).await;
+            rig.bind(id, 0x4000, peer.addr()).await;
+        }
+        rig.settle(&clients[0]).await;
+
+        for number in 0..30_u8 {
+            for client in &clients {
+                client.send(&channel_data(0x4000, &[number; 200])).await;
+            }
+        }
+        let mut heard = [Vec::new(), Vec::new()];
+        for _ in 0..60 {
+            let (data, from) = peer.receive_from().await;
+            assert_eq!(data.len(), 200);
+            let which = relayed.iter().position(|relayed| *relayed == from).unwrap();
+            heard[which].push(data[0]);
+            peer.send_to(&data, from).await;
+        }
+
+        assert_eq!(heard, [(0..30).collect::<Vec<_>>(), (0..30).collect()], "{offload:?}");
+        for client in &clients {
+            for number in 0..30 {
+                assert_eq!(client.receive().await, channel_data(0x4000, &[number; 200]), "{offload:?}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

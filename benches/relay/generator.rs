@@ -1,53 +1,68 @@
-//! The load: one thread that is all clients and all peers, told apart by their loopback addresses.
+//! The load: one thread that is all clients and all peers.
 
-use std::io;
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::time::Duration;
+use std::time::Instant;
 
-use stun::attributes::*;
-use stun::message::Getter;
-use stun::message::Message;
-use throughway::net::udp::Batch;
-use throughway::net::udp::Socket;
-use turn::proto::relayaddr::RelayedAddress;
-
+use super::clients::CHANNEL;
+use super::clients::Clients;
+use super::datagrams::Datagrams;
+use super::datagrams::Peers;
+use super::datagrams::unread;
+use super::streams::Streams;
 use crate::servers::Failure;
+use crate::servers::Pair;
 use crate::servers::Server;
 use crate::servers::now;
-use crate::servers::request;
-use crate::servers::request::ALLOCATE;
-use crate::servers::request::CHANNEL_BIND;
-use crate::servers::request::Given;
-use crate::servers::request::TRANSPORT;
-use crate::servers::request::message;
 
-/// How long a scenario runs.
-const RUN: Duration = Duration::from_secs(2);
-/// How long what is under way may take to come in after it.
+/// How long what is under way may take to come in when nothing more is sent.
 const DRAIN: Duration = Duration::from_millis(200);
 /// Nothing has come in for so long: what was under way is lost, and is sent anew.
 const STALL: Duration = Duration::from_millis(50);
-/// Datagrams a second offered in bursts, and how many there are in one.
-const OFFERED: u32 = 200_000;
-const BURST: u32 = 16;
-/// The channel of every client.
-const CHANNEL: u16 = 0x4000;
-/// Bytes for the kernel to hold: everything that is under way.
-const BUFFERS: usize = 8 << 20;
+/// Datagrams sent one behind the other at most to make up for being late.
+const CATCH_UP: u32 = 8;
 
-/// How a scenario loads a server.
+/// What clients do.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Shape {
-    /// Each client has so many datagrams under way to a peer that sends them back.
-    Echo { clients: u16, bytes: usize, window: usize },
-    /// Each client has so many under way to another client.
-    Pairs { clients: u16, bytes: usize, window: usize },
-    /// Bursts at a fixed rate, whatever comes in: one client's or peer's after the other's.
-    Bursts { clients: u16, bytes: usize, from_clients: bool },
-    /// Each client has so many Binding requests under way.
-    Binding { clients: u16, window: usize },
+pub(crate) struct Shape {
+    pub(crate) flow: Flow,
+    pub(crate) over: Transport,
+    pub(crate) clients: u16,
+    /// Of a payload, at least 8.
+    pub(crate) bytes: usize,
+}
+
+/// Between whom data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// From a client to a peer that sends it back.
+    Echo,
+    /// From a client to another client.
+    Pairs,
+    /// From a client to a peer.
+    ToPeers,
+    /// From a peer to a client.
+    ToClients,
+    /// Each client in turn to a peer, and from a peer.
+    BothWays,
+    /// Binding requests, with no allocation.
+    Binding,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+/// How fast.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pace {
+    /// As fast as the server goes: each client has so many under way.
+    Windows(usize),
+    /// So many relayed datagrams a second, evenly in bursts of so many, whatever comes in.
+    Rate { per_second: f64, burst: u32 },
 }
 
 /// What a run gave.
@@ -56,27 +71,33 @@ pub(crate) struct Outcome {
     /// Of the server, user and system, for each datagram that came through.
     pub(crate) cpu_us: f64,
     pub(crate) per_second: f64,
-    /// The part that didn't come through.
-    pub(crate) lost: f64,
+    pub(crate) sent: u64,
+    /// How many the server didn't bring through.
+    pub(crate) lost: u64,
+    /// How many it did, and our own sockets dropped.
+    pub(crate) unread: u64,
+    /// The part of its core that the server used.
+    pub(crate) busy: f64,
+    /// The part of the server's core that others had: processes, interrupts, the hypervisor.
+    pub(crate) foreign: f64,
+    /// The part of what was to be sent that the generator could send: 1 where there is no rate.
+    pub(crate) made: f64,
+    /// How long what came for clients was under way, in microseconds: the median, the 99th and the 99.9th percentile.
+    pub(crate) delays_us: [f64; 3],
 }
 
-/// A scenario, set up.
+/// A scenario, set up: it may run more than once.
 pub(crate) struct Load<'a> {
     server: &'a Server,
     shape: Shape,
-    /// Where all clients are, each with an address of its own.
-    socket: Socket,
-    /// Where all peers are.
-    peers: Socket,
-    clients: Vec<Client>,
-    batch: Batch,
+    clients: Clients,
+    peers: Peers,
+    relayed: Vec<SocketAddr>,
     counts: Counts,
-}
-
-struct Client {
-    ip: IpAddr,
-    relayed: Option<SocketAddr>,
-    nonce: Vec<u8>,
+    /// Of each datagram that came for a client, where there is a rate, in nanoseconds.
+    delays: Vec<u64>,
+    /// What the time stamps in datagrams count from.
+    epoch: Instant,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,218 +108,207 @@ struct Counts {
 
 impl<'a> Load<'a> {
     /// Allocates and binds what the scenario needs; `number` keeps its clients apart from those of others.
-    pub(crate) fn start(server: &'a Server, shape: Shape, number: u8) -> Result<Self, Failure> {
-        let socket = Socket::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
-        let peers = Socket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        socket.ask_for_buffers(BUFFERS);
-        peers.ask_for_buffers(BUFFERS);
-        let count = match shape {
-            Shape::Echo { clients, .. }
-            | Shape::Pairs { clients, .. }
-            | Shape::Bursts { clients, .. }
-            | Shape::Binding { clients, .. } => clients,
+    pub(crate) fn start(server: &'a Server, pair: &Pair, shape: Shape, number: u8) -> Result<Self, Failure> {
+        let mut clients = match shape.over {
+            Transport::Udp => Clients::Udp(Box::new(Datagrams::new(server.addr, shape.clients, 10 + number)?)),
+            Transport::Tcp => Clients::Streams(Streams::tcp(server.addr, shape.clients)?),
+            Transport::Tls => Clients::Streams(Streams::tls(server.tls, shape.clients, pair)?),
         };
-        let client = |n: u16| {
-            let [high, low] = n.to_be_bytes();
-            Client { ip: Ipv4Addr::new(127, 10 + number, high, low + 1).into(), relayed: None, nonce: Vec::new() }
+        let peers = Peers::new()?;
+        let relayed = match shape.flow {
+            Flow::Binding => Vec::new(),
+            Flow::Pairs => clients.allocate(None)?,
+            Flow::Echo | Flow::ToPeers | Flow::ToClients | Flow::BothWays => clients.allocate(Some(peers.addr()))?,
         };
-        let clients = (0..count).map(client).collect();
-        let mut load = Self { server, shape, socket, peers, clients, batch: Batch::new(), counts: Counts::default() };
-        if !matches!(shape, Shape::Binding { .. }) {
-            load.allocate()?;
-        }
-        Ok(load)
+        let (counts, delays, epoch) = (Counts::default(), Vec::new(), now());
+        Ok(Self { server, shape, clients, peers, relayed, counts, delays, epoch })
     }
 
     /// Loads the server for a while.
-    pub(crate) fn run(mut self) -> Result<Outcome, Failure> {
-        let (cpu, began) = (self.server.cpu()?, now());
-        match self.shape {
-            Shape::Echo { bytes, window, .. } => self.in_windows(&channel_data(bytes), window, 2)?,
-            Shape::Pairs { bytes, window, .. } => self.in_windows(&channel_data(bytes), window, 1)?,
-            Shape::Binding { window, .. } => {
-                self.in_windows(b"\x00\x01\x00\x00\x21\x12\xA4\x42transaction!", window, 1)?;
-            }
-            Shape::Bursts { bytes, from_clients, .. } => self.in_bursts(bytes, from_clients)?,
-        }
-        let (took, used) = (now() - began, self.server.cpu()? - cpu);
+    pub(crate) fn run(&mut self, pace: Pace, time: Duration) -> Result<Outcome, Failure> {
+        self.counts = Counts::default();
+        self.delays.clear();
+        let (unread, core, cpu, began) = (self.unread()?, core_used()?, self.server.cpu()?, now());
+        let (ended, made) = match pace {
+            Pace::Windows(window) => (self.in_windows(window, time)?, 1.0),
+            Pace::Rate { per_second, burst } => self.at_rate(per_second, burst, time)?,
+        };
+        // Waiting for what doesn't come any more is none of it.
+        let took = (ended - began).max(time).as_secs_f64();
+        let (used, core) = ((self.server.cpu()? - cpu).as_secs_f64(), core_used()?.saturating_sub(core).as_secs_f64());
+        let unread = self.unread()? - unread;
         let Counts { sent, received } = self.counts;
         let through = received.max(1) as f64;
         Ok(Outcome {
-            cpu_us: used.as_secs_f64() * 1e6 / through,
-            per_second: through / took.as_secs_f64(),
-            lost: 1.0 - through / sent.max(1) as f64,
+            cpu_us: used * 1e6 / through,
+            per_second: through / took,
+            sent,
+            lost: sent.saturating_sub(received + unread),
+            unread,
+            busy: used / took,
+            foreign: (core - used).max(0.0) / took,
+            made,
+            delays_us: self.percentiles(),
         })
     }
 
-    /// Keeps `window` datagrams of each client under way; each that comes back is `hops` through the server.
-    fn in_windows(&mut self, message: &[u8], window: usize, hops: u64) -> Result<(), Failure> {
-        let end = now() + RUN;
-        self.fill_windows(message, window, hops)?;
-        let mut heard = now();
+    /// Keeps `window` datagrams of each client under way; when the last one came in.
+    fn in_windows(&mut self, window: usize, time: Duration) -> Result<Instant, Failure> {
+        let message = self.message();
+        let end = now() + time;
+        self.fill_windows(&message, window)?;
+        let (mut heard, mut back) = (now(), Vec::new());
         loop {
-            let at = now();
-            self.echo()?;
-            let back = self.receive()?;
-            self.counts.received += back.len() as u64 * hops;
-            if at < end {
-                for ip in &back {
-                    self.send(message, *ip, hops)?;
-                }
+            let (at, before) = (now(), self.counts.received);
+            self.serve_peers()?;
+            self.serve_clients(|client, _| back.push(client))?;
+            for client in back.drain(..).filter(|_| at < end) {
+                self.send(client, &message)?;
             }
-            if !back.is_empty() {
+            if self.counts.received > before {
                 heard = at;
             } else if at >= end && at >= heard + DRAIN {
-                return Ok(());
+                return Ok(heard);
             } else if at < end && at >= heard + STALL {
-                self.fill_windows(message, window, hops)?;
+                self.fill_windows(&message, window)?;
                 heard = at;
             }
         }
     }
 
-    fn fill_windows(&mut self, message: &[u8], window: usize, hops: u64) -> Result<(), Failure> {
+    fn fill_windows(&mut self, message: &[u8], window: usize) -> Result<(), Failure> {
         for _ in 0..window {
-            for client in 0..self.clients.len() {
-                let ip = self.clients.get(client).ok_or("no client")?.ip;
-                self.send(message, ip, hops)?;
+            for client in 0..self.clients.count() {
+                self.send(client, message)?;
             }
         }
         Ok(())
     }
 
-    /// Offers [`OFFERED`] datagrams a second.
-    fn in_bursts(&mut self, bytes: usize, from_clients: bool) -> Result<(), Failure> {
-        let (framed, plain) = (channel_data(bytes), vec![7; bytes]);
-        let (begin, pause) = (now(), Duration::from_secs(1) * BURST / OFFERED);
-        let mut bursts = 0;
-        let mut heard = begin;
+    /// Offers so many a second; when the last one came in, and which part could be sent.
+    fn at_rate(&mut self, per_second: f64, burst: u32, time: Duration) -> Result<(Instant, f64), Failure> {
+        let hops = if self.shape.flow == Flow::Echo { 2.0 } else { 1.0 };
+        let pause = Duration::from_secs(1).mul_f64(f64::from(burst) * hops / per_second);
+        let (mut framed, mut plain) = (self.message(), vec![7; self.shape.bytes]);
+        // A Binding request has its time in its transaction ID, which comes back.
+        let stamp = if self.shape.flow == Flow::Binding { 8 } else { 4 };
+        let begin = now();
+        let (end, epoch, mut heard, mut made) = (begin + time, self.epoch, begin, 0_usize);
         loop {
-            let at = now();
-            if at < begin + RUN && at >= begin + pause * bursts {
-                let client = self.clients.get(bursts as usize % self.clients.len()).ok_or("no client")?;
-                let (ip, relayed) = (client.ip, client.relayed.ok_or("no relayed address")?);
-                for _ in 0..BURST {
-                    match from_clients {
-                        true => self.send(&framed, ip, 1)?,
-                        false => {
-                            self.counts.sent += 1;
-                            sent(self.peers.send(&plain, relayed, None, None))?;
-                        }
-                    }
+            let (at, before) = (now(), self.counts.received);
+            if at < end {
+                let due = 1 + usize::try_from((at - begin).as_nanos() / pause.as_nanos())?;
+                for number in (made..due).take((CATCH_UP / burst).max(1) as usize) {
+                    put_time(&mut framed, stamp, epoch);
+                    put_time(&mut plain, 0, epoch);
+                    self.offer(number, burst, &framed, &plain)?;
+                    made += 1;
                 }
-                bursts += 1;
             }
-            let came = if from_clients { self.swallow()? } else { self.receive()?.len() as u64 };
-            self.counts.received += came;
-            if came > 0 {
+            self.serve_peers()?;
+            let mut delays = std::mem::take(&mut self.delays);
+            self.serve_clients(|_, data| delays.extend(delay(data, stamp, epoch)))?;
+            self.delays = delays;
+            if self.counts.received > before {
                 heard = at;
-            } else if at >= (begin + RUN).max(heard) + DRAIN {
-                return Ok(());
+            } else if at >= end.max(heard) + DRAIN {
+                return Ok((heard, made as f64 * pause.as_secs_f64() / time.as_secs_f64()));
             }
         }
     }
 
-    fn send(&mut self, message: &[u8], from: IpAddr, hops: u64) -> Result<(), Failure> {
-        self.counts.sent += hops;
-        sent(self.socket.send(message, self.server.addr, Some(from), None))
-    }
-
-    /// What came for clients: which of them, for each datagram.
-    fn receive(&mut self) -> Result<Vec<IpAddr>, Failure> {
-        match self.batch.receive(&self.socket) {
-            Ok(()) => Ok(self.batch.datagrams().filter_map(|datagram| datagram.local_ip).collect()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Sends back what came for peers.
-    fn echo(&mut self) -> Result<(), Failure> {
-        match self.batch.receive(&self.peers) {
-            Ok(()) => {
-                for datagram in self.batch.datagrams() {
-                    sent(self.peers.send(datagram.data, datagram.source, None, None))?;
-                }
-                Ok(())
+    /// Sends the burst of this number: clients take turns.
+    fn offer(&mut self, number: usize, burst: u32, framed: &[u8], plain: &[u8]) -> Result<(), Failure> {
+        let (turn, client) = (number / self.clients.count(), number % self.clients.count());
+        let from_client = match self.shape.flow {
+            Flow::Echo | Flow::Pairs | Flow::ToPeers | Flow::Binding => true,
+            Flow::ToClients => false,
+            Flow::BothWays => (turn + client).is_multiple_of(2),
+        };
+        for _ in 0..burst {
+            if from_client {
+                self.send(client, framed)?;
+            } else {
+                let relayed = *self.relayed.get(client).ok_or("no relayed address")?;
+                self.counts.sent += u64::from(self.peers.send(relayed, plain)?);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// How many came for peers.
-    fn swallow(&mut self) -> Result<u64, Failure> {
-        match self.batch.receive(&self.peers) {
-            Ok(()) => Ok(self.batch.datagrams().count() as u64),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn allocate(&mut self) -> Result<(), Failure> {
-        for client in 0..self.clients.len() {
-            let ip = self.clients.get(client).ok_or("no client")?.ip;
-            let challenge = self.exchange(&message(ALLOCATE, TRANSPORT), ip)?;
-            let nonce = challenge.get(ATTR_NONCE)?;
-            let answer = self.ask(ALLOCATE, TRANSPORT, &nonce, ip)?;
-            let mut relayed = RelayedAddress::default();
-            relayed.get_from(&answer)?;
-            if let Some(client) = self.clients.get_mut(client) {
-                client.relayed = Some(SocketAddr::new(relayed.ip, relayed.port));
-                client.nonce = nonce;
-            }
-        }
-        for client in 0..self.clients.len() {
-            let peer = match self.shape {
-                Shape::Pairs { .. } => self.clients.get(client ^ 1).and_then(|other| other.relayed),
-                Shape::Echo { .. } | Shape::Bursts { .. } | Shape::Binding { .. } => Some(self.peers.local_addr()),
-            };
-            let (ip, nonce) = self.clients.get(client).map(|it| (it.ip, it.nonce.clone())).ok_or("no client")?;
-            let address = request::peer(peer.ok_or("no peer")?)?;
-            let [c0, c1] = CHANNEL.to_be_bytes();
-            let attributes = [(ATTR_CHANNEL_NUMBER, &[c0, c1, 0, 0][..]), (ATTR_XOR_PEER_ADDRESS, &address[..])];
-            self.ask(CHANNEL_BIND, &attributes, &nonce, ip)?;
         }
         Ok(())
     }
 
-    fn ask(&mut self, method: u16, attributes: &Given<'_>, nonce: &[u8], ip: IpAddr) -> Result<Message, Failure> {
-        let request = request::signed(method, attributes, nonce, &request::key())?;
-        request::accepted(method, self.exchange(&request, ip)?)
+    fn send(&mut self, client: usize, message: &[u8]) -> Result<(), Failure> {
+        self.counts.sent += u64::from(self.clients.send(client, message)?);
+        Ok(())
     }
 
-    fn exchange(&mut self, request: &Message, ip: IpAddr) -> Result<Message, Failure> {
-        for _ in 0..20 {
-            self.socket.send(&request.raw, self.server.addr, Some(ip), None)?;
-            let patience = now() + Duration::from_millis(500);
-            while now() < patience {
-                match self.batch.receive(&self.socket) {
-                    Ok(()) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                    Err(error) => return Err(error.into()),
-                }
-                for datagram in self.batch.datagrams() {
-                    let mut answer = Message { raw: datagram.data.to_vec(), ..Message::default() };
-                    if answer.decode().is_ok() && answer.transaction_id == request.transaction_id {
-                        return Ok(answer);
-                    }
-                }
+    /// Counts what came for clients, and hands it over.
+    fn serve_clients(&mut self, mut each: impl FnMut(usize, &[u8])) -> Result<(), Failure> {
+        let [expected, _] = if self.shape.flow == Flow::Binding { [1, 1] } else { CHANNEL.to_be_bytes() };
+        self.clients.receive(|client, data| {
+            if data.first() == Some(&expected) {
+                self.counts.received += 1;
+                each(client, data);
             }
+        })
+    }
+
+    fn serve_peers(&mut self) -> Result<(), Failure> {
+        if !matches!(self.shape.flow, Flow::Echo | Flow::ToPeers | Flow::BothWays) {
+            return Ok(());
         }
-        Err("no answer".into())
+        let echoed = self.peers.receive(self.shape.flow == Flow::Echo)?;
+        self.counts.received += echoed.received;
+        self.counts.sent += echoed.sent;
+        Ok(())
+    }
+
+    /// What a client sends.
+    fn message(&self) -> Vec<u8> {
+        if self.shape.flow == Flow::Binding {
+            return b"\x00\x01\x00\x00\x21\x12\xA4\x42transaction!".to_vec();
+        }
+        let length = u16::try_from(self.shape.bytes).unwrap_or(u16::MAX);
+        [&CHANNEL.to_be_bytes()[..], &length.to_be_bytes(), &vec![7; self.shape.bytes]].concat()
+    }
+
+    fn unread(&self) -> Result<u64, Failure> {
+        match &self.clients {
+            Clients::Udp(clients) => unread(&[clients.number(), self.peers.number()]),
+            Clients::Streams(_) => unread(&[self.peers.number()]),
+        }
+    }
+
+    fn percentiles(&mut self) -> [f64; 3] {
+        self.delays.sort_unstable();
+        [500, 990, 999].map(|per_mille| {
+            let delay = self.delays.get(self.delays.len() * per_mille / 1000);
+            delay.map_or(f64::NAN, |nanos| *nanos as f64 / 1e3)
+        })
     }
 }
 
-fn channel_data(bytes: usize) -> Vec<u8> {
-    let length = u16::try_from(bytes).unwrap_or(u16::MAX);
-    [&CHANNEL.to_be_bytes()[..], &length.to_be_bytes(), &vec![7; bytes]].concat()
+/// For how long the servers' core has been used by anyone, the hypervisor included (proc(5)).
+fn core_used() -> Result<Duration, Failure> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let fields = stat.lines().find_map(|line| line.strip_prefix("cpu0 ")).ok_or("no cpu0 in /proc/stat")?;
+    let ticks = fields.split_whitespace().take(8).map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    Ok(Duration::from_millis((ticks.iter().sum::<u64>() - idle) * 10))
 }
 
-/// A full socket loses the datagram, as any would.
-fn sent(result: io::Result<()>) -> Result<(), Failure> {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
-        Ok(()) | Err(_) => Ok(()),
+/// Nanoseconds since `epoch`.
+fn nanos(epoch: Instant) -> u64 {
+    u64::try_from((now() - epoch).as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn put_time(message: &mut [u8], at: usize, epoch: Instant) {
+    if let Some(place) = message.get_mut(at..at + 8) {
+        place.copy_from_slice(&nanos(epoch).to_be_bytes());
     }
+}
+
+/// For how long a message has been under way, in nanoseconds.
+fn delay(message: &[u8], at: usize, epoch: Instant) -> Option<u64> {
+    let sent = message.get(at..)?.first_chunk()?;
+    Some(nanos(epoch).saturating_sub(u64::from_be_bytes(*sent)))
 }

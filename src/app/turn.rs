@@ -28,6 +28,7 @@ use crate::config::value::Listen;
 use crate::credentials::Credentials;
 use crate::net::host;
 use crate::net::listen;
+use crate::net::udp::Offload;
 use crate::net::udp::Socket;
 use crate::policy;
 use crate::policy::Policy;
@@ -111,6 +112,7 @@ impl Bound {
             clock,
             bindings: PerSource::new(Rate { per_second: bindings, burst: bindings }, Sources::networks(exempt(config))),
             allowance: allowance(config, Arc::clone(&volume), clock),
+            offload: offload(config)?,
         };
         let (asks, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
         let shard = shard::spawn(settings, requests)?;
@@ -146,6 +148,15 @@ pub(super) async fn self_test(listener: SocketAddr, realm: &str, credentials: &C
         Ok(took) => tracing::info!(round_trip = ?took, "the relay works: tested with two clients of our own"),
         Err(failed) => tracing::warn!("the relay does not work: {failed}"),
     }
+}
+
+/// What the kernel is to do for runs of datagrams, and can; says once if it can't.
+fn offload(config: &Config) -> std::io::Result<Offload> {
+    let Offload { gso, gro } = Offload::of_this_kernel()?;
+    if !gso || !gro {
+        tracing::info!(gso, gro, "this kernel lacks UDP GSO or GRO (Linux 5.0 has both): relaying takes more CPU");
+    }
+    Ok(Offload { gso: gso && config.turn.gso, gro: gro && config.turn.gro })
 }
 
 fn allowance(config: &Config, volume: Arc<Volume>, clock: Clock) -> Allowance {

@@ -1,7 +1,10 @@
-//! UDP sockets with batched receive: each datagram whole, with where it came from, which local address it was for, ECN.
+//! UDP sockets that receive and send many datagrams by one system call: each whole, with where it came from, which local
+//! address it was for, and its ECN bits.
+//!
+//! Not quinn-udp's: that prepares each call from nothing, asks the kernel for more than is wanted here, sends one run a call,
+//! and takes a refused run for a kernel without ECN. `benches/relay.rs` measured what this saves (README).
 
 use std::io;
-use std::io::IoSliceMut;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -11,37 +14,85 @@ use mio::Registry;
 use mio::Token;
 use mio::event::Source;
 use nix::libc;
-pub use quinn_udp::EcnCodepoint as Ecn;
-use quinn_udp::RecvMeta;
-use quinn_udp::Transmit;
-use quinn_udp::UdpSockRef;
-use quinn_udp::UdpSocketState;
-pub use quinn_udp::is_msg_size_err as is_too_large;
 use socket2::Domain;
 use socket2::Protocol;
 use socket2::Type;
 
+mod message;
+mod receive;
 mod report;
-mod train;
+mod runs;
 
+use self::message::Control;
+use self::message::Name;
+use self::message::Told;
+pub use self::receive::Batch;
+pub use self::receive::Datagram;
 pub use self::report::Icmp;
 pub use self::report::Report;
-pub use self::train::Train;
-pub use self::train::Way;
+pub use self::runs::Fate;
+pub use self::runs::RunId;
+pub use self::runs::Runs;
+pub use self::runs::Way;
 
 /// The largest payload of a UDP datagram over IPv4; nothing larger is sent in either family.
 pub const MAX_PAYLOAD: usize = 65_507;
 
-/// A bound, non-blocking UDP socket that nobody shares.
+/// The two bits of Explicit Congestion Notification (RFC 3168, section 5) that are not both zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ecn {
+    /// ECN-capable: ECT(1).
+    Ect1 = 1,
+    /// ECN-capable: ECT(0).
+    Ect0 = 2,
+    /// Congestion experienced.
+    Ce = 3,
+}
+
+impl Ecn {
+    /// Those of a traffic class; none for those that say nothing.
+    pub fn of(traffic_class: u8) -> Option<Self> {
+        match traffic_class & 3 {
+            1 => Some(Self::Ect1),
+            2 => Some(Self::Ect0),
+            3 => Some(Self::Ce),
+            _ => None,
+        }
+    }
+
+    fn bits(self) -> u8 {
+        self as u8
+    }
+}
+
+/// What a kernel does for runs of datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offload {
+    /// It cuts apart what is sent as one (UDP_SEGMENT, since Linux 4.18).
+    pub gso: bool,
+    /// It joins what is received (UDP_GRO, since Linux 5.0).
+    pub gro: bool,
+}
+
+impl Offload {
+    /// Asks this one.
+    ///
+    /// # Errors
+    ///
+    /// The system's, for lack of descriptors.
+    pub fn of_this_kernel() -> io::Result<Self> {
+        let io = socket2::Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+        let takes = |option| set_option(&io, libc::SOL_UDP, option, 0).is_ok();
+        Ok(Self { gso: takes(libc::UDP_SEGMENT), gro: takes(libc::UDP_GRO) })
+    }
+}
+
+/// A bound, non-blocking UDP socket.
 ///
 /// It sends datagrams of every size: what a link doesn't take whole is fragmented, unless that is forbidden.
 #[derive(Debug)]
 pub struct Socket {
     io: mio::net::UdpSocket,
-    state: UdpSocketState,
-    /// What trains have taught quinn-udp. It takes a kernel that refuses one for a kernel without ECN: datagrams that leave
-    /// alone must not pay for that.
-    trains: UdpSocketState,
     local: SocketAddr,
 }
 
@@ -60,13 +111,12 @@ impl Socket {
             io.set_only_v6(true)?;
         }
         io.bind(&addr.into())?;
-        let [state, trains] =
-            [UdpSocketState::new(UdpSockRef::from(&io))?, UdpSocketState::new(UdpSockRef::from(&io))?];
-        undo_quic(&io)?;
+        io.set_nonblocking(true)?;
+        ask_for_details(&io, addr)?;
         allow_fragments(&io, addr.is_ipv4())?;
         let io = std::net::UdpSocket::from(io);
         let local = io.local_addr()?;
-        let socket = Self { io: mio::net::UdpSocket::from_std(io), state, trains, local };
+        let socket = Self { io: mio::net::UdpSocket::from_std(io), local };
         socket.ask_for_buffers(Self::BUFFERS);
         Ok(socket)
     }
@@ -78,8 +128,22 @@ impl Socket {
 
     /// Asks for kernel buffers of `bytes` each way; less is no error.
     pub fn ask_for_buffers(&self, bytes: usize) {
-        let _ = self.state.set_recv_buffer_size(UdpSockRef::from(&self.io), bytes);
-        let _ = self.state.set_send_buffer_size(UdpSockRef::from(&self.io), bytes);
+        let Ok(bytes) = libc::c_int::try_from(bytes) else { return };
+        for (forced, asked) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
+            // Beyond the host's limit only who may administer it gets them.
+            let done = set_option(&self.io, libc::SOL_SOCKET, forced, bytes);
+            let _ = done.or_else(|_| set_option(&self.io, libc::SOL_SOCKET, asked, bytes));
+        }
+    }
+
+    /// Has the kernel join datagrams of one flow that it receives together, which [`Batch::datagrams`] parts again, or not
+    /// (the default).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when it is too old.
+    pub fn join_received(&self, joined: bool) -> io::Result<()> {
+        set_option(&self.io, libc::SOL_UDP, libc::UDP_GRO, joined.into())
     }
 
     /// Sends one datagram, from `source` where the socket is bound to a wildcard.
@@ -91,17 +155,8 @@ impl Socket {
     ///
     /// `WouldBlock` when the socket is full, `EMSGSIZE` when the datagram is too large, else what the kernel says.
     pub fn send(&self, data: &[u8], to: SocketAddr, source: Option<IpAddr>, ecn: Option<Ecn>) -> io::Result<()> {
-        if to.port() == 0 {
-            // The kernel's EINVAL would teach quinn-udp that this socket can't do ECN.
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let transmit = Transmit { destination: to, ecn, contents: data, segment_size: None, src_ip: source };
-        match self.state.try_send(UdpSockRef::from(&self.io), &transmit) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                self.state.try_send(UdpSockRef::from(&self.io), &transmit)
-            }
-            sent => sent,
-        }
+        let send = || self.send_once(data, to, source, ecn);
+        send().or_else(|error| if error.kind() == io::ErrorKind::WouldBlock { Err(error) } else { send() })
     }
 
     /// Sends one datagram that nobody may fragment, at the cost of some more system calls.
@@ -115,6 +170,38 @@ impl Socket {
         allow_fragments(&self.io, self.local.is_ipv4())?;
         sent
     }
+
+    #[expect(unsafe_code, reason = "the same messages as those of runs")]
+    fn send_once(&self, data: &[u8], to: SocketAddr, source: Option<IpAddr>, ecn: Option<Ecn>) -> io::Result<()> {
+        let (mut name, mut control, mut header) = (Name::unspecified(), Control::EMPTY, message::empty());
+        name.set(to, &mut header);
+        control.set(Told { local_ip: self.source(source), ecn, length: None }, self.is_ipv4(), &mut header);
+        let mut slice = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+        (header.msg_iov, header.msg_iovlen) = (&raw mut slice, 1);
+        // SAFETY: the descriptor is open while `self` is borrowed. The kernel only reads what the header points at: name,
+        // control messages, slice and data, all there until the call is over, each as long as the header says.
+        let sent = unsafe { libc::sendmsg(self.io.as_raw_fd(), &raw const header, 0) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn is_ipv4(&self) -> bool {
+        self.local.is_ipv4()
+    }
+
+    /// The one address it is bound to; none for a wildcard.
+    fn bound_ip(&self) -> Option<IpAddr> {
+        Some(self.local.ip()).filter(|ip| !ip.is_unspecified())
+    }
+
+    /// What the kernel has to be told of the address that a datagram leaves from.
+    fn source(&self, source: Option<IpAddr>) -> Option<IpAddr> {
+        source.filter(|ip| self.local.ip().is_unspecified() && ip.is_ipv4() == self.is_ipv4())
+    }
+}
+
+/// Whether a datagram couldn't be sent because it is too large.
+pub fn is_too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
 impl Source for Socket {
@@ -131,81 +218,14 @@ impl Source for Socket {
     }
 }
 
-/// One datagram as it came in.
-#[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
-    /// Its whole payload.
-    pub data: &'a [u8],
-    /// Who sent it.
-    pub source: SocketAddr,
-    /// The local address it was sent to.
-    pub local_ip: Option<IpAddr>,
-    /// Its ECN bits, to be carried on.
-    pub ecn: Option<Ecn>,
-}
-
-/// Buffers that one system call fills. Made once, used for every socket of a thread.
-#[derive(Debug)]
-pub struct Batch {
-    buffers: Vec<u8>,
-    meta: [RecvMeta; Self::SIZE],
-    filled: usize,
-}
-
-impl Batch {
-    /// How many buffers one call fills; with GRO each may hold a run of datagrams.
-    pub const SIZE: usize = quinn_udp::BATCH_SIZE;
-    /// No datagram and no GRO run is longer, so none is ever cut.
-    const BUFFER: usize = 65_535;
-
-    /// Empty buffers.
-    pub fn new() -> Self {
-        Self { buffers: vec![0; Self::SIZE * Self::BUFFER], meta: [RecvMeta::default(); Self::SIZE], filled: 0 }
-    }
-
-    /// Replaces what it holds with what waits at `socket`.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` when nothing waits; others concern this call only, and the socket lives on.
-    pub fn receive(&mut self, socket: &Socket) -> io::Result<()> {
-        self.filled = 0;
-        let mut buffers = self.buffers.chunks_exact_mut(Self::BUFFER);
-        let mut slices: [_; Self::SIZE] = std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
-        self.filled = socket.state.recv(UdpSockRef::from(&socket.io), &mut slices, &mut self.meta)?;
-        Ok(())
-    }
-
-    /// Whether every buffer was filled, so that more may wait.
-    pub fn is_full(&self) -> bool {
-        self.filled == Self::SIZE
-    }
-
-    /// The datagrams, in order.
-    pub fn datagrams(&self) -> impl Iterator<Item = Datagram<'_>> {
-        let filled = self.meta.iter().zip(self.buffers.chunks_exact(Self::BUFFER)).take(self.filled);
-        filled.flat_map(|(meta, buffer)| {
-            let run = buffer.get(..meta.len).unwrap_or_default();
-            let alone = run.is_empty().then_some(run);
-            alone.into_iter().chain(run.chunks(meta.stride.max(1))).map(|data| Datagram {
-                data,
-                source: meta.addr,
-                local_ip: meta.dst_ip,
-                ecn: meta.ecn,
-            })
-        })
-    }
-}
-
-impl Default for Batch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Takes back the time stamps that quinn-udp asks for for QUIC's sake.
-fn undo_quic(io: &impl AsRawFd) -> io::Result<()> {
-    set_option(io, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)
+/// Asks for what is told of each datagram: its traffic class, and where it was sent to unless that is known.
+fn ask_for_details(io: &impl AsRawFd, bound: SocketAddr) -> io::Result<()> {
+    let (level, traffic_class, destination) = match bound {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVTOS, libc::IP_PKTINFO),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, libc::IPV6_RECVPKTINFO),
+    };
+    set_option(io, level, traffic_class, 1)?;
+    if bound.ip().is_unspecified() { set_option(io, level, destination, 1) } else { Ok(()) }
 }
 
 /// Sends datagrams with DF clear over IPv4, fragmented by the first link's MTU and by routers, not by what ICMP errors
@@ -267,23 +287,6 @@ mod tests {
             let expected = sizes.map(|size| (vec![7; size], a.local_addr(), Some(Ecn::Ect0)));
             assert_eq!(received(&b), expected, "{ip}");
         }
-    }
-
-    #[test]
-    fn a_run_that_the_kernel_joined_is_parted_again() {
-        let (a, b) = pair("127.0.0.1");
-        let transmit = Transmit {
-            destination: b.local_addr(),
-            ecn: None,
-            contents: &[[1; 100], [2; 100], [3; 100]].concat()[..250],
-            segment_size: Some(100),
-            src_ip: None,
-        };
-
-        a.state.try_send(UdpSockRef::from(&a.io), &transmit).unwrap();
-
-        let lengths: Vec<_> = received(&b).iter().map(|(data, ..)| (data[0], data.len())).collect();
-        assert_eq!(lengths, [(1, 100), (2, 100), (3, 50)]);
     }
 
     #[test]

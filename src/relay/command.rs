@@ -14,7 +14,7 @@ use crate::address::RelayedAddr;
 pub struct AllocationId(pub u64);
 
 /// Which of a shard's sockets a datagram came in by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(pub usize);
 
 /// Names one stream (TCP or TLS) for the life of the process: never used twice, so that what comes late hits nobody else.

@@ -1,22 +1,27 @@
-//! What leaves by the shard's sockets: datagrams of one flow are held back until another's comes or the turn ends, and then
-//! leave together.
+//! What leaves by the shard's sockets: all that a round brings is held back, so that the datagrams of one flow leave as one
+//! run, and the runs of one socket by one system call.
+
+use std::ops::Range;
 
 use super::command::ListenerId;
 use super::forwarder::reason_of;
 use super::table::Slot;
 use crate::metrics::DropReason;
 use crate::metrics::Metrics;
+use crate::net::udp::Fate;
+use crate::net::udp::RunId;
+use crate::net::udp::Runs;
 use crate::net::udp::Socket;
-use crate::net::udp::Train;
 use crate::net::udp::Way;
 
-/// The socket that datagrams leave by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The socket that datagrams leave by; those to peers leave first, so that an answer leaves behind the data that came
+/// before its question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Exit {
-    /// To a client.
-    Listener(ListenerId),
     /// To a peer, from its relayed address.
     Relay(Slot),
+    /// To a client.
+    Listener(ListenerId),
 }
 
 /// What a datagram counts as once it has left.
@@ -28,66 +33,174 @@ pub(super) enum Purpose {
     ToClient,
     /// One client's data for another.
     Hairpin,
-    /// Word of an ICMP error.
-    Report,
+    /// The answer to a Binding request.
+    Binding,
+    /// Another answer, or word of an ICMP error.
+    Word,
+}
+
+/// A datagram that is about to leave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Departure {
+    /// By which socket.
+    pub(super) exit: Exit,
+    /// Whose flow it belongs to: the allocation whose data it is. None for answers, which leave each alone.
+    pub(super) slot: Option<Slot>,
+    /// What it counts as.
+    pub(super) purpose: Purpose,
+    /// Where to.
+    pub(super) way: Way,
+    /// Bytes of data in it.
+    pub(super) payload: usize,
 }
 
 /// Datagrams that are about to leave.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Departures {
-    train: Train,
-    from: Option<(Exit, Purpose)>,
-    /// Bytes of data in each. Never more than [`Train::MOST`].
-    payloads: Vec<usize>,
+    runs: Runs<Tag>,
+    /// By slot, towards the peers and towards the client. Capped with the allocations.
+    lanes: Vec<[Lane; 2]>,
+    /// How often all have left: what a lane remembers of earlier ones means nothing.
+    round: u64,
+    /// Whether the kernel is to cut runs apart.
+    gso: bool,
+    counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tag {
+    exit: Exit,
+    slot: Option<Slot>,
+    purpose: Purpose,
+}
+
+/// One direction of one allocation.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lane {
+    /// Its latest run, and in which round that began.
+    latest: Option<(u64, RunId)>,
+    /// Whether the kernel has refused to cut a run on this way: each datagram leaves alone from then on.
+    alone: bool,
 }
 
 impl Departures {
-    /// Whether so long a datagram may join those that wait.
-    pub(super) fn takes(&self, exit: Exit, purpose: Purpose, way: Way, length: usize) -> bool {
-        self.from.is_none_or(|from| from == (exit, purpose)) && self.train.takes(way, length)
+    /// None. With `gso`, the kernel cuts apart what leaves as one.
+    pub(super) fn new(gso: bool) -> Self {
+        Self { runs: Runs::new(), lanes: Vec::new(), round: 0, gso, counts: Counts::default() }
     }
 
-    /// Adds a datagram that they take, with so many bytes of data in it.
-    pub(super) fn push(&mut self, exit: Exit, purpose: Purpose, way: Way, datagram: &[u8], payload: usize) {
-        self.from = Some((exit, purpose));
-        self.train.push(way, datagram);
-        self.payloads.push(payload);
+    /// Makes room for an allocation's flows, and forgets those of the one that had its place before.
+    pub(super) fn admit(&mut self, slot: Slot) {
+        if self.lanes.len() <= slot.0 {
+            self.lanes.resize(slot.0 + 1, Default::default());
+        }
+        if let Some(lanes) = self.lanes.get_mut(slot.0) {
+            *lanes = Default::default();
+        }
     }
 
-    /// The socket that they wait for; none when none waits.
-    pub(super) fn exit(&self) -> Option<Exit> {
-        self.from.map(|(exit, _)| exit)
+    /// Whether there is room for a datagram so long before those that wait have left.
+    pub(super) fn has_room(&self, length: usize) -> bool {
+        self.runs.has_room(length)
     }
 
-    /// Sends them by that socket, and counts what became of each.
-    pub(super) fn leave(&mut self, socket: &Socket, metrics: &Metrics) {
-        let Some((_, purpose)) = self.from.take() else { return };
-        let mut payloads = self.payloads.drain(..);
-        socket.send_train(&self.train, |sent| {
-            let payload = payloads.next().unwrap_or_default();
-            match sent {
-                Ok(()) => count(purpose, payload, metrics),
-                Err(error) => metrics.dropped(reason_of(&error)),
+    /// Where the next one is to be written.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        self.runs.room()
+    }
+
+    /// Adds the datagram of `length` that was written there; false if there is no room for it.
+    pub(super) fn push(&mut self, departure: Departure, length: usize) -> bool {
+        let Departure { exit, slot, purpose, way, payload } = departure;
+        let (round, gso) = (self.round, self.gso);
+        let lane = lane(&mut self.lanes, slot, exit);
+        let open = lane.as_ref().filter(|lane| gso && !lane.alone).and_then(|lane| lane.latest);
+        let run = open.filter(|(began, _)| *began == round).map(|(_, run)| run);
+        let joined = self.runs.push(run, Tag { exit, slot, purpose }, way, length, payload);
+        if let (Some(lane), Some(run)) = (lane, joined) {
+            lane.latest = Some((round, run));
+        }
+        joined.is_some()
+    }
+
+    /// Counts what was left at a stream.
+    pub(super) fn count(&mut self, purpose: Purpose, payload: usize) {
+        self.counts.count(purpose, 1, payload as u64);
+    }
+
+    /// Has all of them leave by the sockets that `socket_of` finds, and counts what became of each.
+    pub(super) fn leave<'a>(&mut self, metrics: &Metrics, mut socket_of: impl FnMut(Exit) -> Option<&'a Socket>) {
+        self.runs.sort_by_key(|tag| tag.exit);
+        let mut start = 0;
+        while let Some(exit) = self.exit(start) {
+            let end = start + self.runs.tags(start).take_while(|tag| tag.exit == exit).count();
+            match socket_of(exit) {
+                Some(socket) => self.leave_by(socket, start..end, metrics),
+                None => metrics.dropped_many(DropReason::Bug, (end - start) as u64),
+            }
+            start = end;
+        }
+        if !self.runs.is_empty() {
+            self.runs.clear();
+            self.round += 1;
+        }
+        self.counts.take_to(metrics);
+    }
+    fn exit(&self, run: usize) -> Option<Exit> {
+        self.runs.tags(run).next().map(|tag| tag.exit)
+    }
+
+    fn leave_by(&mut self, socket: &Socket, runs: Range<usize>, metrics: &Metrics) {
+        let (lanes, counts) = (&mut self.lanes, &mut self.counts);
+        self.runs.send(socket, runs, |tag, fate| match fate {
+            Fate::Sent { datagrams, payload } => counts.count(tag.purpose, datagrams.into(), payload),
+            Fate::Failed { datagrams, error } => metrics.dropped_many(reason_of(&error), datagrams.into()),
+            Fate::Uncut => {
+                if let Some(lane) = lane(lanes, tag.slot, tag.exit) {
+                    lane.alone = true;
+                }
             }
         });
-        drop(payloads);
-        self.train.clear();
-    }
-
-    /// Drops them: their socket is gone, which is a bug.
-    pub(super) fn give_up(&mut self, metrics: &Metrics) {
-        metrics.dropped_many(DropReason::Bug, self.train.len() as u64);
-        *self = Self::default();
     }
 }
 
-/// Counts data that has left, or was left at a stream.
-pub(super) fn count(purpose: Purpose, payload: usize, metrics: &Metrics) {
-    match purpose {
-        Purpose::ToPeer => metrics.to_peers.increment(),
-        Purpose::ToClient => metrics.to_clients.increment(),
-        Purpose::Hairpin => metrics.hairpin.increment(),
-        Purpose::Report => return,
+fn lane(lanes: &mut [[Lane; 2]], slot: Option<Slot>, exit: Exit) -> Option<&mut Lane> {
+    let [to_peers, to_client] = lanes.get_mut(slot?.0)?;
+    Some(match exit {
+        Exit::Relay(_) => to_peers,
+        Exit::Listener(_) => to_client,
+    })
+}
+
+/// What has left since it was last told to all: theirs cost more, for every thread adds to them.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    to_peers: u64,
+    to_clients: u64,
+    hairpin: u64,
+    bytes: u64,
+    bindings: u64,
+}
+
+impl Counts {
+    /// Counts what has left, or was left at a stream.
+    pub(super) fn count(&mut self, purpose: Purpose, datagrams: u64, payload: u64) {
+        match purpose {
+            Purpose::ToPeer => self.to_peers += datagrams,
+            Purpose::ToClient => self.to_clients += datagrams,
+            Purpose::Hairpin => self.hairpin += datagrams,
+            Purpose::Binding => self.bindings += datagrams,
+            Purpose::Word => {}
+        }
+        self.bytes += payload;
     }
-    metrics.relayed_bytes.add(payload as u64);
+
+    fn take_to(&mut self, metrics: &Metrics) {
+        let Self { to_peers, to_clients, hairpin, bytes, bindings } = std::mem::take(self);
+        metrics.to_peers.add(to_peers);
+        metrics.to_clients.add(to_clients);
+        metrics.hairpin.add(hairpin);
+        metrics.relayed_bytes.add(bytes);
+        metrics.bindings.add(bindings);
+    }
 }

@@ -15,7 +15,7 @@ use super::command::ListenerId;
 use super::command::Request;
 use super::command::StreamId;
 use super::command::Via;
-use super::departures;
+use super::departures::Departure;
 use super::departures::Departures;
 use super::departures::Exit;
 use super::departures::Purpose;
@@ -96,8 +96,8 @@ struct Stream {
     outbox: Arc<Outbox>,
 }
 
-/// A datagram of a peer's with the longest head: a Data indication from an IPv6 address. Only streams take it whole.
-const MAX_FRAME: usize = STUN_HEADER + 24 + 4 + MAX_PAYLOAD + 3;
+/// The longest head and padding that data gets: as a Data indication from an IPv6 address.
+const MAX_HEAD: usize = STUN_HEADER + 24 + 4 + 3;
 
 /// Everything that packets are judged by, and the sockets they leave by.
 #[derive(Debug)]
@@ -112,8 +112,6 @@ pub(super) struct Forwarder {
     bindings: PerSource,
     allowance: Allowance,
     ids: TransactionIds,
-    /// Where what goes to clients is framed.
-    frame: Vec<u8>,
     departures: Departures,
 }
 
@@ -125,10 +123,10 @@ impl Forwarder {
         events: mpsc::Sender<Event>,
         bindings: PerSource,
         allowance: Allowance,
+        gso: bool,
     ) -> Self {
-        let (ids, frame) = (TransactionIds::new(), vec![0; MAX_FRAME]);
-        let (streams, departures) = (HashMap::new(), Departures::default());
-        Self { listeners, table, metrics, events, streams, bindings, allowance, ids, frame, departures }
+        let (streams, ids, departures) = (HashMap::new(), TransactionIds::new(), Departures::new(gso));
+        Self { listeners, table, metrics, events, streams, bindings, allowance, ids, departures }
     }
 
     /// Takes a packet that came in by a listener.
@@ -152,17 +150,17 @@ impl Forwarder {
         }
     }
 
-    /// Has everything leave that was held back to leave together: at the end of each turn, while its socket is there.
+    /// Has everything leave that was held back to leave together: while its sockets are there.
     pub(super) fn depart(&mut self) {
-        let watched = match self.departures.exit() {
-            None => return,
-            Some(Exit::Listener(id)) => self.listeners.get_mut(id.0),
-            Some(Exit::Relay(slot)) => self.table.socket_mut(slot),
-        };
-        match watched {
-            Some(watched) => self.departures.leave(&watched.socket, &self.metrics),
-            None => self.departures.give_up(&self.metrics),
-        }
+        self.departures.leave(&self.metrics, |exit| match exit {
+            Exit::Listener(id) => self.listeners.get(id.0).map(|listener| &listener.socket),
+            Exit::Relay(slot) => self.table.socket(slot).map(|relay| &relay.socket),
+        });
+    }
+
+    /// Makes room for the flows of an allocation that begins.
+    pub(super) fn admit_flows(&mut self, slot: Slot) {
+        self.departures.admit(slot);
     }
 
     /// Takes what happened on a stream.
@@ -198,8 +196,9 @@ impl Forwarder {
     }
 
     /// Sends a STUN answer of the control plane.
-    pub(super) fn answer(&self, five_tuple: &FiveTuple, via: Via, message: &[u8]) {
-        if let Err(reason) = self.send_answer(five_tuple, via, message) {
+    pub(super) fn answer(&mut self, five_tuple: &FiveTuple, via: Via, message: &[u8]) {
+        let written = self.write(message);
+        if let Err(reason) = written.and_then(|()| self.send_answer(five_tuple, via, message.len(), Purpose::Word)) {
             self.metrics.dropped(reason);
         }
     }
@@ -285,13 +284,9 @@ impl Forwarder {
         if !self.bindings.take(five_tuple.client.ip(), now) {
             return Err(DropReason::RateLimited);
         }
-        // Whoever has an answer may take it that what came before the question has left.
-        self.depart();
-        let length = framing::put_binding_success(&mut self.frame, id, five_tuple.client).ok_or(DropReason::Bug)?;
-        let answer = self.frame.get(..length).ok_or(DropReason::Bug)?;
-        self.send_answer(five_tuple, via, answer)?;
-        self.metrics.bindings.increment();
-        Ok(())
+        self.make_room(MAX_HEAD);
+        let length = framing::put_binding_success(self.departures.room(), id, five_tuple.client);
+        self.send_answer(five_tuple, via, length.ok_or(DropReason::Bug)?, Purpose::Binding)
     }
 
     fn forward(
@@ -307,19 +302,19 @@ impl Forwarder {
                 self.admit(&[from], data.len(), now)?;
                 self.depart();
                 self.send_whole(from, to, data, ecn, now)?;
-                departures::count(Purpose::ToPeer, data.len(), &self.metrics);
+                self.departures.count(Purpose::ToPeer, data.len());
                 Ok(())
             }
             Forward::ToPeer { from, to } => {
                 self.admit(&[from], data.len(), now)?;
+                self.write(data)?;
                 let way = Way { to: to.get(), source: None, ecn };
-                self.make_way(Exit::Relay(from), Purpose::ToPeer, way, data.len())?;
-                self.departures.push(Exit::Relay(from), Purpose::ToPeer, way, data, data.len());
-                Ok(())
+                let (exit, slot, purpose, payload) = (Exit::Relay(from), Some(from), Purpose::ToPeer, data.len());
+                self.push(Departure { exit, slot, purpose, way, payload }, payload)
             }
             Forward::Hairpin { from, to, delivery } => {
                 self.admit(&[from, to], data.len(), now)?;
-                self.deliver(&delivery, data, ecn, Purpose::Hairpin, now)
+                self.deliver(to, &delivery, data, ecn, Purpose::Hairpin, now)
             }
         }
     }
@@ -370,7 +365,7 @@ impl Forwarder {
         let peer = PeerAddr::new(packet.source);
         let delivery = self.table.handle_peer_data(slot, peer, now)?;
         self.admit(&[slot], packet.data.len(), now)?;
-        self.deliver(&delivery, packet.data, packet.ecn, Purpose::ToClient, now)
+        self.deliver(slot, &delivery, packet.data, packet.ecn, Purpose::ToClient, now)
     }
 
     /// Tells a client of an ICMP error: not checked against whoever sent that, any router may (RFC 8656, section 11.5).
@@ -384,30 +379,36 @@ impl Forwarder {
             return Err(DropReason::Icmp);
         }
         let client = self.table.handle_icmp_error(slot, peer, now)?;
-        let length = framing::put_icmp_indication(&mut self.frame, self.ids.next(), peer, error);
-        let frame = Frame { length: length.ok_or(DropReason::Bug)?, payload: 0, purpose: Purpose::Report };
-        self.send_frame(&client, frame, None, now)
+        self.make_room(MAX_HEAD);
+        let length = framing::put_icmp_indication(self.departures.room(), self.ids.next(), peer, error);
+        let frame = Frame { length: length.ok_or(DropReason::Bug)?, payload: 0, purpose: Purpose::Word };
+        self.send_frame(slot, &client, frame, None, now)
     }
 
+    /// Frames data for the client of the allocation at `slot`, and sends it.
     fn deliver(
         &mut self,
+        slot: Slot,
         delivery: &Delivery,
         data: &[u8],
         ecn: Option<Ecn>,
         purpose: Purpose,
         now: Instant,
     ) -> Result<(), DropReason> {
+        self.make_room(MAX_HEAD + data.len());
+        let room = self.departures.room();
         let length = match delivery.framing {
-            Framing::Channel(number) => framing::put_channel_data(&mut self.frame, number, data),
-            Framing::Data(peer) => framing::put_data_indication(&mut self.frame, self.ids.next(), peer, data),
+            Framing::Channel(number) => framing::put_channel_data(room, number, data),
+            Framing::Data(peer) => framing::put_data_indication(room, self.ids.next(), peer, data),
         };
         let frame = Frame { length: length.ok_or(DropReason::TooLarge)?, payload: data.len(), purpose };
-        self.send_frame(&delivery.client, frame, ecn, now)
+        self.send_frame(slot, &delivery.client, frame, ecn, now)
     }
 
-    /// Sends what was framed to a client.
+    /// Sends what was framed, where the next departure is written, to a client.
     fn send_frame(
         &mut self,
+        slot: Slot,
         client: &Client,
         Frame { length, payload, purpose }: Frame,
         ecn: Option<Ecn>,
@@ -415,68 +416,74 @@ impl Forwarder {
     ) -> Result<(), DropReason> {
         match client.via {
             Via::Datagram(listener) => {
-                let exit = Exit::Listener(listener);
                 let FiveTuple { client, server, .. } = client.five_tuple;
                 // From the very address and socket that it uses.
                 let way = Way { to: client, source: Some(server.ip()), ecn };
-                self.make_way(exit, purpose, way, length)?;
-                let frame = self.frame.get(..length).ok_or(DropReason::Bug)?;
-                self.departures.push(exit, purpose, way, frame, payload);
-                Ok(())
+                let (exit, slot) = (Exit::Listener(listener), Some(slot));
+                self.push(Departure { exit, slot, purpose, way, payload }, length)
             }
             Via::Stream(id) => {
                 // On streams ChannelData is padded, too (RFC 8656, section 12.5).
                 let padded = length.next_multiple_of(4);
-                self.frame.get_mut(length..padded).ok_or(DropReason::TooLarge)?.fill(0);
+                let frame = self.departures.room().get_mut(..padded).ok_or(DropReason::TooLarge)?;
+                frame.get_mut(length..).unwrap_or_default().fill(0);
                 let stream = self.streams.get(&id).ok_or(DropReason::StreamClosed)?;
-                stream.outbox.push_data(self.frame.get(..padded).ok_or(DropReason::Bug)?, now);
-                departures::count(purpose, payload, &self.metrics);
+                stream.outbox.push_data(frame, now);
+                self.departures.count(purpose, payload);
                 Ok(())
             }
         }
     }
 
-    /// Has all leave that a datagram can't join.
-    fn make_way(&mut self, exit: Exit, purpose: Purpose, way: Way, length: usize) -> Result<(), DropReason> {
-        if length > MAX_PAYLOAD {
-            return Err(DropReason::TooLarge);
+    /// Sends a STUN answer of `length`, written where the next departure is, the way that the question came.
+    fn send_answer(
+        &mut self,
+        five_tuple: &FiveTuple,
+        via: Via,
+        length: usize,
+        purpose: Purpose,
+    ) -> Result<(), DropReason> {
+        match via {
+            Via::Datagram(listener) => {
+                let FiveTuple { client, server, .. } = *five_tuple;
+                let way = Way { to: client, source: Some(server.ip()), ecn: None };
+                let exit = Exit::Listener(listener);
+                self.push(Departure { exit, slot: None, purpose, way, payload: 0 }, length)
+            }
+            Via::Stream(id) => {
+                let stream = self.streams.get(&id).ok_or(DropReason::StreamClosed)?;
+                stream.outbox.push_answer(self.departures.room().get(..length).ok_or(DropReason::Bug)?);
+                self.departures.count(purpose, 0);
+                Ok(())
+            }
         }
-        if !self.departures.takes(exit, purpose, way, length) {
-            self.depart();
-        }
+    }
+
+    /// Writes a datagram, as it is, where the next departure is.
+    fn write(&mut self, datagram: &[u8]) -> Result<(), DropReason> {
+        self.make_room(datagram.len());
+        let room = self.departures.room().get_mut(..datagram.len()).ok_or(DropReason::TooLarge)?;
+        room.copy_from_slice(datagram);
         Ok(())
     }
 
-    /// Sends a STUN answer the way that the question came.
-    fn send_answer(&self, five_tuple: &FiveTuple, via: Via, message: &[u8]) -> Result<(), DropReason> {
-        match via {
-            Via::Datagram(listener) => answer_datagram(&self.listeners, five_tuple, listener, message),
-            Via::Stream(id) => {
-                self.streams.get(&id).ok_or(DropReason::StreamClosed)?.outbox.push_answer(message);
-                Ok(())
-            }
+    fn make_room(&mut self, length: usize) {
+        if !self.departures.has_room(length) {
+            self.depart();
         }
+    }
+
+    fn push(&mut self, departure: Departure, length: usize) -> Result<(), DropReason> {
+        if length > MAX_PAYLOAD {
+            return Err(DropReason::TooLarge);
+        }
+        if self.departures.push(departure, length) { Ok(()) } else { Err(DropReason::Bug) }
     }
 }
 
 /// Whether a request is long enough for the control plane to have something to say to it.
 pub(super) fn is_long_enough(request: &Stun<'_>) -> bool {
     request.method() == method::BINDING || request.raw().len() >= SHORTEST_REQUEST
-}
-
-/// Sends a STUN answer to a client at once, from the very address and socket that it uses.
-fn answer_datagram(
-    listeners: &[Watched],
-    five_tuple: &FiveTuple,
-    listener: ListenerId,
-    message: &[u8],
-) -> Result<(), DropReason> {
-    let FiveTuple { client, server, .. } = *five_tuple;
-    let listener = listeners.get(listener.0).ok_or(DropReason::Bug)?;
-    if message.len() > MAX_PAYLOAD {
-        return Err(DropReason::TooLarge);
-    }
-    listener.socket.send(message, client, Some(server.ip()), None).map_err(|error| reason_of(&error))
 }
 
 /// Why a packet that couldn't be sent is dropped; the socket lives on.

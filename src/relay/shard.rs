@@ -39,6 +39,7 @@ use crate::clock::Clock;
 use crate::metrics::DropReason;
 use crate::metrics::Metrics;
 use crate::net::udp::Batch;
+use crate::net::udp::Offload;
 use crate::net::udp::Socket;
 use crate::policy::Policy;
 use crate::rate::PerSource;
@@ -61,6 +62,8 @@ pub struct Settings {
     pub bindings: PerSource,
     /// How much is relayed.
     pub allowance: Allowance,
+    /// What the kernel is to do for runs of datagrams; what it can't, it must not be asked for.
+    pub offload: Offload,
 }
 
 /// Starts a shard on a thread of its own. What it doesn't answer itself goes to `events`: when that is full, dropped.
@@ -75,6 +78,9 @@ pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shar
     let mut listeners: Vec<_> = settings.listeners.into_iter().map(Watched::new).collect();
     for (number, listener) in listeners.iter_mut().enumerate() {
         listener.socket.ask_for_buffers(LISTENER_BUFFERS);
+        if settings.offload.gro {
+            listener.socket.join_received(true)?;
+        }
         poll.registry().register(&mut listener.socket, Token(number), Interest::READABLE)?;
     }
     let bell = Arc::new(Bell {
@@ -86,13 +92,22 @@ pub fn spawn(settings: Settings, events: mpsc::Sender<Event>) -> io::Result<Shar
     let (streams, happened) = mpsc::channel(EVENTS_QUEUED);
     let table = Table::new(settings.policy);
     let media = Media {
-        forwarder: Forwarder::new(listeners, table, settings.metrics, events, settings.bindings, settings.allowance),
+        forwarder: Forwarder::new(
+            listeners,
+            table,
+            settings.metrics,
+            events,
+            settings.bindings,
+            settings.allowance,
+            settings.offload.gso,
+        ),
         poll,
         ready: VecDeque::new(),
         commands,
         streams: happened,
         bell: bell.clone(),
         clock: settings.clock,
+        gro: settings.offload.gro,
     };
     let thread = thread::Builder::new().name("media".to_owned()).spawn(move || media.run())?;
     let streams = StreamSender { queue: streams, bell: bell.clone() };
@@ -204,6 +219,8 @@ struct Media {
     streams: mpsc::Receiver<StreamEvent>,
     bell: Arc<Bell>,
     clock: Clock,
+    /// Whether relay sockets join what they receive.
+    gro: bool,
 }
 
 impl Media {
@@ -227,10 +244,12 @@ impl Media {
             for _ in 0..self.ready.len() {
                 self.serve_next(&mut batch, now);
             }
+            self.forwarder.depart();
             // Swapped, not stored: what was sent before a ring that is taken back here is seen below; what comes later rings.
             self.bell.rung.swap(false, Ordering::AcqRel);
             self.carry_out_commands();
             self.serve_streams(now);
+            self.forwarder.depart();
         }
     }
 
@@ -270,7 +289,6 @@ impl Media {
                 Some(slot) => self.forwarder.handle_peer_packet(slot, &packet, now),
             }
         }
-        self.forwarder.depart();
         if more {
             self.queue(token, false);
         }
@@ -283,7 +301,6 @@ impl Media {
             let report = self.forwarder.table.socket_mut(slot).map(|relay| relay.socket.take_report());
             let Some(Ok(report)) = report else { return served };
             self.forwarder.handle_report(slot, report, now);
-            self.forwarder.depart();
         }
         self.queue(token, true);
         REPORTS_PER_ROUND
@@ -301,7 +318,6 @@ impl Media {
             let Ok(event) = self.streams.try_recv() else { break };
             self.forwarder.handle_stream_event(event, now);
         }
-        self.forwarder.depart();
     }
 
     fn carry_out(&mut self, command: Command) {
@@ -341,9 +357,11 @@ impl Media {
 
     fn watch(&mut self, id: AllocationId, via: Via, slot: Slot) {
         self.forwarder.set_allocated(via, true);
+        self.forwarder.admit_flows(slot);
         let token = Token(self.forwarder.listeners.len() + slot.0);
         let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
         let kept = relay.socket.keep_reports();
+        let kept = kept.and_then(|()| if self.gro { relay.socket.join_received(true) } else { Ok(()) });
         if kept.and_then(|()| self.poll.registry().register(&mut relay.socket, token, Interest::READABLE)).is_err() {
             self.forwarder.metrics.dropped(DropReason::SocketError);
             self.close(id);
@@ -352,6 +370,8 @@ impl Media {
     }
 
     fn close(&mut self, id: AllocationId) {
+        // While its socket is there.
+        self.forwarder.depart();
         if let Some(opening) = self.forwarder.table.close(id) {
             let Client { five_tuple, via } = opening.client;
             // Of a dual allocation the other family may live on.

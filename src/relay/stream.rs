@@ -250,6 +250,7 @@ mod tests {
     use crate::address::RelayedAddr;
     use crate::address::Sources;
     use crate::net::demux::Protocol;
+    use crate::net::udp::Offload;
     use crate::net::udp::Socket;
     use crate::places;
     use crate::policy;
@@ -282,6 +283,7 @@ mod tests {
             clock,
             bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
             allowance: Allowance::default(),
+            offload: Offload { gso: true, gro: true },
         };
         let (asks, control) = mpsc::channel(1);
         let shard = shard::spawn(settings, events).unwrap();

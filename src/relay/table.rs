@@ -59,7 +59,7 @@ impl<S> Opening<S> {
 }
 
 /// Where an allocation stands in the table: fixed while it lives, used again after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot(pub(super) usize);
 
 /// Whom a client's data is for.
@@ -314,6 +314,11 @@ impl<S> Table<S> {
     }
 
     /// The relay socket of an allocation.
+    pub(super) fn socket(&self, slot: Slot) -> Option<&S> {
+        self.allocations.get(slot.0).map(|allocation| &allocation.opening.socket)
+    }
+
+    /// The relay socket of an allocation, to be changed.
     pub(super) fn socket_mut(&mut self, slot: Slot) -> Option<&mut S> {
         self.allocations.get_mut(slot.0).map(|allocation| &mut allocation.opening.socket)
     }

@@ -50,6 +50,7 @@ impl Rig {
                     Sources::new(vec!["127.0.0.1".parse().unwrap()]),
                 ),
                 allowance: Allowance::default(),
+                offload: udp::Offload { gso: true, gro: true },
             },
             sender,
         )
