@@ -228,16 +228,17 @@ pub fn stream(bytes: &[u8]) {
     }
 }
 
-/// Lines as frames of our JSON protocol, in both dialects: every reply is JSON.
+/// Lines as frames of our JSON protocol, in both dialects and versions: every reply is JSON.
 pub fn frames(bytes: &[u8]) {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
-    for dialect in [Dialect::Objects, Dialect::Strings] {
+    let kinds = [(Dialect::Objects, 1), (Dialect::Objects, 2), (Dialect::Strings, 1), (Dialect::Strings, 2)];
+    for (dialect, version) in kinds {
         run(async {
             let (server, client) = tokio::io::duplex(1 << 20);
             let talk = async {
                 let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-                let login = r#"{"type":"login","name":"fuzz"}"#;
-                for frame in std::iter::once(login).chain(text.lines()) {
+                let login = format!(r#"{{"type":"login","name":"fuzz","v":{version}}}"#);
+                for frame in std::iter::once(&*login).chain(text.lines()) {
                     let _ = client.feed(tungstenite::Message::text(frame)).await;
                 }
                 let _ = client.close(None).await;
