@@ -101,7 +101,7 @@ impl Ending {
     }
 
     /// The close code and reason, unless there is nobody to tell (RFC 6455, section 7.4).
-    const fn close_code(self) -> Option<(u16, &'static str)> {
+    pub(super) const fn close_code(self) -> Option<(u16, &'static str)> {
         Some(match self {
             Self::Closed | Self::Goodbye | Self::Lost => return None,
             Self::Bye => (1000, ""),

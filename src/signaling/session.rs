@@ -44,7 +44,7 @@ pub struct Sessions {
 }
 
 /// Who asks to sign in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Visitor {
     /// The host of this server as the client reached it.
     pub host: String,

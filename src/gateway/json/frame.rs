@@ -1,6 +1,7 @@
 //! The frames of our JSON protocol: what a client's text says, and the text of what it is told.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -66,8 +67,7 @@ pub(super) enum Command {
     Ack(u64),
 }
 
-/// What a client wants to be signed in as.
-#[derive(Debug)]
+/// What a client wants to be signed in as. Its secrets are never shown.
 pub(super) struct Login {
     /// By this name; none, if it can't be one.
     pub(super) name: Option<Name>,
@@ -78,6 +78,12 @@ pub(super) struct Login {
     pub(super) room: Option<Option<Name>>,
     /// What it shows to be let in.
     pub(super) token: Option<String>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("name", &self.name).field("version", &self.version).finish_non_exhaustive()
+    }
 }
 
 /// Whom a frame is for; none, when nobody can have the name that it says.
