@@ -17,6 +17,7 @@ use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::Signaling;
+use crate::config::value::AccountMode;
 use crate::config::value::CredentialMode;
 use crate::config::value::Network;
 use crate::config::value::PeerMode;
@@ -32,6 +33,9 @@ use crate::net::tls::TlsError;
 use crate::places;
 use crate::places::Places;
 use crate::rate::Rate;
+use crate::signaling::accounts::Accounts;
+use crate::signaling::accounts::Proof;
+use crate::signaling::hub;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
@@ -220,10 +224,9 @@ impl App {
 /// Signaling, and everything that the web side serves of it.
 fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
     let limits = &config.signaling.limits;
-    let sign_ins = limits.sign_ins.get();
-    let sign_ins = Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST };
-    let hub = Hub::new(sign_ins, exempt(config), Arc::clone(&shared.metrics));
-    let sessions = Arc::new(Sessions::new(hub, Arc::clone(&shared.credentials), served));
+    let hub = Hub::new(hub_settings(config), Arc::clone(&shared.credentials), Arc::clone(&shared.metrics));
+    let sessions = Arc::new(Sessions::new(hub, accounts(config), Arc::clone(&shared.credentials), served));
+    shared.tasks.spawn(gateway::tend(Arc::clone(&sessions), shared.clock, shared.stop.clone()));
     let token = config.admin.token.reveal().map(str::to_owned);
     let admin = token.map(|token| admin::State::new(token, exempt(config), Arc::clone(&sessions), shared.clock));
     let gateway = gateway::Context {
@@ -243,12 +246,36 @@ fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
     web::router(socket::State::new(origins, connections, Arc::new(gateway), shared.tasks.clone()), admin)
 }
 
+/// Who may sign in. What isn't built is refused with the configuration.
+fn accounts(config: &Config) -> Accounts {
+    let accounts = &config.signaling.accounts;
+    let proof = match accounts.mode {
+        AccountMode::Open | AccountMode::Jwt | AccountMode::Webhook => Proof::None,
+        AccountMode::Token => Proof::Token(accounts.token.reveal().unwrap_or_default().to_owned()),
+    };
+    Accounts::new(proof, exempt(config))
+}
+
+fn hub_settings(config: &Config) -> hub::Settings {
+    let signaling = &config.signaling;
+    let sign_ins = signaling.limits.sign_ins.get();
+    hub::Settings {
+        sign_ins: Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST },
+        exempt: exempt(config),
+        queue: Capacity { messages: count(signaling.queue_messages.get()), bytes: signaling.queue_bytes.get() },
+        silence: signaling.gone_after.get(),
+        grace: signaling.resume_within.get(),
+        rooms: count(signaling.limits.rooms_per_member.get()),
+        room_members: count(signaling.limits.members_per_room.get()),
+        who: signaling.who,
+    }
+}
+
 fn signaling_limits(signaling: &Signaling) -> gateway::Limits {
     gateway::Limits {
         message_bytes: signaling.message_bytes.get(),
         messages: rate(signaling.limits.messages.get(), signaling.limits.message_burst.get()),
         bad_frames: signaling.limits.bad_frames.get(),
-        queue: Capacity { messages: count(signaling.queue_messages.get()), bytes: signaling.queue_bytes.get() },
         sign_in_within: signaling.sign_in_within.get(),
         ping_every: signaling.ping_every.get(),
         gone_after: signaling.gone_after.get(),

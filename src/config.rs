@@ -222,6 +222,8 @@ tables! {
         ping_every: Span<SECOND, HOUR> = Span::milliseconds(20 * SECOND),
         /// Silence after which a connection is gone.
         gone_after: Span<{ 2 * SECOND }, { 2 * HOUR }> = Span::milliseconds(45 * SECOND),
+        /// How long a session waits for a client that lost its connection.
+        resume_within: Span<SECOND, { 10 * 60 * SECOND }> = Span::milliseconds(30 * SECOND),
         /// Whether members may ask who is there.
         who: bool = false,
         /// Limits per connection and source.
@@ -239,6 +241,10 @@ tables! {
         connections_per_source: Count<1, 1_000_000> = Count::new(200),
         /// Sign-ins from one source.
         sign_ins: Frequency = Frequency::per_second(5),
+        /// Rooms that one member may be in.
+        rooms_per_member: Count<1, 1000> = Count::new(16),
+        /// Members that one room may have.
+        members_per_room: Count<2, 10_000> = Count::new(100),
         /// Frames that make no sense, after which a connection is closed.
         bad_frames: Count<1, 1000> = Count::new(3),
     }
@@ -246,6 +252,8 @@ tables! {
     Accounts {
         /// How a member proves who it is.
         mode: AccountMode = AccountMode::Open,
+        /// What everybody shares who may sign in, in mode "token".
+        token: Token = Token::default(),
     }
     /// `[admin]`.
     Admin {
@@ -318,7 +326,6 @@ impl Config {
         };
         note(self.tls.mode == TlsMode::Acme, "tls.mode \"acme\" (self-signed instead)");
         note(self.tls.acme != defaults.tls.acme, "tls.acme");
-        note(self.signaling.who, "signaling.who");
         note(!self.control.socket.as_os_str().is_empty(), "control.socket");
         keys
     }
@@ -343,9 +350,17 @@ impl Config {
                 }
             }
         }
-        if signaling.accounts.mode != AccountMode::Open {
-            let cure = "is not built yet: only \"open\" is, where anyone who can reach the server may sign in";
-            return Err(("signaling.accounts.mode", format!("\"{}\" {cure}", signaling.accounts.mode)));
+        match signaling.accounts.mode {
+            AccountMode::Open => {}
+            AccountMode::Token if signaling.accounts.token.reveal().is_some() => {}
+            AccountMode::Token => {
+                let cure = "is empty: signaling.accounts.mode = \"token\" needs what members must show here";
+                return Err(("signaling.accounts.token", cure.to_owned()));
+            }
+            mode @ (AccountMode::Jwt | AccountMode::Webhook) => {
+                let cure = "is not built yet: write \"token\", or \"open\" to let anyone in";
+                return Err(("signaling.accounts.mode", format!("\"{mode}\" {cure}")));
+            }
         }
         if signaling.gone_after.get() <= signaling.ping_every.get() {
             let why = format!("\"{}\" is not longer than signaling.ping_every", signaling.gone_after);

@@ -6,7 +6,7 @@
 //! main -> cli -> app -> everything below           one process: app starts the parts in order and owns their end
 //! web -> gateway, signaling, credentials, net      HTTP: pages, WebSocket upgrade, /ice, /admin, health, metrics
 //! gateway -> signaling                             one file a client protocol, each a translation to and from the hub
-//! signaling -> credentials                         members, names, mailboxes: no socket, no await
+//! signaling -> credentials                         members, names, rooms, mailboxes: no socket, no await
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
 //! relay -> net, policy                             data plane: forwarding tables, media threads and streams
 //! net, config                                      sockets only; TOML and environment only
@@ -76,6 +76,11 @@
 //! candidates go through the other's mailbox; whoever doesn't read is cut off, whoever writes is never held back. The
 //! browsers allocate with those credentials, permit each other's relayed addresses, and meet in the hairpin.
 //!
+//! A client of the protocol's second version numbers its frames and acknowledges ours. When its connection breaks, its
+//! session waits for it: the name, the rooms and the credentials stay, what it is sent waits in its mailbox, and another
+//! connection goes on where the last one left off, with nothing lost and nothing twice. If it doesn't come back in time,
+//! partners and rooms learn that it is gone, and whoever sent what it has not acknowledged is told.
+//!
 //! # Known attacks and what stops each
 //!
 //! | attack | what stops it | test |
@@ -97,12 +102,19 @@
 //! | messages in pieces, or none, over TCP and TLS | cut by their own length; idle ones are closed | `messages_survive_one_byte_at_a_time_and_pipelining`, `who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute` |
 //! | asking and never reading | data dropped, unread answers capped, nobody else waits | `who_reads_too_slowly_loses_data_but_no_answer_and_holds_nobody_back`, `who_asks_and_never_reads_is_cut` |
 //! | filling another member's mailbox | the sender is refused, only who takes nothing is closed | `a_member_that_reads_is_not_closed_by_who_sends_faster_than_it_reads` |
+//! | never acknowledging what one is sent | the mailbox is bounded, and its senders are told | `what_is_not_acknowledged_fills_the_mailbox_and_is_never_given_up`, `notices_fit_into_a_full_mailbox_but_not_without_end` |
+//! | acknowledging what was never sent, or sending a frame twice | counted, and refused or ignored | `nobody_acknowledges_what_was_never_sent_or_takes_an_acknowledgement_back`, `a_frame_counts_once_whatever_connection_it_comes_over` |
+//! | taking up somebody else's session | 128 random bits, and tries count as sign-ins | `only_who_knows_the_secret_and_left_off_where_we_know_comes_back`, `sign_ins_of_a_source_are_limited` |
+//! | sessions left behind without number | so many wait, and the one that has waited longest ends | `sessions_that_wait_are_capped_and_the_one_that_waits_longest_ends` |
+//! | rooms, or members of one, without number | so many for each | `rooms_are_capped_for_each_member_and_members_for_each_room` |
+//! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end` |
 //! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
 //! | kicks, or ends of sessions, without number | remembered up to a number, beyond it rather refused; who falls behind looks at all | `more_revoked_sessions_than_can_be_remembered_are_refused_all_the_same`, `who_hears_of_too_many_ends_at_once_ends_what_is_over_and_no_more` |
 //! | signing in again for another share | what a session counts for stands in its user names | `quotas_count_a_member_in_all_its_sessions_and_a_session_without_one_alone` |
 //! | candidates without number | a session remembers so many, and forgets first what its loudest teller told | `a_session_is_told_of_so_many_addresses_and_the_earliest_is_forgotten`, `who_tells_a_session_of_too_many_addresses_pushes_out_its_own` |
 //! | telling oneself of a peer that nobody signaled | counts for others only | `candidates_open_peers_to_whom_they_are_sent_and_to_nobody_else` |
 //! | guessing the operator's token | few tries a source; 16 characters at least | `a_source_may_be_wrong_about_the_token_so_often` |
+//! | guessing the token that lets members in | few tries a source; 16 characters at least | `who_fails_to_sign_in_too_often_waits` |
 //! | a foreign page that fetches credentials | the same origins as for WebSockets | `ice_servers_for_applications_that_signal_elsewhere_relay_in_either_mode` |
 //! | scrapes of the counters without number | nothing is kept of them | `scrapes_without_number_leave_memory_and_files_flat` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |

@@ -20,6 +20,9 @@ use crate::support::Server;
 use crate::support::client;
 use crate::support::client::Client;
 
+mod accounts;
+pub(crate) mod resume;
+
 const OBJECTS: &str = "/ws";
 const STRINGS: &str = "/websocketRTC";
 
@@ -113,7 +116,7 @@ async fn frames_that_end_the_tutorials_server_get_an_error_and_this_one_lives() 
         (Message::text(&deep), "bad-message", Some("bad-message")),
         (Message::text(format!(r#"{{"type":"offer","name":"x","offer":{deep}"#)), "bad-message", Some("bad-message")),
         (Message::text(r#"{"type":"constructor"}"#), "unknown-command", Some("unknown-command")),
-        (Message::text(r#"{"type":"join","room":"r"}"#), "unknown-command", Some("unknown-command")),
+        (Message::text(r#"{"type":"join","room":"r"}"#), "not-signed-in", Some("unknown-command")),
     ];
     for path in [OBJECTS, STRINGS] {
         for (n, (frame, before, after)) in crash_frames.iter().enumerate() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use throughway::clock::Clock;
 use tokio::net::UdpSocket;
 
+use crate::signaling::resume::exchange;
 use crate::support::PEERS_ON_LOOPBACK;
 use crate::support::Server;
 use crate::support::asker::*;
@@ -36,6 +37,16 @@ async fn minutes_of_calls_and_abandoned_calls_leave_nothing_behind() {
 
     assert!(calls > 100, "{calls} calls are no soak");
     Footprint::stays(server.pid(), before, MARGIN).await;
+}
+
+#[tokio::test]
+#[ignore = "takes minutes: tests/run --full runs it"]
+async fn minutes_of_breaking_connections_lose_no_message_and_bring_none_twice() {
+    let seconds = std::env::var("THROUGHWAY_SOAK_SECONDS").map_or(SECONDS, |seconds| seconds.parse().unwrap());
+
+    let (heard, resumed) = exchange(Duration::from_secs(seconds), 2).await;
+
+    assert!(heard > 100 && resumed > 10, "{heard} messages over {resumed} connections are no soak");
 }
 
 /// Waits until nothing is allocated or reserved.

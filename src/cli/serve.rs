@@ -14,6 +14,7 @@ use super::banner;
 use crate::app::App;
 use crate::app::StartError;
 use crate::config::Config;
+use crate::config::value::AccountMode;
 use crate::config::value::LogFormat;
 use crate::config::value::LogLevel;
 use crate::logging;
@@ -44,7 +45,9 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         StartError::Listen(_) | StartError::RelayIp { .. } | StartError::Tls(_) => Failure::Operator(error.to_string()),
         StartError::Relay(_) | StartError::Certificate(_) => Failure::Ours(error.to_string()),
     })?;
-    tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");
+    if config.signaling.accounts.mode == AccountMode::Open {
+        tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");
+    }
     // A closed stdout is no reason to stop serving.
     let _ = io::stdout().write_all(banner::text(config, file, app.listening()).as_bytes());
     let failed = tokio::select! {

@@ -43,7 +43,7 @@ pub(super) fn read(
 }
 
 /// Keys whose values no error may repeat.
-const SECRET: &[&str] = &["turn.secrets", "turn.users", "admin.token"];
+const SECRET: &[&str] = &["turn.secrets", "turn.users", "signaling.accounts.token", "admin.token"];
 
 /// Variables that are ours: the key, and what stands in the variable.
 #[derive(Clone, Debug)]
@@ -266,6 +266,8 @@ mod tests {
                 "[signaling]\ngone_after = '10s'",
                 "signaling.gone_after: \"10s\" is not longer than signaling.ping_every",
             ),
+            ("[signaling.accounts]\nmode = 'token'", "signaling.accounts.token: is empty"),
+            ("[signaling.accounts]\nmode = 'token'\ntoken = 'short'", "signaling.accounts.token: is too short"),
             ("[signaling.accounts]\nmode = 'jwt'", "signaling.accounts.mode: \"jwt\" is not built yet"),
             ("public_host = 'https://a'", "public_host: \"https://a\" is not a host name"),
             ("a = \nb", "TOML parse error at line 2, column 2: key with no value"),

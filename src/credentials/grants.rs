@@ -14,7 +14,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use super::random;
 
 /// A signaling session's name: 96 random bits, written in Base64 for URLs. No secret: it stands in TURN user names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId([u8; 12]);
 
 /// A text that names no session.
@@ -62,7 +62,8 @@ pub(super) const MAX_REVOKED: usize = 1 << 16;
 /// What is known of sessions, without clocks and locks.
 #[derive(Debug, Default)]
 pub(super) struct Grants {
-    /// Never more than there are signaling connections, which have places ([`crate::places`]).
+    /// Never more than there are signaling connections, which have places ([`crate::places`]), and sessions that wait for
+    /// theirs to come back, which are capped, too.
     live: HashMap<SessionId, Signaled>,
     revoked: HashSet<SessionId>,
     /// The revoked ones in order, each with the Unix time by which its last credential has expired.

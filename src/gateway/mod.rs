@@ -8,7 +8,6 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::rate::Rate;
-use crate::signaling::mailbox::Capacity;
 use crate::signaling::session::Sessions;
 
 pub mod json;
@@ -37,12 +36,21 @@ pub struct Limits {
     pub messages: Rate,
     /// At so many frames that say nothing it is closed.
     pub bad_frames: u32,
-    /// What may wait for it while it doesn't read.
-    pub queue: Capacity,
     /// How long it may take to sign in, from the upgrade on.
     pub sign_in_within: Duration,
     /// How often it is pinged.
     pub ping_every: Duration,
     /// How long nothing may come from it before it counts as gone.
     pub gone_after: Duration,
+}
+
+/// Ends sessions when it is time, until the process ends.
+pub async fn tend(sessions: Arc<Sessions>, clock: Clock, stop: CancellationToken) {
+    loop {
+        let next = sessions.tick(clock.now());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
 }

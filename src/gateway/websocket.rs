@@ -18,9 +18,10 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::signaling::mailbox::Cut;
-use crate::signaling::mailbox::Mailbox;
+use crate::signaling::mailbox::Reader;
 use crate::signaling::message;
 
 /// Read at a time, and held by every idle connection: most frames are candidates of a few hundred bytes. A longer
@@ -36,8 +37,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// The client closed it.
+    /// The client closed it, and may come back.
     Closed,
+    /// The client closed it, and left.
+    Goodbye,
     /// The stream broke, or nothing came for too long.
     Lost,
     /// The client said `bye`.
@@ -56,6 +59,10 @@ pub(super) enum Ending {
     TooSlow,
     /// The operator ended it.
     Kicked,
+    /// The session goes on over another connection.
+    Replaced,
+    /// Nothing was heard for so long that somebody else could have the name.
+    NameLost,
     /// Too many frames that say nothing.
     BadFrames,
     /// Went on sending far beyond its rate.
@@ -63,10 +70,40 @@ pub(super) enum Ending {
 }
 
 impl Ending {
+    /// That of a client's closing handshake: when it went on purpose or its page is gone, it has left (RFC 6455, section
+    /// 7.4.1). With another code it may come back.
+    pub(super) fn of_close(frame: Option<&CloseFrame>) -> Self {
+        match frame.map(|frame| frame.code) {
+            None | Some(CloseCode::Normal | CloseCode::Away | CloseCode::Status) => Self::Goodbye,
+            Some(_) => Self::Closed,
+        }
+    }
+
+    /// Whether a session may outlive it.
+    pub(super) const fn may_return(self) -> bool {
+        match self {
+            Self::Closed
+            | Self::Lost
+            | Self::TooLarge
+            | Self::NotUtf8
+            | Self::Protocol
+            | Self::BadFrames
+            | Self::Flood => true,
+            Self::Goodbye
+            | Self::Bye
+            | Self::Restart
+            | Self::NoSignIn
+            | Self::TooSlow
+            | Self::Kicked
+            | Self::Replaced
+            | Self::NameLost => false,
+        }
+    }
+
     /// The close code and reason, unless there is nobody to tell (RFC 6455, section 7.4).
-    const fn close_code(self) -> Option<(u16, &'static str)> {
+    pub(super) const fn close_code(self) -> Option<(u16, &'static str)> {
         Some(match self {
-            Self::Closed | Self::Lost => return None,
+            Self::Closed | Self::Goodbye | Self::Lost => return None,
             Self::Bye => (1000, ""),
             Self::Protocol => (1002, "not the WebSocket protocol"),
             Self::NotUtf8 => (1007, "text is not UTF-8"),
@@ -74,7 +111,9 @@ impl Ending {
             Self::Restart => (1012, "the server restarts"),
             Self::Kicked => (4000, "ended by the operator"),
             Self::NoSignIn => (4001, "no sign-in in time"),
+            Self::Replaced => (4002, "continued over another connection"),
             Self::TooSlow => (4008, "reads too slowly"),
+            Self::NameLost => (4009, "somebody else has the name"),
             Self::BadFrames => (4400, "too many bad frames"),
             Self::Flood => (4400, "too many messages"),
         })
@@ -86,6 +125,7 @@ impl From<Cut> for Ending {
         match cut {
             Cut::Overflown => Self::TooSlow,
             Cut::Kicked => Self::Kicked,
+            Cut::Replaced => Self::Replaced,
         }
     }
 }
@@ -143,16 +183,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    /// The next message from the client. Meanwhile sends the replies, and what is in the mailbox as `render` has it.
+    /// The next message from the client. Meanwhile sends the replies, and what `mailbox` has, by number, as `render` has
+    /// it.
     ///
     /// Can be dropped and called again at any time.
     ///
     /// # Errors
     ///
     /// The [`Ending`] that the stream or the mailbox has come to.
-    pub(super) async fn next<R>(&mut self, mailbox: &Mailbox, render: R) -> Result<Message, Ending>
+    pub(super) async fn next<R>(&mut self, mailbox: Option<&Reader>, render: R) -> Result<Message, Ending>
     where
-        R: Fn(&message::Message) -> String,
+        R: Fn(Option<u64>, &message::Message) -> String,
     {
         poll_fn(|cx| {
             self.poll_write(cx, mailbox, &render)?;
@@ -172,16 +213,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 
     /// Writes as much as the stream takes.
-    fn poll_write<R>(&mut self, cx: &mut Context<'_>, mailbox: &Mailbox, render: R) -> Result<(), Ending>
+    fn poll_write<R>(&mut self, cx: &mut Context<'_>, mailbox: Option<&Reader>, render: R) -> Result<(), Ending>
     where
-        R: Fn(&message::Message) -> String,
+        R: Fn(Option<u64>, &message::Message) -> String,
     {
-        mailbox.watch(cx.waker())?;
+        mailbox.map_or(Ok(()), |mailbox| mailbox.watch(cx.waker()))?;
+        let from_mailbox = || {
+            let (number, message) = mailbox?.take()?;
+            Some(Message::text(render(number, &message)))
+        };
         while let Poll::Ready(ready) = self.stream.poll_ready_unpin(cx) {
             ready?;
-            let next =
-                self.replies.pop_front().or_else(|| mailbox.take().map(|message| Message::text(render(&message))));
-            let Some(next) = next else { break };
+            let Some(next) = self.replies.pop_front().or_else(from_mailbox) else { break };
             self.stream.start_send_unpin(next)?;
             self.unflushed = true;
         }

@@ -1,47 +1,119 @@
-//! Who is signed in under which name, and who is in a call with whom.
+//! Who is signed in under which name, who is in a room or a call with whom, and what each has yet to be told.
+//!
+//! Names and rooms are the registry's, the way to a member is the bus's ([`crate::signaling::store`]): of what others do,
+//! the hub knows what these tell it. Its own are the sessions whose connections it has: the mailbox of each, and how far
+//! it is with its client's frames.
+//!
+//! A session ends with its connection, or, if its client can come back to it, when that hasn't happened within the grace.
+//! What was not delivered by then comes back to its senders.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::address::Prefix;
 use crate::address::Sources;
 use crate::clock::Now;
+use crate::credentials::Credentials;
 use crate::credentials::SessionId;
 use crate::metrics::Metrics;
 use crate::rate::PerSource;
 use crate::rate::Rate;
-use crate::signaling::mailbox::Full;
+use crate::signaling::mailbox::Capacity;
+use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Mailbox;
+use crate::signaling::mailbox::Reader;
+use crate::signaling::message::Change;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
+use crate::signaling::message::Sender;
 use crate::signaling::message::SignalKind;
 use crate::signaling::name::Name;
-
-/// How many partners a member is known to have; beyond, the earliest is forgotten and won't be told that it left.
-///
-/// More than the connections that one source may have by default, so that no single stranger can push out the others.
-pub const MAX_PARTNERS: usize = 256;
+use crate::signaling::secret::Secret;
+use crate::signaling::store::Bus;
+use crate::signaling::store::Holder;
+use crate::signaling::store::Lost;
+use crate::signaling::store::NoEntry;
+use crate::signaling::store::Registry;
+use crate::signaling::store::Undelivered;
+use crate::signaling::store::memory::Mailboxes;
+use crate::signaling::store::memory::Tables;
 
 /// How many names may be banned.
 pub const MAX_BANNED: usize = 10_000;
+/// How many sessions wait for their clients to come back; beyond, the one that has waited longest ends.
+pub const MAX_AWAY: usize = 10_000;
+/// How many members `who` tells of.
+pub const MAX_WHO: usize = 500;
 
-/// The members. There are never more of them than open connections, which have places ([`crate::places`]).
-#[derive(Debug)]
+/// What members may do, and how long they are waited for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How often one source may try to sign in.
+    pub sign_ins: Rate,
+    /// Sources that may do so at will.
+    pub exempt: Vec<Prefix>,
+    /// What may wait for one member.
+    pub queue: Capacity,
+    /// How long a member that is connected may give no sign of life.
+    pub silence: Duration,
+    /// How long a session waits for its client to come back.
+    pub grace: Duration,
+    /// How many rooms a member may be in.
+    pub rooms: usize,
+    /// How many members a room may have.
+    pub room_members: usize,
+    /// Whether members may ask who is signed in.
+    pub who: bool,
+}
+
+/// The members signed in here.
 pub struct Hub {
-    members: HashMap<Name, Member>,
+    settings: Settings,
+    registry: Box<dyn Registry>,
+    bus: Box<dyn Bus>,
+    /// Never more than open connections, which have places ([`crate::places`]), and those that are away.
+    sessions: HashMap<SessionId, Seat>,
+    /// Sessions without connection, by when each ends. Capped by [`MAX_AWAY`].
+    away: BTreeSet<(Instant, SessionId)>,
     /// Capped by [`MAX_BANNED`].
     banned: HashSet<Name>,
     sign_ins: PerSource,
+    credentials: Arc<Credentials>,
     metrics: Arc<Metrics>,
 }
 
+/// One session.
 #[derive(Debug)]
-struct Member {
-    session: SessionId,
+struct Seat {
+    name: Name,
     mailbox: Arc<Mailbox>,
-    partners: Vec<Name>,
+    /// None, if it ends with its connection.
+    secret: Option<Secret>,
+    /// The last of its client's frames, by the client's count.
+    last_frame: u64,
+    /// Capped by [`Settings::rooms`].
+    rooms: Vec<Name>,
+    /// Until when its client may come back.
+    away_until: Option<Instant>,
+}
+
+/// A session as its connection has it.
+#[derive(Debug)]
+pub struct Attached {
+    /// What it is called.
+    pub session: SessionId,
+    /// What it is told.
+    pub reader: Reader,
+    /// What it can be taken up again by, if at all.
+    pub secret: Option<Secret>,
+    /// The last frame that was taken from its client.
+    pub last_frame: u64,
 }
 
 /// Why nobody may sign in by this name, or from here, now.
@@ -53,40 +125,69 @@ pub enum Refusal {
     /// The operator doesn't want it.
     #[error("the name is banned")]
     Banned,
+    /// There is no such session, or nothing to take up where the client left off.
+    #[error("no session to come back to")]
+    NoSession,
     /// The source signs in too often.
     #[error("too many sign-ins")]
     Rate,
 }
+
+/// Why a frame isn't acted upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stale {
+    /// It was already.
+    #[error("the frame came before")]
+    Frame,
+    /// The session goes on over another connection.
+    #[error("the session goes on over another connection")]
+    Connection,
+}
+
+/// Why a member is not let into a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotJoined {
+    /// It is in as many as it may be.
+    #[error("in too many rooms already")]
+    TooManyRooms,
+    /// The room says no.
+    #[error(transparent)]
+    NoEntry(#[from] NoEntry),
+}
+
+/// The member isn't in the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not in this room")]
+pub struct NotThere;
 
 /// No more names can be banned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{MAX_BANNED} names are banned already")]
 pub struct TooManyBanned;
 
-/// Why a member isn't told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Undelivered {
-    /// Nobody is signed in by this name.
-    #[error("nobody is signed in by this name")]
-    UnknownMember,
-    /// The member isn't reading that fast.
-    #[error("the member isn't reading that fast")]
-    Full,
-}
-
-impl From<Full> for Undelivered {
-    fn from(_: Full) -> Self {
-        Self::Full
-    }
-}
-
 impl Hub {
-    /// Nobody signed in; each source outside `exempt` may try to sign in at the rate `sign_ins`.
-    pub fn new(sign_ins: Rate, exempt: Vec<Prefix>, metrics: Arc<Metrics>) -> Self {
+    /// Nobody signed in, and everything in memory. Sessions begin and end with `credentials`.
+    pub fn new(settings: Settings, credentials: Arc<Credentials>, metrics: Arc<Metrics>) -> Self {
+        Self::over(Box::new(Tables::default()), Box::new(Mailboxes::default()), settings, credentials, metrics)
+    }
+
+    /// Nobody signed in here, with names and rooms in `registry` and others reached by `bus`.
+    pub fn over(
+        registry: Box<dyn Registry>,
+        bus: Box<dyn Bus>,
+        settings: Settings,
+        credentials: Arc<Credentials>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            members: HashMap::new(),
+            registry,
+            bus,
+            sessions: HashMap::new(),
+            away: BTreeSet::new(),
             banned: HashSet::new(),
-            sign_ins: PerSource::new(sign_ins, Sources::new(exempt)),
+            sign_ins: PerSource::new(settings.sign_ins, Sources::new(settings.exempt.clone())),
+            settings,
+            credentials,
             metrics,
         }
     }
@@ -100,44 +201,128 @@ impl Hub {
         if self.sign_ins.take(source, now.monotonic) { Ok(()) } else { Err(Refusal::Rate) }
     }
 
-    /// Signs `name` in: what is for it goes to `mailbox` until it is signed out.
+    /// Signs `name` in. A session whose messages are acknowledged can be taken up again.
     ///
     /// # Errors
     ///
     /// [`Refusal`]; nothing has changed then, but the try has counted.
-    pub fn sign_in(
-        &mut self,
-        name: Name,
-        session: SessionId,
-        mailbox: Arc<Mailbox>,
-        source: IpAddr,
-        now: Now,
-    ) -> Result<(), Refusal> {
+    pub fn sign_in(&mut self, name: Name, delivery: Delivery, source: IpAddr, now: Now) -> Result<Attached, Refusal> {
         self.knock(source, now)?;
         if self.banned.contains(&name) {
             return Err(Refusal::Banned);
         }
-        if self.members.contains_key(&name) {
-            return Err(Refusal::NameTaken);
-        }
-        self.members.insert(name, Member { session, mailbox, partners: Vec::new() });
+        let session = SessionId::new();
+        let claimed = self.registry.claim(&name, session, self.connected_until(now), now.monotonic);
+        claimed.map_err(|_| Refusal::NameTaken)?;
+        let mailbox = Arc::new(Mailbox::new(name.clone(), self.settings.queue, delivery));
+        let reader = mailbox.attach(0).map_err(|_| Refusal::NoSession)?;
+        let secret = (delivery == Delivery::Acknowledged).then(Secret::new);
+        self.bus.open(session, Arc::clone(&mailbox));
+        self.credentials.begin(session);
         self.metrics.members.increment();
-        Ok(())
+        let seat = Seat { name, mailbox, secret: secret.clone(), last_frame: 0, rooms: Vec::new(), away_until: None };
+        self.sessions.insert(session, seat);
+        Ok(Attached { session, reader, secret, last_frame: 0 })
     }
 
-    /// Signs `name` out and tells its partners that it left.
-    pub fn sign_out(&mut self, name: &Name) {
-        self.leave_all(name);
-        if self.members.remove(name).is_some() {
-            self.metrics.members.decrement();
+    /// Takes the session of `name` up again, over a connection that takes the place of an earlier one. Of what it was told
+    /// its client has everything up to the message number `arrived`; the rest it is told again.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]; nothing has changed then, but the try has counted.
+    pub fn resume(
+        &mut self,
+        name: &Name,
+        secret: &str,
+        arrived: u64,
+        source: IpAddr,
+        now: Now,
+    ) -> Result<Attached, Refusal> {
+        self.knock(source, now)?;
+        let deadline = self.connected_until(now);
+        let session = self.registry.holder_of(name, now.monotonic).ok_or(Refusal::NoSession)?;
+        let seat = self.sessions.get_mut(&session).ok_or(Refusal::NoSession)?;
+        let secret = seat.secret.clone().filter(|known| known.is(secret)).ok_or(Refusal::NoSession)?;
+        let reader = seat.mailbox.attach(arrived).map_err(|_| Refusal::NoSession)?;
+        self.registry.renew(session, deadline, now.monotonic).map_err(|_| Refusal::NoSession)?;
+        if let Some(until) = seat.away_until.take() {
+            self.away.remove(&(until, session));
+        }
+        Ok(Attached { session, reader, secret: Some(secret), last_frame: seat.last_frame })
+    }
+
+    /// Notes that the connection of `session` lives.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`], when the name isn't the session's any more.
+    pub fn renew(&mut self, session: SessionId, now: Now) -> Result<(), Lost> {
+        let deadline = self.connected_until(now);
+        self.registry.renew(session, deadline, now.monotonic)
+    }
+
+    /// Takes one frame of the session's client that came over the connection of `reader`; `frame` is its number, if it has
+    /// one. As whom what it says is passed on.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`], when nothing may come of it.
+    pub fn admit(&mut self, session: SessionId, reader: &Reader, frame: Option<u64>) -> Result<Sender, Stale> {
+        let seat = self.sessions.get_mut(&session).filter(|_| reader.is_current()).ok_or(Stale::Connection)?;
+        if let Some(frame) = frame {
+            if frame <= seat.last_frame {
+                return Err(Stale::Frame);
+            }
+            seat.last_frame = frame;
+        }
+        Ok(Sender { name: seat.name.clone(), session, frame })
+    }
+
+    /// The connection of `reader` is over. The session is, too, or waits for its client if it can and `may_return`.
+    pub fn disconnect(&mut self, session: SessionId, reader: &Reader, may_return: bool, now: Now) {
+        let current = self.sessions.get_mut(&session).filter(|seat| seat.away_until.is_none() && reader.is_current());
+        let Some(seat) = current else { return };
+        let until = now.monotonic + self.settings.grace;
+        let waits = may_return && seat.secret.is_some() && self.registry.renew(session, until, now.monotonic).is_ok();
+        if !waits {
+            return self.end(session, now);
+        }
+        seat.away_until = Some(until);
+        self.away.insert((until, session));
+        let (name, partners) = (seat.name.clone(), seat.mailbox.partners());
+        for partner in partners {
+            self.notify(&partner, Message::Away { from: name.clone() }, now);
+        }
+        if self.away.len() > MAX_AWAY
+            && let Some((_, longest)) = self.away.first().copied()
+        {
+            self.end(longest, now);
         }
     }
 
-    /// Has the connection of `name` end; its session, if somebody is signed in by it. It is signed out when it has ended.
-    pub fn kick(&mut self, name: &Name) -> Option<SessionId> {
-        let member = self.members.get(name)?;
-        member.mailbox.kick();
-        Some(member.session)
+    /// Ends the sessions whose clients were waited for long enough; when there may be something to do again.
+    pub fn tick(&mut self, now: Now) -> Instant {
+        while let Some((until, session)) = self.away.first().copied() {
+            if until > now.monotonic {
+                return until;
+            }
+            self.away.pop_first();
+            self.end(session, now);
+        }
+        // Whoever goes away from here on is waited for at least until then.
+        now.monotonic + self.settings.grace
+    }
+
+    /// Has the connection of `name` end, and the session with it; which it was, if somebody is signed in by it here.
+    pub fn kick(&mut self, name: &Name, now: Now) -> Option<SessionId> {
+        let session = self.registry.holder_of(name, now.monotonic)?;
+        let seat = self.sessions.get(&session)?;
+        seat.mailbox.kick();
+        if seat.away_until.is_some() {
+            self.end(session, now);
+        }
+        Some(session)
     }
 
     /// Refuses `name` from now on; who is signed in by it stays so.
@@ -158,16 +343,6 @@ impl Hub {
         self.banned.remove(name)
     }
 
-    /// The session of `name`.
-    pub fn session_of(&self, name: &Name) -> Option<SessionId> {
-        self.members.get(name).map(|member| member.session)
-    }
-
-    /// Who is signed in by `session`; looks through all members.
-    pub fn member_of(&self, session: SessionId) -> Option<Name> {
-        self.members.iter().find(|(_, member)| member.session == session).map(|(name, _)| name.clone())
-    }
-
     /// Passes a step of a negotiation on. From then on the two are partners.
     ///
     /// # Errors
@@ -175,17 +350,44 @@ impl Hub {
     /// [`Undelivered`]; nothing has changed then.
     pub fn signal(
         &mut self,
-        from: &Name,
+        from: Sender,
         to: &Name,
         kind: SignalKind,
         payload: Payload,
         now: Now,
     ) -> Result<(), Undelivered> {
-        let recipient = self.members.get(to).ok_or(Undelivered::UnknownMember)?;
-        recipient.mailbox.put(Message::Signal { from: from.clone(), kind, payload }, now.monotonic)?;
-        if from != to {
-            self.add_partner(from, to);
-            self.add_partner(to, from);
+        let session = from.session;
+        self.deliver(to, Message::Signal { from, kind, payload }, now)?;
+        if let Some(seat) = self.sessions.get(&session) {
+            seat.mailbox.add_partner(to);
+        }
+        Ok(())
+    }
+
+    /// Passes an application's own message on to one member.
+    ///
+    /// # Errors
+    ///
+    /// [`Undelivered`]; nothing has changed then.
+    pub fn send(&mut self, from: Sender, to: &Name, payload: Payload, now: Now) -> Result<(), Undelivered> {
+        self.deliver(to, Message::Data { from, room: None, payload }, now)
+    }
+
+    /// Passes an application's own message on to everybody else in `room`; the sender is told of those that it can't be
+    /// delivered to.
+    ///
+    /// # Errors
+    ///
+    /// [`NotThere`]; nobody is told anything then.
+    pub fn send_to_room(&mut self, from: &Sender, room: &Name, payload: &Payload, now: Now) -> Result<(), NotThere> {
+        if !self.sessions.get(&from.session).is_some_and(|seat| seat.rooms.contains(room)) {
+            return Err(NotThere);
+        }
+        for Holder { name, session } in self.registry.in_room(room, now.monotonic) {
+            let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
+            if session != from.session && self.bus.deliver(session, message, now.monotonic).is_err() {
+                self.report(from, &name, now);
+            }
         }
         Ok(())
     }
@@ -195,258 +397,135 @@ impl Hub {
     /// # Errors
     ///
     /// [`Undelivered`]; nothing has changed then.
-    pub fn leave(&mut self, from: &Name, to: &Name, now: Now) -> Result<(), Undelivered> {
-        let recipient = self.members.get(to).ok_or(Undelivered::UnknownMember)?;
-        recipient.mailbox.put(Message::Leave { from: from.clone() }, now.monotonic)?;
-        self.forget_partner(from, to);
-        self.forget_partner(to, from);
+    pub fn leave(&mut self, from: &Sender, to: &Name, now: Now) -> Result<(), Undelivered> {
+        self.deliver(to, Message::Leave { from: from.name.clone() }, now)?;
+        if let Some(seat) = self.sessions.get(&from.session) {
+            seat.mailbox.forget_partner(to);
+        }
         Ok(())
     }
 
-    /// Tells every partner that `from` left.
-    pub fn leave_all(&mut self, from: &Name) {
-        let Some(member) = self.members.get_mut(from) else { return };
-        for partner in std::mem::take(&mut member.partners) {
-            if let Some(recipient) = self.members.get(&partner) {
-                recipient.mailbox.notify(Message::Leave { from: from.clone() });
+    /// Tells every partner that the member of `session` left.
+    pub fn leave_all(&mut self, session: SessionId, now: Now) {
+        let Some(seat) = self.sessions.get(&session) else { return };
+        let (name, mailbox) = (seat.name.clone(), Arc::clone(&seat.mailbox));
+        for partner in mailbox.partners() {
+            mailbox.forget_partner(&partner);
+            self.notify(&partner, Message::Gone { from: name.clone() }, now);
+        }
+    }
+
+    /// Lets a member into `room` and tells those there; who they are, in the order they came in.
+    ///
+    /// # Errors
+    ///
+    /// [`NotJoined`]; nothing has changed then.
+    pub fn join(&mut self, session: SessionId, room: &Name, now: Now) -> Result<Vec<Name>, NotJoined> {
+        let seat = self.sessions.get_mut(&session).ok_or(NotJoined::NoEntry(NoEntry::Lost(Lost)))?;
+        let is_there = seat.rooms.contains(room);
+        if !is_there && seat.rooms.len() >= self.settings.rooms {
+            return Err(NotJoined::TooManyRooms);
+        }
+        let others = self.registry.enter(room, session, self.settings.room_members, now.monotonic)?;
+        if !is_there {
+            seat.rooms.push(room.clone());
+            let name = seat.name.clone();
+            self.tell_room(room, &name, Change::Joined, now);
+        }
+        Ok(others.into_iter().map(|other| other.name).collect())
+    }
+
+    /// Takes a member out of `room` and tells those left there.
+    ///
+    /// # Errors
+    ///
+    /// [`NotThere`].
+    pub fn part(&mut self, session: SessionId, room: &Name, now: Now) -> Result<(), NotThere> {
+        let seat = self.sessions.get_mut(&session).ok_or(NotThere)?;
+        let at = seat.rooms.iter().position(|known| known == room).ok_or(NotThere)?;
+        seat.rooms.remove(at);
+        let name = seat.name.clone();
+        self.registry.leave(room, session);
+        self.tell_room(room, &name, Change::Left, now);
+        Ok(())
+    }
+
+    /// Who is in `room`, or signed in at all, [`MAX_WHO`] of them; none, if members may not ask.
+    pub fn who(&self, room: Option<&Name>, now: Now) -> Option<Vec<Name>> {
+        self.settings.who.then(|| match room {
+            Some(room) => {
+                let present = self.registry.in_room(room, now.monotonic);
+                present.into_iter().take(MAX_WHO).map(|holder| holder.name).collect()
             }
-            self.forget_partner(&partner, from);
+            None => self.registry.names(MAX_WHO, now.monotonic),
+        })
+    }
+
+    /// The last frame that was taken from the client of `session`.
+    pub fn last_frame(&self, session: SessionId) -> u64 {
+        self.sessions.get(&session).map_or(0, |seat| seat.last_frame)
+    }
+
+    /// The session of `name`.
+    pub fn session_of(&self, name: &Name, now: Now) -> Option<SessionId> {
+        self.registry.holder_of(name, now.monotonic)
+    }
+
+    /// Who is signed in here by `session`.
+    pub fn member_of(&self, session: SessionId) -> Option<Name> {
+        self.sessions.get(&session).map(|seat| seat.name.clone())
+    }
+
+    /// Signs the session out: partners and rooms learn that it is over, and senders what it didn't get.
+    fn end(&mut self, session: SessionId, now: Now) {
+        self.leave_all(session, now);
+        let Some(seat) = self.sessions.remove(&session) else { return };
+        if let Some(until) = seat.away_until {
+            self.away.remove(&(until, session));
+        }
+        for room in &seat.rooms {
+            self.registry.leave(room, session);
+            self.tell_room(room, &seat.name, Change::Left, now);
+        }
+        self.registry.release(session);
+        self.bus.close(session);
+        for sender in seat.mailbox.close() {
+            self.report(&sender, &seat.name, now);
+        }
+        self.credentials.end(session);
+        self.metrics.members.decrement();
+        tracing::debug!(%session, "signed out");
+    }
+
+    fn deliver(&self, to: &Name, message: Message, now: Now) -> Result<(), Undelivered> {
+        let holder = self.registry.holder_of(to, now.monotonic).ok_or(Undelivered::UnknownMember)?;
+        self.bus.deliver(holder, message, now.monotonic)
+    }
+
+    /// Whoever is gone needs no notice.
+    fn notify(&self, to: &Name, notice: Message, now: Now) {
+        let _ = self.deliver(to, notice, now);
+    }
+
+    fn tell_room(&self, room: &Name, name: &Name, change: Change, now: Now) {
+        for other in self.registry.in_room(room, now.monotonic) {
+            if other.name != *name {
+                let presence = Message::Presence { room: room.clone(), name: name.clone(), change };
+                let _ = self.bus.deliver(other.session, presence, now.monotonic);
+            }
         }
     }
 
-    fn add_partner(&mut self, of: &Name, partner: &Name) {
-        let Some(member) = self.members.get_mut(of) else { return };
-        if member.partners.contains(partner) {
-            return;
-        }
-        let forgotten = if member.partners.len() >= MAX_PARTNERS { Some(member.partners.remove(0)) } else { None };
-        member.partners.push(partner.clone());
-        if let Some(forgotten) = forgotten {
-            self.forget_partner(&forgotten, of);
-        }
+    /// Tells a sender, if it is still there, what did not get to `to`.
+    fn report(&self, sender: &Sender, to: &Name, now: Now) {
+        let undelivered = Message::Undelivered { to: to.clone(), frame: sender.frame };
+        let _ = self.bus.deliver(sender.session, undelivered, now.monotonic);
     }
 
-    fn forget_partner(&mut self, of: &Name, partner: &Name) {
-        if let Some(member) = self.members.get_mut(of) {
-            member.partners.retain(|known| known != partner);
-        }
+    fn connected_until(&self, now: Now) -> Instant {
+        now.monotonic + self.settings.silence + self.settings.grace
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::clock::Clock;
-    use crate::signaling::mailbox::Capacity;
-    use crate::signaling::mailbox::Cut;
-
-    const OFTEN: Rate = Rate { per_second: 5.0, burst: 1000.0 };
-
-    struct Scene {
-        hub: Hub,
-        metrics: Arc<Metrics>,
-        now: Now,
-    }
-
-    impl Scene {
-        fn new(sign_ins: Rate) -> Self {
-            let metrics = Arc::new(Metrics::default());
-            let hub = Hub::new(sign_ins, Vec::new(), Arc::clone(&metrics));
-            Self { hub, metrics, now: Clock::system().now() }
-        }
-
-        fn sign_in(&mut self, name: &str) -> Result<Arc<Mailbox>, Refusal> {
-            let mailbox = Arc::new(Mailbox::new(Capacity { messages: 256, bytes: 256 * 1024 }));
-            let session = SessionId::new();
-            let source = [192, 0, 2, 1].into();
-            self.hub.sign_in(named(name), session, Arc::clone(&mailbox), source, self.now).map(|()| mailbox)
-        }
-
-        fn offer(&mut self, from: &str, to: &str) -> Result<(), Undelivered> {
-            let payload = Payload::new(serde_json::from_str("{}").unwrap());
-            self.hub.signal(&named(from), &named(to), SignalKind::Offer, payload, self.now)
-        }
-    }
-
-    fn named(name: &str) -> Name {
-        Name::new(name).unwrap()
-    }
-
-    fn leaver(mailbox: &Mailbox) -> Option<String> {
-        match mailbox.take()? {
-            Message::Leave { from } => Some(from.as_str().to_owned()),
-            Message::Signal { .. } => None,
-        }
-    }
-
-    #[test]
-    fn a_name_has_one_member_until_it_signs_out() {
-        let mut scene = Scene::new(OFTEN);
-
-        scene.sign_in("alice").unwrap();
-        assert_eq!(scene.sign_in("alice").err(), Some(Refusal::NameTaken));
-        assert_eq!(scene.metrics.members.get(), 1);
-        scene.hub.sign_out(&named("alice"));
-
-        assert!(scene.sign_in("alice").is_ok());
-        assert_eq!(scene.metrics.members.get(), 1);
-    }
-
-    #[test]
-    fn sign_ins_of_a_source_are_limited() {
-        let mut scene = Scene::new(Rate { per_second: 5.0, burst: 2.0 });
-        scene.sign_in("a").unwrap();
-        assert_eq!(scene.sign_in("a").err(), Some(Refusal::NameTaken), "failures count too");
-
-        assert_eq!(scene.sign_in("b").err(), Some(Refusal::Rate));
-
-        scene.now = scene.now.after(std::time::Duration::from_millis(201));
-        assert!(scene.sign_in("b").is_ok());
-    }
-
-    #[test]
-    fn a_kicked_member_is_cut_and_a_banned_name_is_refused_until_it_is_not() {
-        let mut scene = Scene::new(OFTEN);
-        let alice = scene.sign_in("alice").unwrap();
-        let session = scene.hub.session_of(&named("alice")).unwrap();
-
-        assert_eq!(scene.hub.kick(&named("nobody")), None);
-        assert_eq!(scene.hub.member_of(session), Some(named("alice")));
-        assert_eq!(scene.hub.kick(&named("alice")), Some(session));
-        assert_eq!(alice.watch(std::task::Waker::noop()), Err(Cut::Kicked));
-        scene.hub.sign_out(&named("alice"));
-        scene.hub.ban(named("alice")).unwrap();
-        assert_eq!(scene.sign_in("alice").err(), Some(Refusal::Banned));
-
-        assert!(scene.hub.unban(&named("alice")) && !scene.hub.unban(&named("alice")));
-        assert!(scene.sign_in("alice").is_ok());
-    }
-
-    #[test]
-    fn so_many_names_may_be_banned_and_no_more() {
-        let mut scene = Scene::new(OFTEN);
-        (0..MAX_BANNED).for_each(|n| scene.hub.ban(named(&n.to_string())).unwrap());
-
-        assert_eq!(scene.hub.ban(named("one more")), Err(TooManyBanned));
-        assert_eq!(scene.hub.ban(named("0")), Ok(()), "it is banned already");
-        scene.hub.unban(&named("0"));
-
-        assert_eq!(scene.hub.ban(named("one more")), Ok(()));
-        assert_eq!(scene.hub.banned.len(), MAX_BANNED);
-    }
-
-    #[test]
-    fn partners_are_told_once_when_a_member_goes_and_others_never() {
-        let mut scene = Scene::new(OFTEN);
-        let alice = scene.sign_in("alice").unwrap();
-        let carol = scene.sign_in("carol").unwrap();
-        scene.sign_in("bob").unwrap();
-        for _ in 0..3 {
-            scene.offer("bob", "alice").unwrap();
-        }
-        while alice.take().is_some() {}
-
-        scene.hub.sign_out(&named("bob"));
-
-        assert_eq!(leaver(&alice).as_deref(), Some("bob"));
-        assert!(alice.take().is_none() && carol.take().is_none());
-        assert_eq!(scene.offer("alice", "bob"), Err(Undelivered::UnknownMember));
-    }
-
-    #[test]
-    fn after_leave_two_are_partners_no_more() {
-        let mut scene = Scene::new(OFTEN);
-        let alice = scene.sign_in("alice").unwrap();
-        let bob = scene.sign_in("bob").unwrap();
-        scene.offer("bob", "alice").unwrap();
-        alice.take();
-
-        scene.hub.leave(&named("alice"), &named("bob"), scene.now).unwrap();
-        scene.hub.sign_out(&named("bob"));
-        scene.hub.leave_all(&named("alice"));
-
-        assert_eq!(leaver(&bob).as_deref(), Some("alice"));
-        assert!(bob.take().is_none() && alice.take().is_none());
-        let left = scene.hub.leave(&named("alice"), &named("bob"), scene.now);
-        assert_eq!(left, Err(Undelivered::UnknownMember));
-    }
-
-    #[test]
-    fn a_full_mailbox_refuses_what_members_send_but_not_that_a_partner_is_gone() {
-        let mut scene = Scene::new(OFTEN);
-        let alice = scene.sign_in("alice").unwrap();
-        scene.sign_in("bob").unwrap();
-        scene.sign_in("carol").unwrap();
-        for _ in 0..256 {
-            scene.offer("bob", "alice").unwrap();
-        }
-
-        assert_eq!(scene.offer("carol", "alice"), Err(Undelivered::Full));
-        assert_eq!(scene.hub.leave(&named("bob"), &named("alice"), scene.now), Err(Undelivered::Full));
-        scene.hub.sign_out(&named("carol"));
-        scene.hub.sign_out(&named("bob"));
-
-        let leavers: Vec<_> = std::iter::from_fn(|| Some(leaver(&alice))).take(257).flatten().collect();
-        assert_eq!(leavers, ["bob"]);
-    }
-
-    #[test]
-    fn a_member_may_call_itself_and_is_not_its_own_partner() {
-        let mut scene = Scene::new(OFTEN);
-        let alice = scene.sign_in("alice").unwrap();
-
-        scene.offer("alice", "alice").unwrap();
-        alice.take();
-        scene.hub.leave_all(&named("alice"));
-
-        assert!(alice.take().is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn partners_are_members_and_each_others_whatever_happens(steps in prop::collection::vec((0..5_u8, 0..8_u8, 0..8_u8), 0..200)) {
-            let mut scene = Scene::new(OFTEN);
-
-            for (step, from, to) in steps {
-                let (from, to) = (from.to_string(), to.to_string());
-                if step != 0 && !scene.hub.members.contains_key(from.as_str()) {
-                    continue;
-                }
-                match step {
-                    0 => drop(scene.sign_in(&from)),
-                    1 => scene.hub.sign_out(&named(&from)),
-                    2 => drop(scene.hub.leave(&named(&from), &named(&to), scene.now)),
-                    3 => scene.hub.leave_all(&named(&from)),
-                    _ => drop(scene.offer(&from, &to)),
-                }
-                let members = &scene.hub.members;
-                prop_assert_eq!(scene.metrics.members.get(), members.len() as u64);
-                for (name, member) in members {
-                    for partner in &member.partners {
-                        prop_assert!(partner != name && members[partner].partners.contains(name));
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn partners_are_capped_on_both_sides() {
-        let mut scene = Scene::new(OFTEN);
-        let all: Vec<_> = (0..=MAX_PARTNERS).map(|n| scene.sign_in(&n.to_string()).unwrap()).collect();
-        scene.sign_in("bot").unwrap();
-        for n in 0..=MAX_PARTNERS {
-            scene.offer("bot", &n.to_string()).unwrap();
-        }
-        all.iter().for_each(|mailbox| drop(mailbox.take()));
-
-        assert_eq!(scene.hub.members["bot"].partners.len(), MAX_PARTNERS);
-        scene.hub.sign_out(&named("bot"));
-
-        assert_eq!(leaver(&all[0]), None, "the earliest is forgotten");
-        assert!(all[1..].iter().all(|mailbox| leaver(mailbox).as_deref() == Some("bot")));
-        assert!(scene.hub.members.values().all(|member| member.partners.is_empty()));
-    }
-}
+mod tests;

@@ -1,6 +1,10 @@
-//! A member's bounded queue of messages: whoever fills it is never held back, whoever leaves it full for long is closed.
+//! A member's bounded queue of messages, and the partners it hears of: whoever fills it is never held back.
+//!
+//! A message leaves it when its reader takes it, or, for members that acknowledge, when it is acknowledged: until then
+//! every connection that takes the place of an earlier one begins with what that one may not have got.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -10,6 +14,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::signaling::message::Message;
+use crate::signaling::message::Sender;
+use crate::signaling::name::Name;
 
 /// How much may wait for one member: at least one message, however large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,34 +26,66 @@ pub struct Capacity {
     pub bytes: usize,
 }
 
-/// How long nothing may be taken from a mailbox that is full, before its member counts as stalled: a prompt reader, too,
-/// finds it full when others are faster than its task.
+/// When a message has done its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Once it is taken. Whoever leaves the mailbox full for long is closed.
+    Once,
+    /// Once it is acknowledged.
+    Acknowledged,
+}
+
+/// How many partners a member is known to have; beyond, the earliest is forgotten, whose leaving is then not told.
+///
+/// More than the connections that one source may have by default, so that no single stranger can push out the others.
+pub const MAX_PARTNERS: usize = 256;
+/// How long nothing may be taken from a mailbox that is full, before a member that doesn't acknowledge counts as stalled: a
+/// prompt reader, too, finds it full when others are faster than its task.
 const STALLED: Duration = Duration::from_secs(1);
-/// How many notices that a partner left are taken beyond the capacity. More than a member has partners, and none of
-/// those who come later can put anything before there is room.
-const NOTICES: usize = 256;
+/// How many notices are taken beyond the capacity. More than a member has partners, and than it can send by default while
+/// its recipients are waited for: each of those frames may come back as undelivered.
+const NOTICES: usize = 2048;
 
 /// What waits for one member. The hub fills it, the member's connection empties it.
 #[derive(Debug)]
 pub struct Mailbox {
+    name: Name,
     capacity: Capacity,
+    delivery: Delivery,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    waiting: VecDeque<Message>,
+    /// Capped by the capacity and [`NOTICES`].
+    queue: VecDeque<Message>,
     bytes: usize,
+    /// How many of the queue's first this connection took.
+    taken: usize,
+    /// How many of them any connection took.
+    known: usize,
+    /// How many have left the queue: the first in it is the next in number.
+    acknowledged: u64,
     /// The first time that something was put in since something was taken.
     untaken: Option<Instant>,
+    /// Capped by [`MAX_PARTNERS`].
+    partners: Vec<Name>,
     cut: Option<Cut>,
-    reader: Option<Waker>,
+    /// How many connections there have been.
+    connection: u64,
+    waker: Option<Waker>,
 }
 
-/// The member doesn't read as fast as it is written to: the message is refused.
+/// Why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too much is waiting")]
-pub struct Full;
+pub enum Refused {
+    /// The member doesn't read as fast as it is written to.
+    #[error("too much is waiting")]
+    Full,
+    /// The member's client knows no such messages.
+    #[error("the member's client knows no such messages")]
+    Unknown,
+}
 
 /// Why the member's connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,79 +96,141 @@ pub enum Cut {
     /// The operator wants it to.
     #[error("the operator ended it")]
     Kicked,
+    /// Another connection has taken its place.
+    #[error("another connection has taken its place")]
+    Replaced,
 }
 
+/// A number that says of messages that they came, which can't have come or have been said to before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no such message can have come")]
+pub struct NotSent;
+
 impl Mailbox {
-    /// An empty one.
-    pub fn new(capacity: Capacity) -> Self {
-        Self { capacity, inner: Mutex::default() }
+    /// An empty one of the member `name`.
+    pub fn new(name: Name, capacity: Capacity, delivery: Delivery) -> Self {
+        Self { name, capacity, delivery, inner: Mutex::default() }
     }
 
-    /// Adds one message and wakes the reader. When it doesn't fit and the reader has taken nothing for a second, all that
-    /// wait are lost, and the mailbox is cut from then on.
+    /// Adds one message and wakes the reader, or ignores it if it's about somebody who is no partner. Whatever is refused
+    /// changes nothing, but that too many notices cut the mailbox, and that it is cut when it doesn't acknowledge, this one
+    /// doesn't fit and nothing has been taken for a second.
     ///
     /// # Errors
     ///
-    /// [`Full`], when it doesn't fit into the mailbox of a reader that is at work.
-    pub fn put(&self, message: Message, now: Instant) -> Result<(), Full> {
+    /// [`Refused`].
+    pub fn put(&self, message: Message, now: Instant) -> Result<(), Refused> {
         let mut inner = self.inner();
-        let untaken = *inner.untaken.get_or_insert(now);
-        let Capacity { messages, bytes } = self.capacity;
-        let fits = inner.waiting.len() < messages && inner.bytes + message.cost() <= bytes;
-        if fits || inner.waiting.is_empty() {
-            inner.add(message);
-        } else if now.saturating_duration_since(untaken) >= STALLED {
-            inner.cut(Cut::Overflown);
-        } else {
-            return Err(Full);
+        if inner.cut.is_some() {
+            return Err(Refused::Full);
         }
-        Inner::wake(inner);
+        if !self.is_for_it(&inner, &message)? {
+            return Ok(());
+        }
+        if message.is_notice() {
+            if inner.queue.len() >= self.capacity.messages + NOTICES {
+                inner.cut(Cut::Overflown);
+                return Err(Refused::Full);
+            }
+        } else {
+            let untaken = *inner.untaken.get_or_insert(now);
+            let Capacity { messages, bytes } = self.capacity;
+            let fits = inner.queue.len() < messages && inner.bytes + message.cost() <= bytes;
+            if !fits && !inner.queue.is_empty() {
+                if self.delivery == Delivery::Once && now.saturating_duration_since(untaken) >= STALLED {
+                    inner.cut(Cut::Overflown);
+                }
+                return Err(Refused::Full);
+            }
+        }
+        self.keep_partners(&mut inner, &message);
+        inner.bytes += message.cost();
+        inner.queue.push_back(message);
+        inner.wake();
         Ok(())
     }
 
-    /// Adds the notice that a partner left, and wakes the reader. It is never refused: there is room for as many as there
-    /// can be partners.
-    pub fn notify(&self, notice: Message) {
-        let mut inner = self.inner();
-        if inner.waiting.len() < self.capacity.messages + NOTICES {
-            inner.add(notice);
-        } else {
-            inner.cut(Cut::Overflown);
+    /// Notes that the member is in a call with `name`, whose leaving it will hear of.
+    pub fn add_partner(&self, name: &Name) {
+        if *name != self.name {
+            self.inner().add_partner(name);
         }
-        Inner::wake(inner);
     }
 
-    /// Has the reader end its connection; all that wait are lost.
+    /// Notes that the member has hung up on `name`.
+    pub fn forget_partner(&self, name: &Name) {
+        self.inner().forget_partner(name);
+    }
+
+    /// Whom the member is in a call with.
+    pub fn partners(&self) -> Vec<Name> {
+        self.inner().partners.clone()
+    }
+
+    /// Has the reader end its connection.
     pub fn kick(&self) {
-        let mut inner = self.inner();
-        inner.cut(Cut::Kicked);
-        Inner::wake(inner);
+        self.inner().cut(Cut::Kicked);
     }
 
-    /// Takes the message that waits longest.
-    pub fn take(&self) -> Option<Message> {
-        let mut inner = self.inner();
-        let message = inner.waiting.pop_front()?;
-        inner.bytes -= message.cost();
-        inner.untaken = None;
-        Some(message)
-    }
-
-    /// Has `reader` woken at the next message, or when the mailbox is cut.
+    /// The one reader from now on: earlier ones get nothing more. What was taken before has arrived up to the message number
+    /// `arrived`; the rest is there again.
     ///
     /// # Errors
     ///
-    /// [`Cut`], when that has happened.
-    pub fn watch(&self, reader: &Waker) -> Result<(), Cut> {
+    /// [`NotSent`], when that can't be, or the mailbox is cut; nothing has changed then.
+    pub fn attach(self: &Arc<Self>, arrived: u64) -> Result<Reader, NotSent> {
         let mut inner = self.inner();
-        if let Some(cut) = inner.cut {
-            return Err(cut);
+        if inner.cut.is_some() || arrived < inner.acknowledged {
+            return Err(NotSent);
         }
-        match &mut inner.reader {
-            Some(known) => known.clone_from(reader),
-            unknown @ None => *unknown = Some(reader.clone()),
+        inner.acknowledge(arrived)?;
+        inner.taken = 0;
+        inner.connection += 1;
+        let connection = inner.connection;
+        inner.wake();
+        drop(inner);
+        Ok(Reader { mailbox: Arc::clone(self), connection })
+    }
+
+    /// Empties it for good: who sent what may not have arrived.
+    pub fn close(&self) -> Vec<Sender> {
+        let mut inner = self.inner();
+        inner.cut.get_or_insert(Cut::Replaced);
+        inner.bytes = 0;
+        std::mem::take(&mut inner.queue).into_iter().filter_map(Message::into_sender).collect()
+    }
+
+    /// Whether a message is for this member, as far as who it is and what it understands go.
+    fn is_for_it(&self, inner: &Inner, message: &Message) -> Result<bool, Refused> {
+        Ok(match (message, self.delivery) {
+            (Message::Data { .. }, Delivery::Once) => return Err(Refused::Unknown),
+            (Message::Away { .. }, Delivery::Acknowledged)
+            | (Message::Presence { .. } | Message::Undelivered { .. }, Delivery::Once) => false,
+            (Message::Away { from } | Message::Gone { from }, _) => inner.partners.contains(from),
+            (
+                Message::Signal { .. }
+                | Message::Data { .. }
+                | Message::Leave { .. }
+                | Message::Presence { .. }
+                | Message::Undelivered { .. }
+                | Message::Answer(_)
+                | Message::Notice(_),
+                _,
+            ) => true,
+        })
+    }
+
+    fn keep_partners(&self, inner: &mut Inner, message: &Message) {
+        match message {
+            Message::Signal { from, .. } if from.name != self.name => inner.add_partner(&from.name),
+            Message::Leave { from } | Message::Away { from } | Message::Gone { from } => inner.forget_partner(from),
+            Message::Signal { .. }
+            | Message::Data { .. }
+            | Message::Presence { .. }
+            | Message::Undelivered { .. }
+            | Message::Answer(_)
+            | Message::Notice(_) => {}
         }
-        Ok(())
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -138,115 +238,122 @@ impl Mailbox {
     }
 }
 
-impl Inner {
-    fn add(&mut self, message: Message) {
-        if self.cut.is_none() {
-            self.bytes += message.cost();
-            self.waiting.push_back(message);
+/// A connection's end of a mailbox.
+#[derive(Debug)]
+pub struct Reader {
+    mailbox: Arc<Mailbox>,
+    connection: u64,
+}
+
+impl Reader {
+    /// Takes the message that waits longest; with its number, if it wants to be acknowledged.
+    pub fn take(&self) -> Option<(Option<u64>, Message)> {
+        let mut inner = self.mailbox.inner();
+        if inner.cut.is_some() || inner.connection != self.connection {
+            return None;
         }
+        let taken = match self.mailbox.delivery {
+            Delivery::Once => {
+                let message = inner.queue.pop_front()?;
+                inner.bytes -= message.cost();
+                (None, message)
+            }
+            Delivery::Acknowledged => {
+                let message = inner.queue.get(inner.taken)?.clone();
+                inner.taken += 1;
+                inner.known = inner.known.max(inner.taken);
+                (Some(inner.acknowledged + inner.taken as u64), message)
+            }
+        };
+        inner.untaken = None;
+        Some(taken)
+    }
+
+    /// Lets go of all messages up to the number `arrived`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`], when there can't be so many.
+    pub fn acknowledge(&self, arrived: u64) -> Result<(), NotSent> {
+        self.mailbox.inner().acknowledge(arrived)
+    }
+
+    /// Puts something in that the connection itself has to say.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], as [`Mailbox::put`] has it.
+    pub fn put(&self, message: Message, now: Instant) -> Result<(), Refused> {
+        self.mailbox.put(message, now)
+    }
+
+    /// Has `waker` woken at the next message, or when the connection must end.
+    ///
+    /// # Errors
+    ///
+    /// [`Cut`], when it must.
+    pub fn watch(&self, waker: &Waker) -> Result<(), Cut> {
+        let mut inner = self.mailbox.inner();
+        if inner.connection != self.connection {
+            return Err(Cut::Replaced);
+        }
+        if let Some(cut) = inner.cut {
+            return Err(cut);
+        }
+        match &mut inner.waker {
+            Some(known) => known.clone_from(waker),
+            unknown @ None => *unknown = Some(waker.clone()),
+        }
+        Ok(())
+    }
+
+    /// Whether no other has taken its place.
+    pub fn is_current(&self) -> bool {
+        self.mailbox.inner().connection == self.connection
+    }
+}
+
+impl Inner {
+    fn acknowledge(&mut self, arrived: u64) -> Result<(), NotSent> {
+        let more = usize::try_from(arrived.saturating_sub(self.acknowledged)).unwrap_or(usize::MAX);
+        if more > self.known {
+            return Err(NotSent);
+        }
+        for message in self.queue.drain(..more) {
+            self.bytes -= message.cost();
+        }
+        self.known -= more;
+        self.taken = self.taken.saturating_sub(more);
+        self.acknowledged += more as u64;
+        Ok(())
+    }
+
+    fn add_partner(&mut self, name: &Name) {
+        if self.partners.contains(name) {
+            return;
+        }
+        if self.partners.len() >= MAX_PARTNERS {
+            self.partners.remove(0);
+        }
+        self.partners.push(name.clone());
+    }
+
+    fn forget_partner(&mut self, name: &Name) {
+        self.partners.retain(|known| known != name);
     }
 
     fn cut(&mut self, why: Cut) {
         self.cut = Some(why);
-        self.waiting = VecDeque::new();
+        self.wake();
     }
 
-    fn wake(mut inner: MutexGuard<'_, Self>) {
-        let reader = inner.reader.take();
-        drop(inner);
-        if let Some(reader) = reader {
-            reader.wake();
+    /// A waker only marks a task as ready: it may be called under the lock.
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-    use crate::signaling::message::Payload;
-    use crate::signaling::message::SignalKind;
-    use crate::signaling::name::Name;
-
-    fn leave() -> Message {
-        Message::Leave { from: Name::new("bob").unwrap() }
-    }
-
-    fn signal(bytes: usize) -> Message {
-        let json = format!("\"{}\"", "x".repeat(bytes));
-        let payload = Payload::new(serde_json::from_str(&json).unwrap());
-        Message::Signal { from: Name::new("bob").unwrap(), kind: SignalKind::Offer, payload }
-    }
-
-    fn mailbox() -> Mailbox {
-        Mailbox::new(Capacity { messages: 256, bytes: 256 * 1024 })
-    }
-
-    fn now() -> Instant {
-        Clock::system().now().monotonic
-    }
-
-    #[test]
-    fn a_full_mailbox_refuses_and_overflows_only_when_nothing_has_been_taken_for_a_second() {
-        let (mailbox, now) = (mailbox(), now());
-        (0..256).for_each(|_| mailbox.put(leave(), now).unwrap());
-
-        assert_eq!(mailbox.put(leave(), now + STALLED / 2), Err(Full));
-        assert!(mailbox.take().is_some());
-        assert_eq!(mailbox.put(leave(), now + STALLED), Ok(()));
-        assert_eq!(mailbox.put(leave(), now + STALLED * 3 / 2), Err(Full), "it is read, if slowly");
-        assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
-        assert_eq!(mailbox.put(leave(), now + STALLED * 2), Ok(()));
-
-        assert_eq!(mailbox.watch(Waker::noop()), Err(Cut::Overflown));
-        mailbox.notify(leave());
-        assert!(mailbox.take().is_none(), "what waited is given up");
-    }
-
-    #[test]
-    fn notices_fit_into_a_full_mailbox_but_not_without_end() {
-        let (mailbox, now) = (mailbox(), now());
-        (0..256).for_each(|_| mailbox.put(signal(1), now).unwrap());
-
-        (0..NOTICES).for_each(|_| mailbox.notify(leave()));
-        assert_eq!(mailbox.put(signal(1), now), Err(Full));
-        assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
-        mailbox.notify(leave());
-
-        assert_eq!(mailbox.watch(Waker::noop()), Err(Cut::Overflown));
-    }
-
-    #[test]
-    fn a_kick_cuts_even_what_nothing_waits_in() {
-        let (mailbox, now) = (mailbox(), now());
-        mailbox.put(leave(), now).unwrap();
-
-        mailbox.kick();
-        mailbox.notify(leave());
-
-        assert_eq!(mailbox.watch(Waker::noop()), Err(Cut::Kicked));
-        assert!(mailbox.take().is_none());
-    }
-
-    #[test]
-    fn one_message_always_fits() {
-        let (mailbox, now) = (Mailbox::new(Capacity { messages: 9, bytes: 100 }), now());
-
-        assert_eq!(mailbox.put(signal(101), now), Ok(()));
-        assert_eq!(mailbox.put(leave(), now), Err(Full));
-    }
-
-    #[test]
-    fn a_mailbox_is_full_by_bytes_and_taking_makes_room() {
-        let (mailbox, now) = (mailbox(), now());
-
-        for _ in 0..20 {
-            mailbox.put(signal(60_000), now).unwrap();
-            assert!(mailbox.take().is_some());
-        }
-        (0..4).for_each(|_| mailbox.put(signal(60_000), now).unwrap());
-
-        assert_eq!(mailbox.put(signal(60_000), now), Err(Full));
-        assert_eq!(mailbox.watch(Waker::noop()), Ok(()));
-    }
-}
+mod tests;

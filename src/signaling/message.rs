@@ -1,36 +1,129 @@
 //! What members send each other by way of the hub, typed; descriptions and candidates pass through as they came.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
+use crate::credentials::SessionId;
 use crate::signaling::name::Name;
 
 /// One thing for one member to be told.
 #[derive(Clone, Debug)]
 pub enum Message {
-    /// `from` sends a step of a negotiation.
+    /// A step of a negotiation.
     Signal {
-        /// Who sends it: stamped by the hub.
-        from: Name,
+        /// Who sends it.
+        from: Sender,
         /// Which step.
         kind: SignalKind,
         /// What it carries.
         payload: Payload,
     },
-    /// `from` hung up or is gone.
+    /// Whatever else an application wants to say.
+    Data {
+        /// Who sends it.
+        from: Sender,
+        /// The room that it was sent to; none, if to this member alone.
+        room: Option<Name>,
+        /// What it carries.
+        payload: Payload,
+    },
+    /// `from` hung up.
     Leave {
-        /// Who left.
+        /// Who hung up.
         from: Name,
     },
+    /// `from` lost its connection, and may come back to its session.
+    Away {
+        /// Whose partner to tell.
+        from: Name,
+    },
+    /// `from` hung up on everybody, or its session is over.
+    Gone {
+        /// Whose partner to tell.
+        from: Name,
+    },
+    /// Somebody came into a room that the member is in, or left it.
+    Presence {
+        /// The room.
+        room: Name,
+        /// Who.
+        name: Name,
+        /// Which of the two.
+        change: Change,
+    },
+    /// What the member sent did not get there, as far as can be told.
+    Undelivered {
+        /// Whom it was for.
+        to: Name,
+        /// Which frame it was, by the member's own count.
+        frame: Option<u64>,
+    },
+    /// What the member's gateway has to say to it, as text.
+    Answer(Arc<str>),
+    /// The same, which must be told however much waits.
+    Notice(Arc<str>),
+}
+
+/// Who sends something: stamped by the hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The member's name.
+    pub name: Name,
+    /// Its session, which is told if what it sends can't be delivered.
+    pub session: SessionId,
+    /// Which of its frames it is, by its own count.
+    pub frame: Option<u64>,
+}
+
+/// What happened in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Somebody came.
+    Joined,
+    /// Somebody left.
+    Left,
 }
 
 impl Message {
     /// What it counts for in a mailbox, in bytes.
     pub fn cost(&self) -> usize {
         let payload = match self {
-            Self::Signal { payload, .. } => payload.json().len(),
-            Self::Leave { .. } => 0,
+            Self::Signal { payload, .. } | Self::Data { payload, .. } => payload.json().len(),
+            Self::Answer(text) | Self::Notice(text) => text.len(),
+            Self::Leave { .. }
+            | Self::Away { .. }
+            | Self::Gone { .. }
+            | Self::Presence { .. }
+            | Self::Undelivered { .. } => 0,
         };
         size_of::<Self>() + payload
+    }
+
+    /// Whether nobody can be asked to send it again later: it is told however much waits.
+    pub fn is_notice(&self) -> bool {
+        match self {
+            Self::Signal { .. } | Self::Data { .. } | Self::Leave { .. } | Self::Answer(_) => false,
+            Self::Away { .. }
+            | Self::Gone { .. }
+            | Self::Presence { .. }
+            | Self::Undelivered { .. }
+            | Self::Notice(_) => true,
+        }
+    }
+
+    /// Who wants to know if it isn't delivered.
+    pub fn into_sender(self) -> Option<Sender> {
+        match self {
+            Self::Signal { from, .. } | Self::Data { from, .. } => Some(from),
+            Self::Leave { .. }
+            | Self::Away { .. }
+            | Self::Gone { .. }
+            | Self::Presence { .. }
+            | Self::Undelivered { .. }
+            | Self::Answer(_)
+            | Self::Notice(_) => None,
+        }
     }
 }
 
@@ -56,15 +149,20 @@ impl SignalKind {
     }
 }
 
-/// A JSON value that this server carries without looking inside.
+/// A JSON value that this server carries without looking inside; cheap to copy.
 #[derive(Clone, Debug)]
-pub struct Payload(Box<RawValue>);
+pub struct Payload(Arc<RawValue>);
 
 impl Payload {
     /// Takes a value as a client sent it. An object that was packed into a JSON string is unpacked, because some clients
     /// `JSON.stringify` what others expect as an object; how it is packed for the recipient is its gateway's business.
     pub fn new(raw: &RawValue) -> Self {
-        Self(unpacked(raw).unwrap_or_else(|| raw.to_owned()))
+        Self(unpacked(raw).unwrap_or_else(|| raw.to_owned()).into())
+    }
+
+    /// Takes a value as a client sent it and leaves it so.
+    pub fn verbatim(raw: &RawValue) -> Self {
+        Self(raw.to_owned().into())
     }
 
     /// The value as JSON text.

@@ -1,4 +1,4 @@
-//! Sessions: a name held for as long as its connection lives, and the ICE servers that go with it.
+//! Sessions as gateways have them: one connection's part in the hub, and the ICE servers that go with it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,45 +8,62 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::IceCredential;
 use crate::credentials::SessionId;
+use crate::signaling::accounts::Accounts;
+use crate::signaling::accounts::Denied;
 use crate::signaling::candidates;
+use crate::signaling::hub::Attached;
 use crate::signaling::hub::Hub;
+use crate::signaling::hub::NotJoined;
+use crate::signaling::hub::NotThere;
 use crate::signaling::hub::Refusal;
+use crate::signaling::hub::Stale;
 use crate::signaling::hub::TooManyBanned;
-use crate::signaling::hub::Undelivered;
 use crate::signaling::ice::Served;
-use crate::signaling::mailbox::Mailbox;
+use crate::signaling::mailbox::Delivery;
+use crate::signaling::mailbox::Reader;
 use crate::signaling::message::Payload;
+use crate::signaling::message::Sender;
 use crate::signaling::message::SignalKind;
 use crate::signaling::name::Name;
+use crate::signaling::secret::Secret;
+use crate::signaling::store::Lost;
+use crate::signaling::store::Undelivered;
 
 /// Signs members in: what every gateway talks to.
 pub struct Sessions {
     hub: Mutex<Hub>,
+    accounts: Accounts,
     credentials: Arc<Credentials>,
     served: Served,
 }
 
 /// Who asks to sign in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Visitor {
     /// The host of this server as the client reached it.
     pub host: String,
     /// Where it comes from.
     pub source: IpAddr,
+    /// What it shows to be let in.
+    pub token: Option<String>,
 }
 
-/// A member signed in; signed out for good when dropped, which ends its credentials as `turn.credentials` has it. Whoever
-/// keeps it while a member is away puts that off.
+/// A member's connection. When it is dropped the session ends for good, unless [`Session::disconnect`] has had its say.
 pub struct Session {
     sessions: Arc<Sessions>,
     name: Name,
     id: SessionId,
+    reader: Arc<Reader>,
+    secret: Option<Secret>,
     host: String,
+    since: Now,
+    is_over: bool,
 }
 
 /// What a session is handed for ICE.
@@ -58,9 +75,26 @@ pub struct Ice {
     pub lifetime: Duration,
 }
 
+/// Why somebody isn't signed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotSignedIn {
+    /// At all.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// By this name, or from here.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Into the room that it wants to be in.
+    #[error(transparent)]
+    NotJoined(#[from] NotJoined),
+}
+
 /// Why there are no ICE servers for who signals elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoIce {
+    /// Who asks may not sign in either.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The source asks too often.
     #[error("too many requests")]
     Rate,
@@ -70,33 +104,55 @@ pub enum NoIce {
 }
 
 impl Sessions {
-    /// Members meet in `hub` and get credentials of `credentials` for what is `served`.
-    pub fn new(hub: Hub, credentials: Arc<Credentials>, served: Served) -> Self {
-        Self { hub: Mutex::new(hub), credentials, served }
+    /// Whom `accounts` let in meet in `hub` and get credentials of `credentials` for what is `served`.
+    pub fn new(hub: Hub, accounts: Accounts, credentials: Arc<Credentials>, served: Served) -> Self {
+        Self { hub: Mutex::new(hub), accounts, credentials, served }
     }
 
-    /// Signs `name` in: what is for it goes to `mailbox` for as long as the session is kept.
+    /// Signs `name` in, and into `room`; with who else is there.
     ///
     /// # Errors
     ///
-    /// [`Refusal`]; nobody is signed in then.
+    /// [`NotSignedIn`]; nobody is signed in then.
     pub fn sign_in(
         self: &Arc<Self>,
         name: Name,
-        mailbox: Arc<Mailbox>,
+        delivery: Delivery,
+        room: Option<&Name>,
         visitor: &Visitor,
         now: Now,
-    ) -> Result<(Session, Ice), Refusal> {
-        let id = SessionId::new();
+    ) -> Result<(Session, Vec<Name>), NotSignedIn> {
+        self.admit(visitor, now)?;
         let mut hub = self.hub();
-        hub.sign_in(name.clone(), id, mailbox, visitor.source, now)?;
-        // Before anybody can kick it.
-        self.credentials.begin(id);
+        let attached = hub.sign_in(name.clone(), delivery, visitor.source, now)?;
+        let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
         drop(hub);
-        tracing::debug!(session = %id, "signed in");
-        let session = Session { sessions: Arc::clone(self), name, id, host: visitor.host.clone() };
-        let ice = session.ice(now);
-        Ok((session, ice))
+        tracing::debug!(session = %attached.session, "signed in");
+        let session = self.session(name, attached, visitor, now).0;
+        Ok((session, joined?))
+    }
+
+    /// Takes the session of `name` up again, as [`Hub::resume`]; with the last frame that was taken from its client.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`], as there.
+    pub fn resume(
+        self: &Arc<Self>,
+        name: Name,
+        secret: &str,
+        arrived: u64,
+        visitor: &Visitor,
+        now: Now,
+    ) -> Result<(Session, u64), Refusal> {
+        let attached = self.hub().resume(&name, secret, arrived, visitor.source, now)?;
+        tracing::debug!(session = %attached.session, "resumed");
+        Ok(self.session(name, attached, visitor, now))
+    }
+
+    /// Ends what is over, as [`Hub::tick`]; when to do so again.
+    pub fn tick(&self, now: Now) -> Instant {
+        self.hub().tick(now)
     }
 
     /// ICE servers for an application that signals elsewhere; asking for them counts as a sign-in. They belong to no
@@ -109,6 +165,7 @@ impl Sessions {
         if self.credentials.binds_peers() {
             return Err(NoIce::SignaledPeersOnly);
         }
+        self.admit(visitor, now)?;
         self.hub().knock(visitor.source, now).map_err(|_| NoIce::Rate)?;
         // Nobody is known to be behind it: it counts for itself, beside what counts by source.
         let credential = self.credentials.mint_for(&SessionId::new().to_string(), now);
@@ -118,7 +175,7 @@ impl Sessions {
     /// Ends the connection, the session and the allocations of `name`; false when nobody is signed in by it.
     pub fn kick(&self, name: &Name, now: Now) -> bool {
         let mut hub = self.hub();
-        let kicked = hub.kick(name);
+        let kicked = hub.kick(name, now);
         if let Some(session) = kicked {
             self.credentials.revoke(session, now);
         }
@@ -143,9 +200,28 @@ impl Sessions {
     /// Ends all that `session` has, whether it lives or has left its allocations behind; whether somebody was kicked.
     pub fn revoke(&self, session: SessionId, now: Now) -> bool {
         let mut hub = self.hub();
-        let kicked = hub.member_of(session).and_then(|name| hub.kick(&name));
+        let kicked = hub.member_of(session).and_then(|name| hub.kick(&name, now));
         self.credentials.revoke(session, now);
         kicked.is_some()
+    }
+
+    fn admit(&self, visitor: &Visitor, now: Now) -> Result<(), Denied> {
+        self.accounts.admit(visitor.token.as_deref(), visitor.source, now)
+    }
+
+    fn session(self: &Arc<Self>, name: Name, attached: Attached, visitor: &Visitor, now: Now) -> (Session, u64) {
+        let Attached { session, reader, secret, last_frame } = attached;
+        let session = Session {
+            sessions: Arc::clone(self),
+            name,
+            id: session,
+            reader: Arc::new(reader),
+            secret,
+            host: visitor.host.clone(),
+            since: now,
+            is_over: false,
+        };
+        (session, last_frame)
     }
 
     fn ice(&self, host: &str, credential: IceCredential) -> Ice {
@@ -159,6 +235,12 @@ impl Sessions {
 }
 
 impl Session {
+    /// The connection has ended. If the client `may_return`, and can, the session waits for it.
+    pub fn disconnect(mut self, may_return: bool, now: Now) {
+        self.is_over = true;
+        self.sessions.hub().disconnect(self.id, &self.reader, may_return, now);
+    }
+
     /// The member's name.
     pub fn name(&self) -> &str {
         self.name.as_str()
@@ -169,29 +251,105 @@ impl Session {
         self.id
     }
 
+    /// What it can be taken up again by, if at all.
+    pub fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
+    }
+
+    /// What the member is told.
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+
+    /// Notes that the connection lives.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`], when the name isn't the session's any more.
+    pub fn renew(&self, now: Now) -> Result<(), Lost> {
+        self.sessions.hub().renew(self.id, now)
+    }
+
     /// ICE servers with fresh credentials; earlier ones stay good for their time.
     pub fn ice(&self, now: Now) -> Ice {
-        // While accounts are open a name is anyone's, and whoever had it before must not use up what its next bearer may
-        // have: the session counts for itself.
+        // No account has a name of its own: it is anyone's who may sign in, and whoever had it before must not use up what
+        // its next bearer may have. The session counts for itself.
         let member = None;
         let credential = self.sessions.credentials.mint(self.id, member, now);
         self.sessions.ice(&self.host, credential)
     }
 
-    /// Passes a step of a negotiation on, as [`Hub::signal`].
+    /// The addresses of peers that `payload` tells its recipient of, if that matters.
+    pub fn addresses(&self, payload: &Payload) -> Vec<IpAddr> {
+        if self.sessions.credentials.binds_peers() { candidates::addresses(payload) } else { Vec::new() }
+    }
+
+    /// Takes one of the client's frames, by its number if it has one. Until the turn is over nothing else happens in the
+    /// hub: what the frame says is done before any later one, whatever connection that comes over.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`], when nothing may come of it.
+    pub fn turn(&self, frame: Option<u64>) -> Result<Turn<'_>, Stale> {
+        let mut hub = self.sessions.hub();
+        let sender = hub.admit(self.id, &self.reader, frame)?;
+        Ok(Turn { hub, sender, session: self })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.sessions.hub().disconnect(self.id, &self.reader, false, self.since);
+        }
+    }
+}
+
+/// A frame's turn in the hub.
+pub struct Turn<'a> {
+    hub: MutexGuard<'a, Hub>,
+    sender: Sender,
+    session: &'a Session,
+}
+
+impl Turn<'_> {
+    /// Passes a step of a negotiation on, as [`Hub::signal`]; it tells of peers at `addresses`.
     ///
     /// # Errors
     ///
     /// [`Undelivered`], as there.
-    pub fn signal(&self, to: &Name, kind: SignalKind, payload: Payload, now: Now) -> Result<(), Undelivered> {
-        let Sessions { credentials, .. } = &*self.sessions;
-        let told = if credentials.binds_peers() { candidates::addresses(&payload) } else { Vec::new() };
-        let mut hub = self.sessions.hub();
+    pub fn signal(
+        mut self,
+        to: &Name,
+        kind: SignalKind,
+        payload: Payload,
+        addresses: &[IpAddr],
+        now: Now,
+    ) -> Result<(), Undelivered> {
         // Before the recipient can act on it. What a member tells itself opens nothing.
-        if let Some(recipient) = hub.session_of(to).filter(|recipient| !told.is_empty() && *recipient != self.id) {
-            credentials.signaled(recipient, self.id, &told);
+        let recipient = if addresses.is_empty() { None } else { self.hub.session_of(to, now) };
+        if let Some(recipient) = recipient.filter(|recipient| *recipient != self.sender.session) {
+            self.session.sessions.credentials.signaled(recipient, self.sender.session, addresses);
         }
-        hub.signal(&self.name, to, kind, payload, now)
+        self.hub.signal(self.sender, to, kind, payload, now)
+    }
+
+    /// Passes an application's own message on, as [`Hub::send`].
+    ///
+    /// # Errors
+    ///
+    /// [`Undelivered`], as there.
+    pub fn send(mut self, to: &Name, payload: Payload, now: Now) -> Result<(), Undelivered> {
+        self.hub.send(self.sender, to, payload, now)
+    }
+
+    /// The same to everybody else in a room, as [`Hub::send_to_room`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotThere`].
+    pub fn send_to_room(mut self, room: &Name, payload: &Payload, now: Now) -> Result<(), NotThere> {
+        self.hub.send_to_room(&self.sender, room, payload, now)
     }
 
     /// Hangs up on `to`, as [`Hub::leave`].
@@ -199,20 +357,40 @@ impl Session {
     /// # Errors
     ///
     /// [`Undelivered`], as there.
-    pub fn leave(&self, to: &Name, now: Now) -> Result<(), Undelivered> {
-        self.sessions.hub().leave(&self.name, to, now)
+    pub fn leave(mut self, to: &Name, now: Now) -> Result<(), Undelivered> {
+        self.hub.leave(&self.sender, to, now)
     }
 
     /// Hangs up on every partner.
-    pub fn leave_all(&self) {
-        self.sessions.hub().leave_all(&self.name);
+    pub fn leave_all(mut self, now: Now) {
+        self.hub.leave_all(self.sender.session, now);
     }
-}
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.sessions.hub().sign_out(&self.name);
-        self.sessions.credentials.end(self.id);
-        tracing::debug!(session = %self.id, "signed out");
+    /// Comes into a room, as [`Hub::join`], and has `tell` told who is there before anything else can happen there.
+    ///
+    /// # Errors
+    ///
+    /// [`NotJoined`], as there.
+    pub fn join<T>(mut self, room: &Name, tell: impl FnOnce(Vec<Name>) -> T, now: Now) -> Result<T, NotJoined> {
+        Ok(tell(self.hub.join(self.sender.session, room, now)?))
+    }
+
+    /// Leaves a room, as [`Hub::part`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotThere`].
+    pub fn part(mut self, room: &Name, now: Now) -> Result<(), NotThere> {
+        self.hub.part(self.sender.session, room, now)
+    }
+
+    /// The last frame that was taken from the client.
+    pub fn last_frame(&self) -> u64 {
+        self.hub.last_frame(self.sender.session)
+    }
+
+    /// Who is there, as [`Hub::who`].
+    pub fn who(self, room: Option<&Name>, now: Now) -> Option<Vec<Name>> {
+        self.hub.who(room, now)
     }
 }

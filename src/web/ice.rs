@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use axum::http::header;
@@ -11,6 +12,7 @@ use axum::routing::get;
 
 use super::socket::Refusal;
 use super::socket::State;
+use crate::signaling::accounts::Denied;
 use crate::signaling::session::NoIce;
 
 /// The path itself.
@@ -28,9 +30,18 @@ fn answer(state: &State, request: &Request) -> Response {
 }
 
 fn servers(state: &State, request: &Request) -> Result<Response, Refusal> {
-    let visitor = state.visitor(request)?;
+    let mut visitor = state.visitor(request)?;
+    if let Some(token) = bearer(request.headers()) {
+        visitor.token = Some(token.to_owned());
+    }
     let gateway = state.gateway();
     let ice = gateway.sessions.ice_elsewhere(&visitor, gateway.clock.now()).map_err(|why| match why {
+        NoIce::Denied(Denied::Proof) => {
+            Refusal::new(StatusCode::UNAUTHORIZED, "this needs ?token= as signaling.accounts has it")
+        }
+        NoIce::Denied(Denied::Rate) => {
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address")
+        }
         NoIce::Rate => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many requests, see signaling.limits.sign_ins"),
         NoIce::SignaledPeersOnly => {
             Refusal::new(StatusCode::FORBIDDEN, "turn.peers.mode is \"signaled\": sign in and signal here")
@@ -41,4 +52,9 @@ fn servers(state: &State, request: &Request) -> Result<Response, Refusal> {
         response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     }
     Ok(response)
+}
+
+/// The token in the header that a back end would send it in.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }

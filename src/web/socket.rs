@@ -79,7 +79,7 @@ impl State {
         &self.0.gateway
     }
 
-    /// Who asks, when the page that asks may.
+    /// Who asks, when the page that asks may; with the token in its URL, for browsers send no header with a WebSocket.
     pub(super) fn visitor(&self, request: &Request) -> Result<Visitor, Refusal> {
         let (Some(connection), Some(RequestHost(host))) = (Connection::of(request), request.extensions().get()) else {
             return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE));
@@ -88,7 +88,9 @@ impl State {
             self.0.log_refused(&origin);
             return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin isn't among http.allowed_origins"));
         }
-        Ok(Visitor { host: host.clone(), source: connection.remote.ip() })
+        let query = request.uri().query().unwrap_or_default().as_bytes();
+        let token = form_urlencoded::parse(query).find(|(key, _)| key == "token").map(|(_, token)| token.into_owned());
+        Ok(Visitor { host: host.clone(), source: connection.remote.ip(), token })
     }
 }
 

@@ -42,6 +42,9 @@ use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
 use throughway::relay::command::Via;
 use throughway::relay::stream::frames::Frames;
+use throughway::signaling::accounts::Accounts;
+use throughway::signaling::accounts::Proof;
+use throughway::signaling::hub;
 use throughway::signaling::hub::Hub;
 use throughway::signaling::ice::Served;
 use throughway::signaling::mailbox::Capacity;
@@ -226,16 +229,17 @@ pub fn stream(bytes: &[u8]) {
     }
 }
 
-/// Lines as frames of our JSON protocol, in both dialects: every reply is JSON.
+/// Lines as frames of our JSON protocol, in both dialects and versions: every reply is JSON.
 pub fn frames(bytes: &[u8]) {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
-    for dialect in [Dialect::Objects, Dialect::Strings] {
+    let kinds = [(Dialect::Objects, 1), (Dialect::Objects, 2), (Dialect::Strings, 1), (Dialect::Strings, 2)];
+    for (dialect, version) in kinds {
         run(async {
             let (server, client) = tokio::io::duplex(1 << 20);
             let talk = async {
                 let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-                let login = r#"{"type":"login","name":"fuzz"}"#;
-                for frame in std::iter::once(login).chain(text.lines()) {
+                let login = format!(r#"{{"type":"login","name":"fuzz","v":{version}}}"#);
+                for frame in std::iter::once(&*login).chain(text.lines()) {
                     let _ = client.feed(tungstenite::Message::text(frame)).await;
                 }
                 let _ = client.close(None).await;
@@ -383,15 +387,24 @@ fn requests(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 fn context() -> Arc<gateway::Context> {
     let metrics = Arc::new(Metrics::default());
-    let hub = Hub::new(Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new(), Arc::clone(&metrics));
     let credentials = Arc::new(Credentials::new(credentials::Settings::default()));
+    let settings = hub::Settings {
+        sign_ins: Rate { per_second: 1000.0, burst: 1000.0 },
+        exempt: Vec::new(),
+        queue: Capacity { messages: 256, bytes: 256 * 1024 },
+        silence: Duration::from_secs(5),
+        grace: Duration::from_secs(5),
+        rooms: 3,
+        room_members: 3,
+        who: true,
+    };
+    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     Arc::new(gateway::Context {
-        sessions: Arc::new(Sessions::new(hub, credentials, Served::default())),
+        sessions: Arc::new(Sessions::new(hub, Accounts::new(Proof::None, Vec::new()), credentials, Served::default())),
         limits: gateway::Limits {
             message_bytes: 64 * 1024,
             messages: Rate { per_second: 50.0, burst: 200.0 },
             bad_frames: 3,
-            queue: Capacity { messages: 256, bytes: 256 * 1024 },
             sign_in_within: Duration::from_secs(5),
             ping_every: Duration::from_secs(5),
             gone_after: Duration::from_secs(5),
@@ -403,7 +416,7 @@ fn context() -> Arc<gateway::Context> {
 }
 
 fn visitor() -> Visitor {
-    Visitor { host: "localhost".into(), source: "127.0.0.1".parse().unwrap() }
+    Visitor { host: "localhost".into(), source: "127.0.0.1".parse().unwrap(), token: None }
 }
 
 /// Everything ends at once, or it hangs and that is a finding.

@@ -52,6 +52,13 @@ impl Client {
         }
     }
 
+    /// Upgrades a stream that may break meanwhile.
+    pub(crate) async fn try_over(io: impl Io + 'static, path: &str) -> Option<Self> {
+        let request = format!("ws://localhost{path}").into_client_request().unwrap();
+        let io: Box<dyn Io> = Box::new(io);
+        tokio_tungstenite::client_async(request, io).await.ok().map(|(socket, _)| Self { socket })
+    }
+
     pub(crate) async fn sign_in(addr: SocketAddr, path: &str, name: &str) -> Self {
         let mut client = Self::connect(addr, path).await;
         let reply = client.log_in(name).await;

@@ -1,0 +1,521 @@
+//! Members that come, go and come back, under a clock of the test's own.
+
+use std::task::Waker;
+
+use super::*;
+use crate::clock::Clock;
+use crate::credentials;
+use crate::credentials::Standing;
+use crate::signaling::mailbox::Cut;
+use crate::signaling::mailbox::MAX_PARTNERS;
+use crate::signaling::mailbox::Refused;
+
+mod life;
+
+const GRACE: Duration = Duration::from_secs(30);
+
+struct Scene {
+    hub: Hub,
+    metrics: Arc<Metrics>,
+    credentials: Arc<Credentials>,
+    now: Now,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
+            sign_ins: Rate { per_second: 5.0, burst: 1e9 },
+            exempt: Vec::new(),
+            queue: Capacity { messages: 256, bytes: 256 * 1024 },
+            silence: Duration::from_secs(45),
+            grace: GRACE,
+            rooms: 3,
+            room_members: 4,
+            who: false,
+        };
+        change(&mut settings);
+        let metrics = Arc::new(Metrics::default());
+        let credentials = Arc::new(Credentials::new(Default::default()));
+        let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
+        Self { hub, metrics, credentials, now: Clock::system().now() }
+    }
+
+    fn try_sign_in(&mut self, name: &str, delivery: Delivery) -> Result<Attached, Refusal> {
+        self.hub.sign_in(named(name), delivery, [192, 0, 2, 1].into(), self.now)
+    }
+
+    /// A client of the first version.
+    fn old(&mut self, name: &str) -> Attached {
+        self.try_sign_in(name, Delivery::Once).unwrap()
+    }
+
+    /// A client that can come back.
+    fn sign_in(&mut self, name: &str) -> Attached {
+        self.try_sign_in(name, Delivery::Acknowledged).unwrap()
+    }
+
+    fn resume(&mut self, name: &str, lost: &Attached, arrived: u64) -> Result<Attached, Refusal> {
+        let secret = lost.secret.as_ref().unwrap().reveal();
+        self.hub.resume(&named(name), &secret, arrived, [192, 0, 2, 1].into(), self.now)
+    }
+
+    fn loses(&mut self, member: &Attached) {
+        self.hub.disconnect(member.session, &member.reader, true, self.now);
+    }
+
+    fn bye(&mut self, member: &Attached) {
+        self.hub.disconnect(member.session, &member.reader, false, self.now);
+    }
+
+    fn offer(&mut self, from: &Attached, frame: u64, to: &str) -> Result<(), Undelivered> {
+        let sender = self.hub.admit(from.session, &from.reader, Some(frame)).unwrap();
+        self.hub.signal(sender, &named(to), SignalKind::Offer, payload(), self.now)
+    }
+
+    fn leave(&mut self, from: &Attached, to: &str) -> Result<(), Undelivered> {
+        let sender = self.hub.admit(from.session, &from.reader, None).unwrap();
+        self.hub.leave(&sender, &named(to), self.now)
+    }
+
+    fn join(&mut self, member: &Attached, room: &str) -> Result<Vec<String>, NotJoined> {
+        let present = self.hub.join(member.session, &named(room), self.now)?;
+        Ok(present.iter().map(|name| name.as_str().to_owned()).collect())
+    }
+
+    fn send_to_room(&mut self, from: &Attached, frame: u64, room: &str) -> Result<(), NotThere> {
+        let sender = self.hub.admit(from.session, &from.reader, Some(frame)).unwrap();
+        self.hub.send_to_room(&sender, &named(room), &payload(), self.now)
+    }
+
+    fn passes(&mut self, time: Duration) {
+        self.now = self.now.after(time);
+        self.hub.tick(self.now);
+    }
+}
+
+fn named(name: &str) -> Name {
+    Name::new(name).unwrap()
+}
+
+fn payload() -> Payload {
+    Payload::new(serde_json::from_str("{}").unwrap())
+}
+
+/// All that waits, in words.
+fn heard(member: &Attached) -> Vec<String> {
+    std::iter::from_fn(|| member.reader.take()).map(|(_, message)| in_words(&message)).collect()
+}
+
+fn in_words(message: &Message) -> String {
+    match message {
+        Message::Signal { from, .. } => format!("offer {} {}", from.name.as_str(), from.frame.unwrap_or(0)),
+        Message::Data { from, room, .. } => {
+            let room = room.as_ref().map_or("alone", Name::as_str);
+            format!("data {} {} {room}", from.name.as_str(), from.frame.unwrap_or(0))
+        }
+        Message::Leave { from } | Message::Away { from } | Message::Gone { from } => format!("leave {}", from.as_str()),
+        Message::Presence { room, name, change } => format!("{change:?} {} {}", room.as_str(), name.as_str()),
+        Message::Undelivered { to, frame } => format!("undelivered {} {}", to.as_str(), frame.unwrap_or(0)),
+        Message::Answer(text) | Message::Notice(text) => text.to_string(),
+    }
+}
+
+#[test]
+fn a_name_has_one_member_until_it_signs_out() {
+    let mut scene = Scene::new();
+
+    let alice = scene.old("alice");
+    assert_eq!(scene.try_sign_in("alice", Delivery::Once).err(), Some(Refusal::NameTaken));
+    assert_eq!(scene.metrics.members.get(), 1);
+    scene.bye(&alice);
+
+    assert!(scene.try_sign_in("alice", Delivery::Acknowledged).is_ok());
+    assert_eq!(scene.metrics.members.get(), 1);
+}
+
+#[test]
+fn sign_ins_of_a_source_are_limited() {
+    let mut scene = Scene::with(|settings| settings.sign_ins = Rate { per_second: 5.0, burst: 2.0 });
+    let a = scene.sign_in("a");
+    assert_eq!(scene.try_sign_in("a", Delivery::Once).err(), Some(Refusal::NameTaken), "failures count too");
+
+    assert_eq!(scene.try_sign_in("b", Delivery::Once).err(), Some(Refusal::Rate));
+    assert_eq!(scene.resume("a", &a, 0).err(), Some(Refusal::Rate), "so nobody guesses a secret");
+
+    scene.now = scene.now.after(Duration::from_millis(201));
+    assert!(scene.try_sign_in("b", Delivery::Once).is_ok());
+}
+
+#[test]
+fn a_kicked_member_is_cut_and_a_banned_name_is_refused_until_it_is_not() {
+    let mut scene = Scene::new();
+    let alice = scene.sign_in("alice");
+
+    assert_eq!(scene.hub.kick(&named("nobody"), scene.now), None);
+    assert_eq!(scene.hub.member_of(alice.session), Some(named("alice")));
+    assert_eq!(scene.hub.kick(&named("alice"), scene.now), Some(alice.session));
+    assert_eq!(alice.reader.watch(Waker::noop()), Err(Cut::Kicked));
+    assert_eq!(scene.resume("alice", &alice, 0).err(), Some(Refusal::NoSession), "nobody comes back from that");
+    scene.bye(&alice);
+    scene.hub.ban(named("alice")).unwrap();
+    assert_eq!(scene.try_sign_in("alice", Delivery::Once).err(), Some(Refusal::Banned));
+
+    assert!(scene.hub.unban(&named("alice")) && !scene.hub.unban(&named("alice")));
+    assert!(scene.try_sign_in("alice", Delivery::Once).is_ok());
+}
+
+#[test]
+fn who_is_away_can_be_kicked_too() {
+    let mut scene = Scene::new();
+    let alice = scene.sign_in("alice");
+    scene.loses(&alice);
+
+    assert_eq!(scene.hub.kick(&named("alice"), scene.now), Some(alice.session));
+
+    assert_eq!((scene.hub.sessions.len(), scene.hub.away.len(), scene.metrics.members.get()), (0, 0, 0));
+    assert_eq!(scene.resume("alice", &alice, 0).err(), Some(Refusal::NoSession));
+}
+
+#[test]
+fn so_many_names_may_be_banned_and_no_more() {
+    let mut scene = Scene::new();
+    (0..MAX_BANNED).for_each(|n| scene.hub.ban(named(&n.to_string())).unwrap());
+
+    assert_eq!(scene.hub.ban(named("one more")), Err(TooManyBanned));
+    assert_eq!(scene.hub.ban(named("0")), Ok(()), "it is banned already");
+    scene.hub.unban(&named("0"));
+
+    assert_eq!(scene.hub.ban(named("one more")), Ok(()));
+    assert_eq!(scene.hub.banned.len(), MAX_BANNED);
+}
+
+#[test]
+fn partners_are_told_once_when_a_member_goes_and_others_never() {
+    let mut scene = Scene::new();
+    let [alice, carol, bob] = ["alice", "carol", "bob"].map(|name| scene.old(name));
+    (1..=3).for_each(|n| scene.offer(&bob, n, "alice").unwrap());
+    assert_eq!(heard(&alice).len(), 3);
+
+    scene.loses(&bob);
+
+    assert_eq!((heard(&alice), heard(&carol)), (vec!["leave bob".to_owned()], vec![]));
+    assert_eq!(scene.offer(&alice, 1, "bob"), Err(Undelivered::UnknownMember));
+}
+
+#[test]
+fn after_leave_two_are_partners_no_more() {
+    let mut scene = Scene::new();
+    let [alice, bob] = ["alice", "bob"].map(|name| scene.old(name));
+    scene.offer(&bob, 1, "alice").unwrap();
+    heard(&alice);
+
+    scene.leave(&alice, "bob").unwrap();
+    assert_eq!(heard(&bob), ["leave alice"]);
+    scene.bye(&bob);
+    scene.hub.leave_all(alice.session, scene.now);
+
+    assert!(heard(&alice).is_empty());
+    assert_eq!(scene.leave(&alice, "bob"), Err(Undelivered::UnknownMember));
+}
+
+#[test]
+fn a_full_mailbox_refuses_what_members_send_but_not_that_a_partner_is_gone() {
+    let mut scene = Scene::new();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.old(name));
+    (1..=256).for_each(|n| scene.offer(&bob, n, "alice").unwrap());
+
+    let full = Err(Undelivered::Refused(Refused::Full));
+    assert_eq!(scene.offer(&carol, 1, "alice"), full);
+    assert_eq!(scene.leave(&bob, "alice"), full);
+    scene.bye(&carol);
+    scene.bye(&bob);
+
+    assert_eq!(heard(&alice)[256..], ["leave bob"]);
+}
+
+#[test]
+fn a_member_may_call_itself_and_is_not_its_own_partner() {
+    let mut scene = Scene::new();
+    let alice = scene.old("alice");
+
+    scene.offer(&alice, 1, "alice").unwrap();
+    heard(&alice);
+    scene.hub.leave_all(alice.session, scene.now);
+
+    assert!(heard(&alice).is_empty());
+}
+
+#[test]
+fn partners_are_told_of_as_many_as_are_remembered() {
+    let mut scene = Scene::new();
+    let all: Vec<_> = (0..=MAX_PARTNERS).map(|n| scene.old(&n.to_string())).collect();
+    let bot = scene.old("bot");
+    for (frame, n) in (1..).zip(0..=MAX_PARTNERS) {
+        scene.offer(&bot, frame, &n.to_string()).unwrap();
+    }
+    all.iter().for_each(|member| drop(heard(member)));
+
+    scene.bye(&bot);
+
+    assert!(heard(&all[0]).is_empty(), "the earliest is forgotten");
+    assert!(all[1..].iter().all(|member| heard(member) == ["leave bot"]));
+}
+
+#[test]
+fn a_lost_connection_costs_nothing_when_the_client_comes_back_in_time() {
+    let mut scene = Scene::new();
+    let (alice, bob) = (scene.sign_in("alice"), scene.sign_in("bob"));
+    scene.offer(&bob, 1, "alice").unwrap();
+    scene.offer(&bob, 2, "alice").unwrap();
+    assert_eq!(heard(&alice), ["offer bob 1", "offer bob 2"]);
+    scene.offer(&alice, 1, "bob").unwrap();
+    heard(&bob);
+
+    scene.loses(&alice);
+    scene.offer(&bob, 3, "alice").unwrap();
+    scene.passes(GRACE - Duration::from_millis(1));
+    assert_eq!(scene.try_sign_in("alice", Delivery::Once).err(), Some(Refusal::NameTaken));
+    let back = scene.resume("alice", &alice, 1).unwrap();
+
+    assert_eq!((back.session, back.last_frame), (alice.session, 1));
+    assert_eq!(heard(&back), ["offer bob 2", "offer bob 3"]);
+    scene.passes(GRACE * 3);
+    assert!(heard(&bob).is_empty(), "nobody noticed");
+    assert_eq!((scene.hub.away.len(), scene.metrics.members.get()), (0, 2));
+}
+
+#[test]
+fn a_frame_counts_once_whatever_connection_it_comes_over() {
+    let mut scene = Scene::new();
+    let (alice, bob) = (scene.sign_in("alice"), scene.sign_in("bob"));
+    scene.offer(&alice, 7, "bob").unwrap();
+
+    let again = scene.hub.admit(alice.session, &alice.reader, Some(7));
+    let earlier = scene.hub.admit(alice.session, &alice.reader, Some(1));
+    let back = scene.resume("alice", &alice, 0).unwrap();
+
+    assert_eq!((again, earlier), (Err(Stale::Frame), Err(Stale::Frame)));
+    assert_eq!(scene.hub.admit(back.session, &back.reader, Some(7)), Err(Stale::Frame));
+    assert_eq!(scene.hub.admit(alice.session, &alice.reader, Some(8)), Err(Stale::Connection), "too late");
+    assert_eq!(back.last_frame, 7);
+    scene.offer(&back, 8, "bob").unwrap();
+    assert_eq!(heard(&bob), ["offer alice 7", "offer alice 8"]);
+}
+
+#[test]
+fn a_connection_that_was_replaced_ends_nothing_any_more() {
+    let mut scene = Scene::new();
+    let alice = scene.sign_in("alice");
+    let back = scene.resume("alice", &alice, 0).unwrap();
+    assert_eq!(alice.reader.watch(Waker::noop()), Err(Cut::Replaced));
+
+    scene.loses(&alice);
+    scene.bye(&alice);
+    scene.passes(GRACE);
+
+    assert_eq!(scene.metrics.members.get(), 1);
+    scene.loses(&back);
+    scene.passes(GRACE);
+    assert_eq!(scene.metrics.members.get(), 0);
+}
+
+#[test]
+fn only_who_knows_the_secret_and_left_off_where_we_know_comes_back() {
+    let mut scene = Scene::new();
+    let (alice, bob, old) = (scene.sign_in("alice"), scene.sign_in("bob"), scene.old("old"));
+    scene.offer(&bob, 1, "alice").unwrap();
+    heard(&alice);
+    let source = [192, 0, 2, 1].into();
+
+    for (name, secret, arrived) in
+        [("alice", bob.secret.as_ref(), 0), ("nobody", alice.secret.as_ref(), 0), ("alice", alice.secret.as_ref(), 2)]
+    {
+        let refused = scene.hub.resume(&named(name), &secret.unwrap().reveal(), arrived, source, scene.now);
+        assert_eq!(refused.err(), Some(Refusal::NoSession), "{name} {arrived}");
+    }
+    assert_eq!(scene.hub.resume(&named("old"), "", 0, source, scene.now).err(), Some(Refusal::NoSession));
+    assert!(old.secret.is_none() && alice.reader.is_current());
+    scene.bye(&alice);
+    assert_eq!(scene.resume("alice", &alice, 1).err(), Some(Refusal::NoSession), "after a goodbye nobody does");
+}
+
+#[test]
+fn after_the_grace_partners_and_senders_learn_what_became_of_it() {
+    let mut scene = Scene::new();
+    let (alice, bob, old) = (scene.sign_in("alice"), scene.sign_in("bob"), scene.old("old"));
+    let gone = scene.sign_in("gone");
+    for (from, frame) in [(&bob, 1), (&old, 1), (&gone, 1)] {
+        scene.offer(from, frame, "alice").unwrap();
+    }
+    assert_eq!(heard(&alice).len(), 3);
+    alice.reader.acknowledge(1).unwrap();
+    scene.bye(&gone);
+
+    scene.loses(&alice);
+    assert_eq!((heard(&old), heard(&bob)), (vec!["leave alice".to_owned()], vec![]));
+    scene.offer(&bob, 2, "alice").unwrap();
+    scene.offer(&bob, 3, "alice").unwrap();
+    scene.offer(&old, 2, "alice").unwrap();
+    assert!(scene.credentials.claim(&username(&scene, &alice), scene.now).standing == Standing::Good);
+    scene.passes(GRACE);
+
+    assert_eq!(heard(&bob), ["leave alice", "undelivered alice 2", "undelivered alice 3"]);
+    assert_eq!(heard(&old), ["leave alice"], "it called again, and knows of no more");
+    assert_eq!(scene.offer(&bob, 4, "alice"), Err(Undelivered::UnknownMember));
+    assert_eq!(scene.resume("alice", &alice, 1).err(), Some(Refusal::NoSession));
+    assert_eq!(scene.metrics.members.get(), 2);
+}
+
+#[test]
+fn a_session_that_is_away_has_its_credentials_until_it_is_over() {
+    let mut scene = Scene::with(|_| {});
+    scene.credentials =
+        Arc::new(Credentials::new(credentials::Settings { mode: credentials::Mode::Session, ..Default::default() }));
+    let settings = scene.hub.settings.clone();
+    scene.hub = Hub::new(settings, Arc::clone(&scene.credentials), Arc::clone(&scene.metrics));
+    let alice = scene.sign_in("alice");
+
+    scene.loses(&alice);
+    scene.passes(GRACE / 2);
+    assert!(!scene.credentials.is_over(alice.session, scene.now));
+    scene.passes(GRACE / 2);
+
+    assert!(scene.credentials.is_over(alice.session, scene.now));
+}
+
+#[test]
+fn what_waits_for_who_is_away_is_bounded_and_the_rest_refused() {
+    let mut scene = Scene::new();
+    let (alice, bob) = (scene.sign_in("alice"), scene.sign_in("bob"));
+    scene.loses(&alice);
+
+    (1..=256).for_each(|n| scene.offer(&bob, n, "alice").unwrap());
+    assert_eq!(scene.offer(&bob, 257, "alice"), Err(Undelivered::Refused(Refused::Full)));
+    scene.passes(GRACE);
+
+    assert_eq!(heard(&bob).len(), 257, "all 256, and that it left");
+}
+
+#[test]
+fn sessions_that_wait_are_capped_and_the_one_that_waits_longest_ends() {
+    let mut scene = Scene::new();
+    let members: Vec<_> = (0..=MAX_AWAY).map(|n| scene.sign_in(&n.to_string())).collect();
+    for member in &members {
+        scene.now = scene.now.after(Duration::from_millis(1));
+        scene.loses(member);
+    }
+
+    assert_eq!((scene.hub.away.len(), scene.hub.sessions.len()), (MAX_AWAY, MAX_AWAY));
+    assert_eq!(scene.resume("0", &members[0], 0).err(), Some(Refusal::NoSession));
+    assert!(scene.resume("1", &members[1], 0).is_ok());
+    assert_eq!(scene.hub.away.len(), MAX_AWAY - 1);
+}
+
+#[test]
+fn the_next_tick_is_never_too_late() {
+    let mut scene = Scene::new();
+    let idle = scene.hub.tick(scene.now);
+    let alice = scene.sign_in("alice");
+    scene.loses(&alice);
+
+    let due = scene.hub.tick(scene.now);
+
+    assert_eq!(due, scene.now.monotonic + GRACE);
+    assert!(idle <= due, "who slept since before it went away wakes in time");
+}
+
+#[test]
+fn a_name_that_nobody_renews_is_free_again_and_its_holder_learns_that() {
+    let mut scene = Scene::new();
+    let alice = scene.sign_in("alice");
+    scene.now = scene.now.after(Duration::from_secs(40));
+    assert_eq!(scene.hub.renew(alice.session, scene.now), Ok(()));
+    scene.now = scene.now.after(Duration::from_secs(45) + GRACE);
+
+    let heir = scene.try_sign_in("alice", Delivery::Once);
+
+    assert!(heir.is_ok());
+    assert_eq!(scene.hub.renew(alice.session, scene.now), Err(Lost));
+    scene.loses(&alice);
+    assert_eq!((scene.hub.sessions.len(), scene.metrics.members.get()), (1, 1));
+    assert_eq!(scene.hub.session_of(&named("alice"), scene.now), heir.ok().map(|heir| heir.session));
+}
+
+#[test]
+fn rooms_tell_who_comes_and_goes_and_pass_on_to_all_others() {
+    let mut scene = Scene::new();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.sign_in(name));
+    assert_eq!(scene.join(&alice, "room"), Ok(vec![]));
+    assert_eq!(scene.join(&bob, "room"), Ok(vec!["alice".to_owned()]));
+    assert_eq!(scene.join(&bob, "room"), Ok(vec!["alice".to_owned()]), "again, it is no news");
+
+    scene.send_to_room(&alice, 1, "room").unwrap();
+    assert_eq!(scene.send_to_room(&carol, 1, "room"), Err(NotThere));
+    assert_eq!(heard(&alice), ["Joined room bob"]);
+    assert_eq!((heard(&bob), heard(&carol)), (vec!["data alice 1 room".to_owned()], vec![]));
+    bob.reader.acknowledge(1).unwrap();
+    scene.loses(&bob);
+    scene.passes(GRACE / 2);
+    assert!(heard(&alice).is_empty(), "who is away is there yet");
+    scene.passes(GRACE / 2);
+    scene.hub.part(alice.session, &named("room"), scene.now).unwrap();
+
+    assert_eq!(heard(&alice), ["Left room bob"]);
+    assert_eq!(scene.hub.part(alice.session, &named("room"), scene.now), Err(NotThere));
+    assert_eq!(scene.join(&carol, "room"), Ok(vec![]));
+}
+
+#[test]
+fn rooms_are_capped_for_each_member_and_members_for_each_room() {
+    let mut scene = Scene::new();
+    let members: Vec<_> = (0..5).map(|n| scene.sign_in(&n.to_string())).collect();
+    for room in ["a", "b", "c"] {
+        scene.join(&members[0], room).unwrap();
+    }
+
+    assert_eq!(scene.join(&members[0], "d"), Err(NotJoined::TooManyRooms));
+    assert!(scene.join(&members[0], "a").is_ok(), "it is there already");
+    (1..4).for_each(|n| drop(scene.join(&members[n], "a").unwrap()));
+    assert_eq!(scene.join(&members[4], "a"), Err(NotJoined::NoEntry(NoEntry::Full)));
+    scene.hub.part(members[0].session, &named("a"), scene.now).unwrap();
+
+    assert!(scene.join(&members[0], "d").is_ok() && scene.join(&members[4], "a").is_ok());
+}
+
+#[test]
+fn who_sends_to_a_room_learns_whom_it_did_not_reach() {
+    let mut scene = Scene::new();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.sign_in(name));
+    for member in [&alice, &bob, &carol] {
+        scene.join(member, "room").unwrap();
+    }
+    heard(&alice);
+    (1..=255).for_each(|n| scene.offer(&carol, n, "bob").unwrap());
+
+    scene.send_to_room(&alice, 1, "room").unwrap();
+
+    assert_eq!(heard(&alice), ["undelivered bob 1"]);
+    assert_eq!(heard(&carol), ["data alice 1 room"]);
+}
+
+#[test]
+fn who_is_told_only_where_members_may_ask_and_not_without_end() {
+    let mut scene = Scene::with(|settings| settings.who = true);
+    for n in 0..=MAX_WHO {
+        scene.sign_in(&n.to_string());
+    }
+    let alice = scene.sign_in("alice");
+    scene.join(&alice, "room").unwrap();
+
+    assert_eq!(scene.hub.who(None, scene.now).map(|names| names.len()), Some(MAX_WHO));
+    assert_eq!(scene.hub.who(Some(&named("room")), scene.now), Some(vec![named("alice")]));
+    assert_eq!(Scene::new().hub.who(None, scene.now), None);
+}
+
+fn username(scene: &Scene, member: &Attached) -> String {
+    scene.credentials.mint(member.session, None, scene.now).username
+}

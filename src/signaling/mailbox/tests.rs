@@ -1,0 +1,254 @@
+//! What waits, how much, for whom, and how often it is handed out.
+
+use super::*;
+use crate::clock::Clock;
+use crate::credentials::SessionId;
+use crate::signaling::message::Change;
+use crate::signaling::message::Payload;
+use crate::signaling::message::SignalKind;
+
+const CAPACITY: Capacity = Capacity { messages: 256, bytes: 256 * 1024 };
+
+struct Scene {
+    mailbox: Arc<Mailbox>,
+    reader: Reader,
+    now: Instant,
+}
+
+impl Scene {
+    fn new(delivery: Delivery) -> Self {
+        Self::of(delivery, CAPACITY)
+    }
+
+    fn of(delivery: Delivery, capacity: Capacity) -> Self {
+        let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, delivery));
+        let reader = mailbox.attach(0).unwrap();
+        Self { mailbox, reader, now: Clock::system().now().monotonic }
+    }
+
+    fn put(&self, message: Message) -> Result<(), Refused> {
+        self.mailbox.put(message, self.now)
+    }
+
+    fn watch(&self) -> Result<(), Cut> {
+        self.reader.watch(Waker::noop())
+    }
+
+    /// The numbers of what waits, and of the frames that it came in.
+    fn read(&self) -> Vec<(Option<u64>, Option<u64>)> {
+        std::iter::from_fn(|| self.reader.take()).map(|(seq, message)| (seq, frame_of(message))).collect()
+    }
+}
+
+fn named(name: &str) -> Name {
+    Name::new(name).unwrap()
+}
+
+fn sender(name: &str, frame: u64) -> Sender {
+    Sender { name: named(name), session: SessionId::new(), frame: Some(frame) }
+}
+
+fn leave() -> Message {
+    Message::Leave { from: named("bob") }
+}
+
+fn signal(frame: u64, bytes: usize) -> Message {
+    let json = format!("\"{}\"", "x".repeat(bytes));
+    let payload = Payload::new(serde_json::from_str(&json).unwrap());
+    Message::Signal { from: sender("bob", frame), kind: SignalKind::Offer, payload }
+}
+
+fn notice() -> Message {
+    Message::Notice("no".into())
+}
+
+fn frame_of(message: Message) -> Option<u64> {
+    message.into_sender().and_then(|sender| sender.frame)
+}
+
+#[test]
+fn a_full_mailbox_refuses_and_overflows_only_when_nothing_has_been_taken_for_a_second() {
+    let mut scene = Scene::new(Delivery::Once);
+    (0..256).for_each(|_| scene.put(leave()).unwrap());
+
+    scene.now += STALLED / 2;
+    assert_eq!(scene.put(leave()), Err(Refused::Full));
+    assert!(scene.reader.take().is_some());
+    scene.now += STALLED / 2;
+    assert_eq!(scene.put(leave()), Ok(()));
+    scene.now += STALLED / 2;
+    assert_eq!(scene.put(leave()), Err(Refused::Full), "it is read, if slowly");
+    assert_eq!(scene.watch(), Ok(()));
+    scene.now += STALLED / 2;
+    assert_eq!(scene.put(leave()), Err(Refused::Full));
+
+    assert_eq!(scene.watch(), Err(Cut::Overflown));
+    assert!(scene.reader.take().is_none(), "what waited is given up");
+    assert_eq!(scene.put(leave()), Err(Refused::Full));
+}
+
+#[test]
+fn notices_fit_into_a_full_mailbox_but_not_without_end() {
+    for delivery in [Delivery::Once, Delivery::Acknowledged] {
+        let scene = Scene::new(delivery);
+        (0..256).for_each(|_| scene.put(signal(1, 1)).unwrap());
+
+        (0..NOTICES).for_each(|_| scene.put(notice()).unwrap());
+        assert_eq!(scene.put(signal(1, 1)), Err(Refused::Full));
+        assert_eq!(scene.watch(), Ok(()));
+        assert_eq!(scene.put(notice()), Err(Refused::Full));
+
+        assert_eq!(scene.watch(), Err(Cut::Overflown));
+        assert_eq!(scene.mailbox.inner().queue.len(), 256 + NOTICES);
+    }
+}
+
+#[test]
+fn a_kick_cuts_even_what_nothing_waits_in() {
+    let scene = Scene::new(Delivery::Acknowledged);
+    scene.put(leave()).unwrap();
+
+    scene.mailbox.kick();
+
+    assert_eq!(scene.watch(), Err(Cut::Kicked));
+    assert!(scene.reader.take().is_none());
+    assert_eq!(scene.mailbox.attach(0).err(), Some(NotSent), "nobody comes back from that");
+}
+
+#[test]
+fn one_message_always_fits() {
+    let scene = Scene::of(Delivery::Once, Capacity { messages: 9, bytes: 100 });
+
+    assert_eq!(scene.put(signal(1, 101)), Ok(()));
+    assert_eq!(scene.put(leave()), Err(Refused::Full));
+}
+
+#[test]
+fn a_mailbox_is_full_by_bytes_and_what_is_taken_or_acknowledged_makes_room() {
+    for delivery in [Delivery::Once, Delivery::Acknowledged] {
+        let scene = Scene::new(delivery);
+
+        for n in 1..=20 {
+            scene.put(signal(n, 60_000)).unwrap();
+            assert!(scene.reader.take().is_some());
+            let acknowledged = scene.reader.acknowledge(n);
+            assert_eq!(acknowledged.is_ok(), delivery == Delivery::Acknowledged);
+        }
+        (0..4).for_each(|n| scene.put(signal(n, 60_000)).unwrap());
+
+        assert_eq!(scene.put(signal(9, 60_000)), Err(Refused::Full));
+        assert_eq!(scene.watch(), Ok(()));
+    }
+}
+
+#[test]
+fn what_is_not_acknowledged_fills_the_mailbox_and_is_never_given_up() {
+    let mut scene = Scene::new(Delivery::Acknowledged);
+    (1..=256).for_each(|n| scene.put(signal(n, 1)).unwrap());
+    assert_eq!(scene.read().len(), 256);
+
+    scene.now += STALLED * 60;
+    assert_eq!(scene.put(signal(257, 1)), Err(Refused::Full));
+    assert_eq!(scene.watch(), Ok(()), "a bad network is no reason to lose the session");
+
+    scene.reader.acknowledge(1).unwrap();
+    assert_eq!(scene.put(signal(258, 1)), Ok(()));
+    assert_eq!(scene.read(), [(Some(257), Some(258))]);
+}
+
+#[test]
+fn another_connection_gets_what_the_earlier_may_not_have_got_and_the_earlier_nothing_more() {
+    let scene = Scene::new(Delivery::Acknowledged);
+    (1..=5).for_each(|n| scene.put(signal(n, 1)).unwrap());
+    assert_eq!((scene.reader.take().unwrap().0, scene.reader.take().unwrap().0), (Some(1), Some(2)));
+
+    let second = scene.mailbox.attach(1).unwrap();
+    assert_eq!((scene.watch(), scene.reader.take().is_none()), (Err(Cut::Replaced), true));
+    assert!(second.is_current() && !scene.reader.is_current());
+    let scene = Scene { reader: second, ..scene };
+
+    assert_eq!(scene.reader.take().map(|(seq, message)| (seq, frame_of(message))), Some((Some(2), Some(2))));
+    let scene = Scene { reader: scene.mailbox.attach(1).unwrap(), ..scene };
+    let numbers: Vec<_> = (2..=5).map(|n| (Some(n), Some(n))).collect();
+    assert_eq!(scene.read(), numbers, "as often as it takes");
+}
+
+#[test]
+fn nobody_acknowledges_what_was_never_sent_or_takes_an_acknowledgement_back() {
+    let scene = Scene::new(Delivery::Acknowledged);
+    (1..=5).for_each(|n| scene.put(signal(n, 1)).unwrap());
+    scene.reader.take();
+    scene.reader.take();
+    scene.reader.take();
+
+    assert_eq!(scene.reader.acknowledge(4), Err(NotSent));
+    assert_eq!(scene.reader.acknowledge(u64::MAX), Err(NotSent));
+    assert_eq!(scene.mailbox.attach(4).err(), Some(NotSent));
+    assert!(scene.reader.is_current(), "and nothing has changed");
+    assert_eq!(scene.reader.acknowledge(2), Ok(()));
+    assert_eq!(scene.reader.acknowledge(1), Ok(()), "said again, it says nothing");
+    assert_eq!(scene.mailbox.attach(1).err(), Some(NotSent));
+
+    let scene = Scene { reader: scene.mailbox.attach(2).unwrap(), ..scene };
+    scene.reader.acknowledge(3).unwrap();
+    assert_eq!(scene.read(), [(Some(4), Some(4)), (Some(5), Some(5))], "what came by the earlier one counts");
+}
+
+#[test]
+fn closing_says_whose_messages_may_not_have_arrived() {
+    let scene = Scene::new(Delivery::Acknowledged);
+    (1..=3).for_each(|n| scene.put(signal(n, 1)).unwrap());
+    scene.put(notice()).unwrap();
+    scene.reader.take();
+    scene.reader.take();
+    scene.reader.acknowledge(1).unwrap();
+
+    let lost: Vec<_> = scene.mailbox.close().into_iter().map(|sender| sender.frame).collect();
+
+    assert_eq!(lost, [Some(2), Some(3)]);
+    assert_eq!(scene.put(signal(4, 1)), Err(Refused::Full));
+    assert!(scene.mailbox.close().is_empty() && scene.reader.take().is_none());
+}
+
+#[test]
+fn who_acknowledges_nothing_hears_only_what_the_first_version_has() {
+    let scene = Scene::new(Delivery::Once);
+    let payload = Payload::new(serde_json::from_str("1").unwrap());
+    let undelivered = Message::Undelivered { to: named("bob"), frame: None };
+
+    assert_eq!(scene.put(Message::Data { from: sender("bob", 1), room: None, payload }), Err(Refused::Unknown));
+    assert_eq!(scene.put(undelivered), Ok(()));
+    let (room, name) = (named("room"), named("bob"));
+    assert_eq!(scene.put(Message::Presence { room, name, change: Change::Left }), Ok(()));
+
+    assert!(scene.reader.take().is_none());
+}
+
+#[test]
+fn only_partners_are_told_that_somebody_goes_and_each_time_once() {
+    let gone = || Message::Gone { from: named("bob") };
+    for (delivery, heard) in [(Delivery::Once, 1), (Delivery::Acknowledged, 0)] {
+        let scene = Scene::new(delivery);
+        scene.put(gone()).unwrap();
+        assert!(scene.reader.take().is_none());
+
+        scene.mailbox.add_partner(&named("bob"));
+        scene.put(Message::Away { from: named("bob") }).unwrap();
+        assert_eq!(scene.read().len(), heard, "who can wait for it isn't told yet");
+        scene.put(gone()).unwrap();
+        scene.put(gone()).unwrap();
+
+        assert_eq!(scene.read().len(), 1 - heard);
+        assert!(scene.mailbox.partners().is_empty());
+    }
+}
+
+#[test]
+fn partners_are_capped_and_the_earliest_is_forgotten() {
+    let scene = Scene::new(Delivery::Acknowledged);
+    (0..=MAX_PARTNERS).for_each(|n| scene.mailbox.add_partner(&named(&n.to_string())));
+    scene.mailbox.add_partner(&named("alice"));
+
+    let partners = scene.mailbox.partners();
+    assert_eq!((partners.len(), partners[0].as_str()), (MAX_PARTNERS, "1"), "and nobody is its own");
+}
