@@ -351,6 +351,10 @@ impl Config {
             }
         }
         match signaling.accounts.mode {
+            AccountMode::Open if signaling.accounts.token.reveal().is_some() => {
+                let cure = "is not asked for while anyone may sign in: write signaling.accounts.mode = \"token\"";
+                return Err(("signaling.accounts.token", cure.to_owned()));
+            }
             AccountMode::Open => {}
             AccountMode::Token if signaling.accounts.token.reveal().is_some() => {}
             AccountMode::Token => {

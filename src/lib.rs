@@ -29,11 +29,11 @@
 //! request costs it memory for ever, it has no peer policy, and it leaves most error answers out. What of the crate is
 //! used, and how each of its traps is kept shut, stands in `turn/backstop.rs`.
 //!
-//! The data plane ([`relay`]) is shards: each a table, a plain data structure with `now` as an argument, and a media thread
-//! around it that runs no futures. An entry appears only after the control plane said yes and carries its own deadline, always
-//! earlier than the crate's. Between which channels and peers the table forwards, an observer may be told
+//! The data plane ([`relay`]) is shards: each a table, a plain data structure with `now` as an argument, and a media
+//! thread around it that runs no futures. An entry appears only after the control plane said yes and carries its own
+//! deadline, always earlier than the crate's. Between which channels and peers the table forwards, an observer may be told
 //! ([`relay::pairs`]): up, extended and down, in order and once each, by commands and the clock and never by a packet. A
-//! faster path inside the kernel would be one more of them. None is built in, and without one nothing is kept for it.
+//! faster path inside the kernel would be one. None is built in, and without one nothing is kept for it.
 //!
 //! There is a shard for each core, if not configured otherwise. The kernel deals datagrams out to them by who sends where
 //! (SO_REUSEPORT), streams are handed to them in turn, and each client's 5-tuple, with all that is allocated on it, stays
@@ -59,15 +59,15 @@
 //! 6. A datagram at a relay socket needs a permission for its source. Bound to a channel, it reaches the client as
 //!    ChannelData, else as a Data indication, from the very address and socket that the client uses.
 //!    What ICMP says about data that was sent there goes the same way, in its own attribute.
-//! 7. Nothing leaves at once: what all sockets that were ready bring is held back to the end of the round. Then the
-//!    datagrams of each flow leave as runs, which the kernel cuts apart (UDP GSO), and the runs of each socket by one system
-//!    call; those to peers first, so that an answer leaves behind the data that came before its question. What the kernel
-//!    won't cut leaves datagram by datagram, from then on on that way.
+//! 7. Only what may not be fragmented leaves at once. What some hundred others bring, from whichever sockets are ready, is
+//!    held back. Then the datagrams of each flow leave as runs, which the kernel cuts apart (UDP GSO), and the runs of each
+//!    socket by one system call: data to peers, data to clients, and last the answers, behind the data that came before
+//!    their questions. What the kernel won't cut leaves datagram by datagram, from then on on that way.
 //! 8. A TCP or TLS connection is told from others by its first bytes (`net::demux`), behind the header of a load balancer
-//!    if it comes from one (`net::proxy`), and cut into messages on tokio. From there each goes the same way, but that
-//!    requests have a queue of their own: behind the data before them, and waiting when it is full. What goes to its client waits in an outbox that drops
-//!    data, oldest first, once it is 200 ms old or too much, and never answers. When the connection ends, so does its
-//!    allocation.
+//!    if it comes from one (`net::proxy`), and cut into messages on tokio. From there each goes the same way, some of those
+//!    that came together at once, but that requests have a queue of their own: behind the data before them, and waiting when
+//!    it is full. What goes to its client waits in an outbox that drops data, oldest first, once it is 200 ms old or too
+//!    much, and never answers. When the connection ends, so does its allocation.
 //!
 //! # Life of a call
 //!
@@ -125,11 +125,11 @@
 //! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |
 //! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |
 //! | taking all the bandwidth, or the month's traffic | buckets of each allocation and of all; a volume | `an_allocation_has_its_bandwidth_both_ways_and_no_other_pays_for_it`, `a_used_up_volume_stops_relaying_and_allocating_even_after_a_restart` |
-//! | sending at full blast, as a client or as a peer | one batch of a socket a round; what is over its bandwidth is dropped | `a_client_at_full_blast_costs_the_others_no_datagram`, `a_peer_at_full_blast_costs_the_others_no_datagram` |
+//! | sending at full blast, as a client or as a peer | sockets take turns of one batch, so that a flood fills only the kernel's buffer of its own socket; what is over its bandwidth is dropped | `a_client_at_full_blast_costs_the_others_no_datagram`, `a_peer_at_full_blast_costs_the_others_no_datagram` |
 //! | requests without number, to stall media | another thread decides about them; its queue is bounded, and what it leaves is dropped | `fifty_thousand_allocate_requests_a_second_of_strangers_cost_media_no_datagram`, `without_its_control_task_the_media_thread_relays_and_answers_without_loss` |
 //! | sending to clients of another shard faster than it takes | a ring that drops what doesn't fit, and nobody waits | `what_a_shard_far_behind_has_no_room_for_is_dropped_and_counted_and_the_rest_comes_in_order` |
 //! | relay addresses without number, on a host that owns a network | places of fixed number | `more_relay_addresses_than_there_is_room_for_are_refused_and_the_others_stay_right` |
-//! | having one's 5-tuples spread over shards for another share | counted over all of them | `quotas_count_over_all_shards_and_what_ends_on_one_makes_room_on_another`, `strangers_and_new_peers_are_counted_over_all_shards` |
+//! | having one's 5-tuples spread over shards for another share | counted over all of them; only Binding, whose answers gain nobody anything, by each | `quotas_count_over_all_shards_and_what_ends_on_one_makes_room_on_another`, `strangers_and_new_peers_are_counted_over_all_shards` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | refreshing without end, to fill the queue of what expires | a channel stands in it once | `refreshing_without_end_keeps_one_entry_for_a_channel` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `a_header_that_is_not_stuns_or_a_length_that_is_not_its_own_is_dropped`, `no_bytes_at_all_bring_the_decoders_down` |

@@ -539,43 +539,6 @@ async fn ecn_bits_are_carried_both_ways() {
 }
 
 #[tokio::test]
-async fn bursts_of_mixed_flows_arrive_in_order_with_the_kernels_help_and_without() {
-    for offload in [Offload::ALL, Offload::NONE] {
-        let rig = Rig::made_of("127.0.0.1", loopback_allowed(), offload, None);
-        let clients = [Client::new(&rig).await, Client::new(&rig).await];
-        let peer = Client::new(&rig).await;
-        let mut relayed = Vec::new();
-        for (id, client) in (1..).zip(&clients) {
-            relayed.push(rig.open(id, client, None).await);
-            rig.permit(id, peer.addr(), LIFE).await;
-            rig.bind(id, 0x4000, peer.addr()).await;
-        }
-        rig.settle(&clients[0]).await;
-
-        for number in 0..30_u8 {
-            for client in &clients {
-                client.send(&channel_data(0x4000, &[number; 200])).await;
-            }
-        }
-        let mut heard = [Vec::new(), Vec::new()];
-        for _ in 0..60 {
-            let (data, from) = peer.receive_from().await;
-            assert_eq!(data.len(), 200);
-            let which = relayed.iter().position(|relayed| *relayed == from).unwrap();
-            heard[which].push(data[0]);
-            peer.send_to(&data, from).await;
-        }
-
-        assert_eq!(heard, [(0..30).collect::<Vec<_>>(), (0..30).collect()], "{offload:?}");
-        for client in &clients {
-            for number in 0..30 {
-                assert_eq!(client.receive().await, channel_data(0x4000, &[number; 200]), "{offload:?}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
 async fn a_closed_allocation_gives_its_port_back_and_its_late_packets_fall_away() {
     let mut rig = Rig::start();
     let (client, peer) = (Client::new(&rig).await, Client::new(&rig).await);

@@ -12,7 +12,7 @@ use crate::support::Server;
 use crate::support::asker::*;
 use crate::support::line::Line;
 
-/// More than this machine has cores for.
+/// Several, however many cores there are.
 const SHARDS: u16 = 4;
 
 fn start(more: &str) -> Server {

@@ -268,6 +268,10 @@ mod tests {
             ),
             ("[signaling.accounts]\nmode = 'token'", "signaling.accounts.token: is empty"),
             ("[signaling.accounts]\nmode = 'token'\ntoken = 'short'", "signaling.accounts.token: is too short"),
+            (
+                "[signaling.accounts]\ntoken = 'sixteenletters16'",
+                "signaling.accounts.token: is not asked for while anyone may sign in",
+            ),
             ("[signaling.accounts]\nmode = 'jwt'", "signaling.accounts.mode: \"jwt\" is not built yet"),
             ("public_host = 'https://a'", "public_host: \"https://a\" is not a host name"),
             ("a = \nb", "TOML parse error at line 2, column 2: key with no value"),

@@ -1,8 +1,8 @@
 //! UDP sockets that receive and send many datagrams by one system call: each whole, with where it came from, which local
 //! address it was for, and its ECN bits.
 //!
-//! Not quinn-udp's: that prepares each call from nothing, asks the kernel for more than is wanted here, sends one run a call,
-//! and takes a refused run for a kernel without ECN. `benches/relay.rs` measured what this saves (README).
+//! Not quinn-udp's: that prepares each call from nothing, asks the kernel for more than is wanted here, sends one run a
+//! call, and takes a refused run for a kernel without ECN.
 
 use std::io;
 use std::net::IpAddr;
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_port_is_shared_out_by_who_sends_and_nobody_can_join_it() {
+    fn a_shared_port_is_shared_out_by_who_sends_and_a_second_instance_cannot_join_it() {
         let shared = Socket::bind_shared("127.0.0.1:0".parse().unwrap(), 4).unwrap();
         let port = shared[0].local_addr();
         let clients: Vec<_> = (0..200).map(|_| pair("127.0.0.1").0).collect();

@@ -1,5 +1,5 @@
-//! What leaves by the shard's sockets: all that a round brings is held back, so that the datagrams of one flow leave as one
-//! run, and the runs of one socket by one system call.
+//! What leaves by the shard's sockets: what a share of a round brings is held back, so that the datagrams of one flow leave
+//! as one run, and the runs of one socket by one system call.
 
 use std::ops::Range;
 
@@ -100,7 +100,7 @@ impl Departures {
     }
 
     /// Makes room for an allocation's flows, and forgets those of the one that had its place before.
-    pub(super) fn admit(&mut self, slot: Slot) {
+    pub(super) fn make_lanes(&mut self, slot: Slot) {
         if self.lanes.len() <= slot.0 {
             self.lanes.resize(slot.0 + 1, Default::default());
         }
@@ -133,7 +133,7 @@ impl Departures {
         joined.is_some()
     }
 
-    /// Counts what was left at a stream.
+    /// Counts what went another way: was left at a stream, or sent at once because nobody may fragment it.
     pub(super) fn count(&mut self, purpose: Purpose, payload: usize) {
         self.counts.count(purpose, 1, payload as u64);
     }
@@ -159,6 +159,7 @@ impl Departures {
         }
         self.counts.take_to(metrics);
     }
+
     fn leave_by(&mut self, socket: &Socket, runs: Range<usize>, metrics: &Metrics) {
         let (lanes, counts) = (&mut self.lanes, &mut self.counts);
         self.runs.send(socket, runs, |tag, fate| match fate {
@@ -183,7 +184,7 @@ fn lane(lanes: &mut [[Lane; 2]], slot: Option<Slot>, exit: Exit) -> Option<&mut 
 
 /// What has left since it was last told to all: theirs cost more, for every thread adds to them.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+struct Counts {
     to_peers: u64,
     to_clients: u64,
     hairpin: u64,
@@ -192,8 +193,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Counts what has left, or was left at a stream.
-    pub(super) fn count(&mut self, purpose: Purpose, datagrams: u64, payload: u64) {
+    fn count(&mut self, purpose: Purpose, datagrams: u64, payload: u64) {
         match purpose {
             Purpose::ToPeer => self.to_peers += datagrams,
             Purpose::ToClient => self.to_clients += datagrams,

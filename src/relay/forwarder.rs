@@ -170,8 +170,8 @@ impl Forwarder {
     }
 
     /// Makes room for the flows of an allocation that begins.
-    pub(super) fn admit_flows(&mut self, slot: Slot) {
-        self.departures.admit(slot);
+    pub(super) fn make_lanes(&mut self, slot: Slot) {
+        self.departures.make_lanes(slot);
     }
 
     /// Takes what happened on a stream; how many messages that were.
@@ -233,6 +233,10 @@ impl Forwarder {
     }
 
     fn judge_client_packet(&mut self, id: ListenerId, packet: &Datagram<'_>, now: Instant) -> Result<(), DropReason> {
+        if packet.source.port() == 0 {
+            // Nobody could be answered there.
+            return Err(DropReason::Malformed);
+        }
         let listening = self.listeners.get(id.0).ok_or(DropReason::Bug)?.socket.local_addr();
         let server = SocketAddr::new(packet.local_ip.unwrap_or(listening.ip()), listening.port());
         let five_tuple = FiveTuple::new(Transport::Udp, packet.source, server);

@@ -51,10 +51,12 @@ pub enum PairEvent {
 
 /// Hears which pairs a shard forwards between, in order and each change once, on the media thread: it must not block.
 ///
-/// A pair is up while its allocation, its channel and the permission for its peer all live, and data for that peer leaves
-/// through the kernel: neither denied by the policy nor joined to another client of this server. (A peer's address that becomes
-/// another shard's relayed address after its channel was bound stays a pair: what is sent there arrives by that socket.) What the shard counts
-/// and limits it counts for what it forwards itself. When an observer is dropped, its shard is over and all pairs are down.
+/// A pair is up while its allocation, its channel and the permission for its peer all live, and data for that peer
+/// leaves through the kernel: neither denied by the policy nor joined to another client of this server. What another
+/// shard opens and closes is seen when the channel is next looked at, by a command or at its deadline: until then a
+/// pair whose peer has become that one's relayed address stays up (what is sent there arrives by that socket), and one
+/// whose peer was stays down. What the shard counts and limits it counts for what it forwards itself. When an observer
+/// is dropped, its shard is over and all pairs are down.
 pub trait Observer: fmt::Debug + Send {
     /// Takes what became of a pair.
     fn handle_pair(&mut self, event: PairEvent);

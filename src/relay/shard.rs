@@ -1,8 +1,9 @@
-//! One media thread: an edge-triggered poll loop over its listeners and relay sockets, steered by commands.
+//! A shard: one media thread, an edge-triggered poll loop over its listeners and relay sockets, steered by commands.
 //!
-//! It runs no futures and never waits but for sockets, commands, what happens on streams and what other shards send. Each socket gets one batch
-//! a round, so that nobody at full blast starves the others; one with more to give stays on a list, and the next poll
-//! doesn't wait. The same goes for what comes back about datagrams that a relay socket has sent.
+//! It runs no futures and never waits but for sockets, commands, what happens on streams and what other shards send. Each
+//! socket gets one batch in its turn, so that nobody at full blast starves the others; one with more to give goes to the end
+//! of the list, and the next poll doesn't wait. The same goes for what comes back about datagrams that a relay socket has
+//! sent.
 
 use std::collections::VecDeque;
 use std::io;
@@ -422,7 +423,7 @@ impl Media {
 
     fn watch(&mut self, id: AllocationId, via: Via, slot: Slot, now: Instant) {
         self.forwarder.set_allocated(via, true);
-        self.forwarder.admit_flows(slot);
+        self.forwarder.make_lanes(slot);
         let token = Token(self.forwarder.listeners.len() + slot.0);
         let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
         let kept = relay.socket.keep_reports();
@@ -442,7 +443,13 @@ impl Media {
             // Of a dual allocation the other family may live on.
             self.forwarder.set_allocated(via, self.forwarder.table.is_client(&five_tuple));
             let mut relay = opening.socket;
-            // Closing it would do as well; what is on the ready list falls away by itself.
+            if relay.queued {
+                // The next allocation in its place gets a turn of its own.
+                let (listeners, table) = (self.forwarder.listeners.len(), &self.forwarder.table);
+                let is_there = |slot: usize| table.socket(Slot(slot)).is_some();
+                self.ready.retain(|token| token.0.checked_sub(listeners).is_none_or(is_there));
+            }
+            // Closing it would do as well.
             let _ = self.poll.registry().deregister(&mut relay.socket);
         }
     }
@@ -468,13 +475,13 @@ const LISTENER_BUFFERS: usize = 4 << 20;
 const EVENTS: usize = 1024;
 /// Commands that wait; more make the control plane wait.
 const COMMANDS_QUEUED: usize = 1024;
-/// What happened on streams and waits; more makes their clients wait. Each is messages, of 80 KiB at most.
+/// What happened on streams and waits; more makes their clients wait. Each is messages, of 80 KiB and some at most.
 const EVENTS_QUEUED: usize = 256;
 /// How much of what another shard has sent is taken between two rounds of media.
 const LETTERS_PER_ROUND: usize = 256;
-/// Datagrams, or messages of streams, taken between two departures, and one batch more: the more there are, the more leave together, and the longer
-/// the first of them waits, when there is that much to do.
-const DATAGRAMS_PER_ROUND: usize = 256;
+/// Datagrams, or messages of streams, taken between two departures at most, and one batch more: the more there are, the
+/// more leave together, and the longer the first of them waits, when there is that much to do.
+const DATAGRAMS_PER_ROUND: usize = 1024;
 /// Reports taken from one relay socket in its turn.
 const REPORTS_PER_ROUND: usize = 32;
 /// Commands carried out between two rounds of media.

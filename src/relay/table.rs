@@ -180,12 +180,13 @@ impl Legs {
 #[derive(Debug)]
 pub(super) struct Table<S> {
     policy: Arc<Policy>,
-    allocations: Slab<Allocation<S>>,
+    /// Each in a place of its own: grown by doubling, half of the places would be empty ones.
+    allocations: Slab<Box<Allocation<S>>>,
     by_id: HashMap<AllocationId, usize>,
     by_client: HashMap<FiveTuple, Legs>,
     /// Which shard this is the table of.
     shard: ShardId,
-    /// Which of them is whose, under the local and the advertised address: of all shards.
+    /// Whose each relayed address is, under its local and its advertised name: of all shards.
     directory: Arc<Directory>,
     /// What an observer is told. Looked at by commands and the clock, never for a packet.
     pairs: Option<Pairs>,
@@ -227,7 +228,7 @@ impl<S> Table<S> {
         }
         self.by_id.insert(opening.id, slot.0);
         *self.by_client.entry(opening.client.five_tuple).or_default().of_mut(family) = Some(slot.0);
-        self.allocations.insert(Allocation::new(opening));
+        self.allocations.insert(Box::new(Allocation::new(opening)));
         for name in names.iter() {
             self.tell_bound_to(name, now);
         }
@@ -451,7 +452,7 @@ impl<S> Table<S> {
     }
 
     fn by_id(&mut self, id: AllocationId) -> Option<&mut Allocation<S>> {
-        self.allocations.get_mut(*self.by_id.get(&id)?)
+        self.allocations.get_mut(*self.by_id.get(&id)?).map(Box::as_mut)
     }
 
     /// Tells the observer what has become of an allocation's channel to a peer, if anything has.

@@ -66,7 +66,7 @@ struct Counts {
 
 /// Sockets that wait for their RESERVATION-TOKEN.
 struct Reservations<S> {
-    // Capped with the allocations, for each counts as one.
+    /// Capped with the allocations, for each counts as one.
     by_token: HashMap<Token, Reservation<S>>,
     ends: BTreeSet<(Instant, Token)>,
     holdings: Holdings<Token>,

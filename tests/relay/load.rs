@@ -1,4 +1,4 @@
-//! A media thread at full blast.
+//! A media thread at full blast, and in bursts of many flows.
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
@@ -72,4 +72,41 @@ async fn a_shard_stops_at_once_under_load_and_closes_everything() {
     assert!(commands.send(Command::Close { id: AllocationId(1) }).await.is_err());
     let free: HashSet<_> = rig.listeners.into_iter().chain([relayed]).map(|it| udp::Socket::bind(it).is_ok()).collect();
     assert_eq!(free, HashSet::from([true]));
+}
+
+#[tokio::test]
+async fn bursts_of_mixed_flows_arrive_in_order_with_the_kernels_help_and_without() {
+    for offload in [Offload::ALL, Offload::NONE] {
+        let rig = Rig::made_of("127.0.0.1", loopback_allowed(), offload, None);
+        let clients = [Client::new(&rig).await, Client::new(&rig).await];
+        let peer = Client::new(&rig).await;
+        let mut relayed = Vec::new();
+        for (id, client) in (1..).zip(&clients) {
+            relayed.push(rig.open(id, client, None).await);
+            rig.permit(id, peer.addr(), LIFE).await;
+            rig.bind(id, 0x4000, peer.addr()).await;
+        }
+        rig.settle(&clients[0]).await;
+
+        for number in 0..30_u8 {
+            for client in &clients {
+                client.send(&channel_data(0x4000, &[number; 200])).await;
+            }
+        }
+        let mut heard = [Vec::new(), Vec::new()];
+        for _ in 0..60 {
+            let (data, from) = peer.receive_from().await;
+            assert_eq!(data.len(), 200);
+            let which = relayed.iter().position(|relayed| *relayed == from).unwrap();
+            heard[which].push(data[0]);
+            peer.send_to(&data, from).await;
+        }
+
+        assert_eq!(heard, [(0..30).collect::<Vec<_>>(), (0..30).collect()], "{offload:?}");
+        for client in &clients {
+            for number in 0..30 {
+                assert_eq!(client.receive().await, channel_data(0x4000, &[number; 200]), "{offload:?}");
+            }
+        }
+    }
 }

@@ -62,6 +62,9 @@ pub struct Runs<T> {
     calls: Calls,
 }
 
+/// How many runs may find no room in a socket's buffer before all that wait for it are given up.
+const PATIENCE: u32 = 8;
+
 /// One datagram.
 #[derive(Clone, Copy, Debug)]
 struct Piece {
@@ -89,9 +92,9 @@ struct Run<T> {
 
 impl<T: Copy + PartialEq> Runs<T> {
     /// Bytes that may wait: what a core's own cache holds beside other things.
-    const BYTES: usize = 512 << 10;
+    const BYTES: usize = 1 << 20;
     /// Datagrams that may wait.
-    const DATAGRAMS: usize = 1024;
+    const DATAGRAMS: usize = 2048;
 
     /// None.
     pub fn new() -> Self {
@@ -119,8 +122,9 @@ impl<T: Copy + PartialEq> Runs<T> {
         self.bytes.get_mut(self.used..).unwrap_or_default()
     }
 
-    /// Adds the datagram of `length` that was written to [`Runs::room`], with `payload` bytes of data in it: to `run`, if that
-    /// is the same and can take it, or else to one that begins with it, whose name is returned. None for one that there is no room for.
+    /// Adds the datagram of `length` that was written to [`Runs::room`], with `payload` bytes of data in it: to `run`, if
+    /// that is the same and can take it, or else to one that begins with it. The name of its run; none when there is no
+    /// room.
     pub fn push(&mut self, run: Option<RunId>, tag: T, way: Way, length: usize, payload: usize) -> Option<RunId> {
         if !self.has_room(length) {
             return None;
@@ -164,7 +168,7 @@ impl<T: Copy + PartialEq> Runs<T> {
     /// Sends some of the runs by `socket`, and tells what became of each datagram; then they are still there.
     pub fn send(&mut self, socket: &Socket, range: Range<usize>, mut told: impl FnMut(&T, Fate)) {
         let Some(mut rest) = self.runs.get(range) else { return };
-        let mut again = false;
+        let (mut again, mut full) = (false, 0);
         while let Some(run) = rest.first() {
             match self.calls.send(socket, rest, &self.datagrams, &self.bytes) {
                 Ok(count) => {
@@ -177,17 +181,19 @@ impl<T: Copy + PartialEq> Runs<T> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // What comes behind it would meet the same.
-                    for run in rest {
+                    // The buffer drains meanwhile; but what comes behind many that it had no room for would meet the same.
+                    full += 1;
+                    let failed;
+                    (failed, rest) = rest.split_at(if full < PATIENCE { 1 } else { rest.len() });
+                    for run in failed {
                         told(&run.tag, Fate::Failed { datagrams: run.count, error: error.kind().into() });
                     }
-                    return;
                 }
                 // What came back about an earlier datagram fails the next call, once.
                 Err(_) if !again => again = true,
                 Err(error) => {
-                    if run.count > 1 && is_uncut(&error) {
-                        self.send_apart(socket, run, &mut told);
+                    if run.count > 1 {
+                        self.send_apart(socket, run, is_uncut(&error), &mut told);
                     } else {
                         told(&run.tag, Fate::Failed { datagrams: run.count, error });
                     }
@@ -205,7 +211,8 @@ impl<T: Copy + PartialEq> Runs<T> {
         self.runs.clear();
     }
 
-    fn send_apart(&self, socket: &Socket, run: &Run<T>, told: &mut impl FnMut(&T, Fate)) {
+    /// Sends each datagram of a run alone; if that does it, tells that they were `uncut`.
+    fn send_apart(&self, socket: &Socket, run: &Run<T>, uncut: bool, told: &mut impl FnMut(&T, Fate)) {
         let mut any = false;
         for piece in pieces(run, &self.datagrams) {
             let sent = socket.send(piece.of(&self.bytes), run.way.to, run.way.source, run.way.ecn);
@@ -218,7 +225,7 @@ impl<T: Copy + PartialEq> Runs<T> {
                 },
             );
         }
-        if any {
+        if any && uncut {
             told(&run.tag, Fate::Uncut);
         }
     }
@@ -314,19 +321,7 @@ impl Calls {
             if self.slices.len() + run.count as usize > Self::SLICES {
                 break;
             }
-            let first = self.slices.len();
-            let mut end = u32::MAX;
-            for piece in pieces(run, datagrams) {
-                match self.slices.last_mut().filter(|_| piece.start == end) {
-                    Some(slice) => slice.iov_len += piece.length as usize,
-                    None => {
-                        let slice = piece.of(bytes);
-                        self.slices
-                            .push(libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() });
-                    }
-                }
-                end = piece.start + piece.length;
-            }
+            let count = gather(&mut self.slices, pieces(run, datagrams), bytes);
             let mut header = message::empty();
             name.set(run.way.to, &mut header);
             let length = if run.count > 1 { u16::try_from(run.length).ok() } else { None };
@@ -335,7 +330,7 @@ impl Calls {
                 socket.is_ipv4(),
                 &mut header,
             );
-            header.msg_iovlen = (self.slices.len() - first) as _;
+            header.msg_iovlen = count as _;
             self.headers.push(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         }
         let mut slices = self.slices.as_mut_ptr();
@@ -350,6 +345,23 @@ impl Calls {
         let sent = unsafe { libc::sendmmsg(descriptor, self.headers.as_mut_ptr(), count, 0) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
+}
+
+/// Adds the slices of a run's datagrams, one for those that lie one behind the other; how many.
+fn gather(slices: &mut Vec<libc::iovec>, pieces: impl Iterator<Item = Piece>, bytes: &[u8]) -> usize {
+    let first = slices.len();
+    let mut end = None;
+    for piece in pieces {
+        match slices.last_mut().filter(|_| end == Some(piece.start)) {
+            Some(slice) => slice.iov_len += piece.length as usize,
+            None => {
+                let slice = piece.of(bytes);
+                slices.push(libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() });
+            }
+        }
+        end = Some(piece.start + piece.length);
+    }
+    slices.len() - first
 }
 
 // SAFETY: the pointers that it holds are set anew before each call that follows them.

@@ -11,6 +11,8 @@ use crate::address::Transport;
 use crate::clock::Clock;
 use crate::policy;
 use crate::relay::command::ListenerId;
+use crate::relay::departures::Departures;
+use crate::relay::forwarder::Watched;
 
 mod pairs;
 
@@ -475,4 +477,31 @@ fn a_relayed_address_that_another_shard_has_by_now_is_not_struck_off_with_its_ol
     one.permit(AllocationId(4), advertised(1).ip(), start + secs(300), start).unwrap();
     let sent = one.handle_client_data(&client(1).five_tuple, Target::Peer(advertised(1)), start);
     assert!(matches!(sent, Ok(Forward::Elsewhere { shard: ShardId(2), .. })), "{sent:?}");
+}
+
+/// The socket's own memory is the kernel's.
+#[test]
+fn an_allocation_with_a_channel_takes_less_than_a_kib_and_a_half_of_its_shard() {
+    const COUNT: u16 = 5000;
+    type Socket = [u8; size_of::<Watched>()];
+    let (start, directory) = (now(), Arc::new(Directory::new()));
+    let mut table = Table::<Socket>::new(policy(), directory, ShardId(0), None);
+    let mut departures = Departures::new(true);
+    let mut allocate = |numbers: std::ops::Range<u16>| {
+        for n in numbers {
+            let Opening { id, client, relayed, advertised, deadline, .. } = opening(n.into(), n, n, start + secs(600));
+            let socket = [0; size_of::<Watched>()];
+            let slot = table.open(Opening { id, client, relayed, advertised, socket, deadline }, start).unwrap();
+            departures.make_lanes(slot);
+            table.permit(id, outsiders()[1].ip(), start + secs(300), start).unwrap();
+            table.bind(id, 0x4000, outsiders()[1], start + secs(600), start).unwrap();
+        }
+    };
+    // The directory's table of ports, once for each address.
+    allocate(1..10);
+
+    let taken = allocation_counter::measure(|| allocate(10..10 + COUNT)).bytes_current;
+
+    let each = taken / i64::from(COUNT);
+    assert!((200..1536).contains(&each), "{each} bytes");
 }

@@ -1,4 +1,4 @@
-//! Allocate: what it is granted, and the ports that wait for their RESERVATION-TOKEN.
+//! Allocate: what a client asks for, and what it is granted.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;

@@ -7,6 +7,7 @@ use crate::address::FiveTuple;
 use crate::address::RelayedAddr;
 use crate::address::Sources;
 use crate::address::Transport;
+use crate::net::udp::MAX_PAYLOAD;
 use crate::policy;
 use crate::rate::Rate;
 use crate::relay::neighbours;
@@ -76,8 +77,8 @@ fn what_a_shard_far_behind_has_no_room_for_is_dropped_and_counted_and_the_rest_c
         send(&sender, (first..first + 50).map(|n| n.to_be_bytes().to_vec()));
     }
 
-    let sent = u64::try_from(total.next_multiple_of(50) - neighbours::LETTERS).unwrap();
-    assert_eq!(metrics.drops(DropReason::QueueFull), sent);
+    let dropped = u64::try_from(total.next_multiple_of(50) - neighbours::LETTERS).unwrap();
+    assert_eq!(metrics.drops(DropReason::QueueFull), dropped);
     assert_eq!(metrics.relayed_bytes.get(), 0, "nothing has arrived");
     let _other = run(other);
     for n in 0..100_usize {
@@ -90,10 +91,10 @@ fn what_a_shard_far_behind_has_no_room_for_is_dropped_and_counted_and_the_rest_c
 #[test]
 fn data_of_every_size_crosses_shards_whole() {
     let Pair { shards, clients: [sender, receiver], metrics } = pair();
-    let _shards = shards.map(run);
+    let shards = shards.map(run);
 
     for round in 0..40_u8 {
-        for size in [0, 1, 1200, 9000, 65_503 - 4] {
+        for size in [0, 1, 1200, 9000, MAX_PAYLOAD - 4] {
             send(&sender, std::iter::once(vec![round; size]));
             let mut buffer = vec![0; 65_536];
             let length = receiver.recv(&mut buffer).unwrap();
@@ -102,6 +103,6 @@ fn data_of_every_size_crosses_shards_whole() {
         }
     }
 
-    drop(_shards);
+    drop(shards);
     assert_eq!((metrics.hairpin.get(), metrics.to_peers.get()), (200, 0));
 }
