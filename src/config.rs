@@ -146,7 +146,7 @@ tables! {
         /// Whether the kernel cuts apart what leaves as one.
         gso: bool = true,
         /// Whether the kernel joins what it receives together.
-        gro: bool = true,
+        gro: bool = false,
         /// Whom relayed data may go to.
         peers: Peers = Peers::default(),
         /// Limits of the relay.

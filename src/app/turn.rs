@@ -182,11 +182,15 @@ fn bindings(config: &Config) -> PerSource {
 
 /// What the kernel is to do for runs of datagrams, and can; says once if it can't.
 fn offload(config: &Config) -> std::io::Result<Offload> {
-    let Offload { gso, gro } = Offload::of_this_kernel()?;
-    if !gso || !gro {
-        tracing::info!(gso, gro, "this kernel lacks UDP GSO or GRO (Linux 5.0 has both): relaying takes more CPU");
+    let (Offload { gso, gro }, turn) = (Offload::of_this_kernel()?, &config.turn);
+    if (turn.gso && !gso) || (turn.gro && !gro) {
+        tracing::info!(
+            gso,
+            gro,
+            "this kernel can't join or cut runs of datagrams (Linux 5.0 can): relaying takes more CPU"
+        );
     }
-    Ok(Offload { gso: gso && config.turn.gso, gro: gro && config.turn.gro })
+    Ok(Offload { gso: gso && turn.gso, gro: gro && turn.gro })
 }
 
 fn allowance(config: &Config, volume: Arc<Volume>, clock: Clock) -> Allowance {
