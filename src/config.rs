@@ -52,6 +52,8 @@ macro_rules! tables {
     )*};
 }
 
+/// Media threads, however many cores there are.
+pub const MOST_SHARDS: u32 = 64;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
@@ -121,8 +123,8 @@ tables! {
         realm: String = "throughway".to_owned(),
         /// STUN and TURN over UDP.
         listen_udp: Vec<Listen> = vec![Listen::everywhere(3478), Listen::everywhere(8443)],
-        /// Media threads; 0: one for each core.
-        shards: Count<0, 64> = Count::new(0),
+        /// Media threads; 0: one for each core, up to [`MOST_SHARDS`].
+        shards: Count<0, MOST_SHARDS> = Count::new(0),
         /// TURN over TCP.
         listen_tcp: Vec<Listen> = vec![Listen::everywhere(3478)],
         /// TURN over TLS.

@@ -32,14 +32,6 @@ async fn on_each(server: &Server) -> Vec<Asker> {
     clients
 }
 
-async fn drops(server: &Server, reason: &str) -> u64 {
-    server.metric(&format!("throughway_dropped_total{{reason=\"{reason}\"}}")).await
-}
-
-async fn drops_become(server: &Server, reason: &str, count: u64) {
-    server.metric_becomes(&format!("throughway_dropped_total{{reason=\"{reason}\"}}"), count).await;
-}
-
 fn number(client: usize) -> u16 {
     0x4000 + u16::try_from(client).unwrap()
 }
@@ -110,7 +102,7 @@ async fn what_is_not_bound_crosses_shards_as_an_indication_and_only_with_permiss
         clients[sender].indicate(relayed[1], &most).await;
     }
     assert_eq!(clients[1].receive_stun().await.get(stun::attributes::ATTR_DATA).unwrap(), most);
-    drops_become(&server, "bandwidth", 1).await;
+    server.drops_become("bandwidth", 1).await;
 }
 
 #[tokio::test]
@@ -118,8 +110,8 @@ async fn what_ends_on_one_shard_is_out_of_reach_on_every_other() {
     let server = start("");
     let clients = on_each(&server).await;
     let relayed = acquaint(&clients).await;
-    let dropped = drops(&server, "no-such-relayed-address").await;
-    let forbidden = drops(&server, "no-permission").await;
+    let dropped = server.drops("no-such-relayed-address").await;
+    let forbidden = server.drops("no-permission").await;
 
     assert_eq!(clients[3].refresh(0).await, 0);
     for client in &clients[..3] {
@@ -127,10 +119,10 @@ async fn what_ends_on_one_shard_is_out_of_reach_on_every_other() {
         client.indicate(relayed[3], b"anybody?").await;
     }
 
-    drops_become(&server, "no-such-relayed-address", dropped + 6).await;
+    server.drops_become("no-such-relayed-address", dropped + 6).await;
     let again = clients[3].allocate().await;
     clients[0].indicate(again, b"there").await;
-    drops_become(&server, "no-permission", forbidden + 1).await;
+    server.drops_become("no-permission", forbidden + 1).await;
     assert_eq!(clients[3].bind(number(0), relayed[0]).await, 0);
     clients[0].indicate(again, b"there again").await;
     assert_eq!(clients[3].receive().await, channel_data(number(0), b"there again"));

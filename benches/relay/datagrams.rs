@@ -60,11 +60,11 @@ pub(crate) struct Peers {
     port: Port,
 }
 
-/// How many datagrams peers took and sent.
+/// How many datagrams were sent, and have come in where they were for.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Echoed {
-    pub(crate) received: u64,
+pub(crate) struct Counts {
     pub(crate) sent: u64,
+    pub(crate) received: u64,
 }
 
 impl Peers {
@@ -85,17 +85,15 @@ impl Peers {
         left(self.port.socket.send(data, to, None, None))
     }
 
-    /// Takes what has come in, and sends it back if told to.
-    pub(crate) fn receive(&mut self, is_echo: bool) -> Result<Echoed, Failure> {
-        let mut echoed = Echoed::default();
+    /// Takes and counts what has come in, and sends it back if told to.
+    pub(crate) fn receive(&mut self, is_echo: bool, counts: &mut Counts) -> Result<(), Failure> {
         self.port.receive(|datagram, socket| {
-            echoed.received += 1;
+            counts.received += 1;
             if is_echo {
-                echoed.sent += u64::from(left(socket.send(datagram.data, datagram.source, None, None))?);
+                counts.sent += u64::from(left(socket.send(datagram.data, datagram.source, None, None))?);
             }
             Ok(())
-        })?;
-        Ok(echoed)
+        })
     }
 }
 

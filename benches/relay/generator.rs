@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::clients::CHANNEL;
 use super::clients::Clients;
+use super::datagrams::Counts;
 use super::datagrams::Datagrams;
 use super::datagrams::Peers;
 use super::datagrams::unread;
@@ -98,12 +99,6 @@ pub(crate) struct Load<'a> {
     delays: Vec<u64>,
     /// What the time stamps in datagrams count from.
     epoch: Instant,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    sent: u64,
-    received: u64,
 }
 
 impl<'a> Load<'a> {
@@ -256,10 +251,7 @@ impl<'a> Load<'a> {
         if !matches!(self.shape.flow, Flow::Echo | Flow::ToPeers | Flow::BothWays) {
             return Ok(());
         }
-        let echoed = self.peers.receive(self.shape.flow == Flow::Echo)?;
-        self.counts.received += echoed.received;
-        self.counts.sent += echoed.sent;
-        Ok(())
+        self.peers.receive(self.shape.flow == Flow::Echo, &mut self.counts)
     }
 
     /// What a client sends.

@@ -25,6 +25,7 @@ use super::rate;
 use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::MOST_SHARDS;
 use crate::config::value::Listen;
 use crate::credentials::Credentials;
 use crate::net::host;
@@ -46,8 +47,6 @@ use crate::turn::Processor;
 use crate::turn::probe;
 use crate::volume::Volume;
 
-/// Media threads, however many cores there are: as many as can be configured.
-const MOST_SHARDS: usize = 64;
 /// Streams that speak TURN, in all.
 const MAX_STREAMS: u32 = 16_384;
 /// Requests that wait for the control plane; beyond, the shard drops and counts them.
@@ -86,7 +85,7 @@ pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
 /// How many media threads there are.
 fn shards(config: &Config) -> usize {
     match count(config.turn.shards.get()) {
-        0 => std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_SHARDS),
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get).min(count(MOST_SHARDS)),
         shards => shards,
     }
 }

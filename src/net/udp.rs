@@ -1,8 +1,8 @@
 //! UDP sockets that receive and send many datagrams by one system call: each whole, with where it came from, which local
 //! address it was for, and its ECN bits.
 //!
-//! Not quinn-udp's: that prepares each call from nothing, asks the kernel for more than is wanted here, sends one run a
-//! call, and takes a refused run for a kernel without ECN.
+//! Not quinn-udp's: that asks the kernel for more than is wanted here, sends one run a call, and takes a refused run for a
+//! kernel without ECN.
 
 use std::io;
 use std::net::IpAddr;

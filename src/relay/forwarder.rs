@@ -116,7 +116,7 @@ pub(super) struct Forwarder {
     bindings: PerSource,
     allowance: Allowance,
     ids: TransactionIds,
-    departures: Departures,
+    pub(super) departures: Departures,
     pub(super) neighbours: Neighbours,
 }
 
@@ -169,11 +169,6 @@ impl Forwarder {
         });
     }
 
-    /// Makes room for the flows of an allocation that begins.
-    pub(super) fn make_lanes(&mut self, slot: Slot) {
-        self.departures.make_lanes(slot);
-    }
-
     /// Takes what happened on a stream; how many messages that were.
     pub(super) fn handle_stream_event(&mut self, event: StreamEvent, now: Instant) -> usize {
         match event {
@@ -194,10 +189,10 @@ impl Forwarder {
 
     fn handle_frames(&mut self, id: StreamId, messages: &[u8], now: Instant) -> usize {
         let (mut rest, mut count) = (messages, 0);
+        let five_tuple = self.streams.get(&id).map(|stream| stream.five_tuple).ok_or(DropReason::Bug);
         while let Ok(Some(length)) = frames::length(rest)
             && let Some((message, behind)) = rest.split_at_checked(length)
         {
-            let five_tuple = self.streams.get(&id).map(|stream| stream.five_tuple).ok_or(DropReason::Bug);
             let judged = five_tuple.and_then(|it| self.judge_message(Via::Stream(id), &it, message, None, now));
             if let Err(reason) = judged {
                 self.metrics.dropped(reason);

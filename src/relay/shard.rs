@@ -423,7 +423,7 @@ impl Media {
 
     fn watch(&mut self, id: AllocationId, via: Via, slot: Slot, now: Instant) {
         self.forwarder.set_allocated(via, true);
-        self.forwarder.make_lanes(slot);
+        self.forwarder.departures.make_lanes(slot);
         let token = Token(self.forwarder.listeners.len() + slot.0);
         let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
         let kept = relay.socket.keep_reports();

@@ -313,14 +313,8 @@ mod tests {
     use crate::address::RelayedAddr;
     use crate::address::Sources;
     use crate::net::demux::Protocol;
-    use crate::net::udp::Offload;
     use crate::net::udp::Socket;
     use crate::places;
-    use crate::policy;
-    use crate::policy::Policy;
-    use crate::rate::PerSource;
-    use crate::rate::Rate;
-    use crate::relay::allowance::Allowance;
     use crate::relay::command::AllocationId;
     use crate::relay::shard;
     use crate::relay::shard::Command;
@@ -337,19 +331,9 @@ mod tests {
     }
 
     fn start() -> Rig {
-        let (clock, metrics) = (Clock::system(), Arc::new(Metrics::default()));
-        let (events, _) = mpsc::channel(1);
-        let settings = shard::Settings {
-            listeners: Vec::new(),
-            policy: Arc::new(Policy::new(policy::Settings::default())),
-            metrics: Arc::clone(&metrics),
-            clock,
-            bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
-            allowance: Allowance::default(),
-            offload: Offload::ALL,
-            observer: None,
-            events,
-        };
+        let metrics = Arc::new(Metrics::default());
+        let (settings, _) = shard::Settings::plain(Vec::new(), &metrics);
+        let clock = settings.clock;
         let (asks, control) = mpsc::channel(1);
         let shard = shard::spawn(vec![settings]).unwrap().remove(0);
         let places = Places::new(places::Settings { total: 1, per_source: 1, sources: Sources::new(Vec::new()) });

@@ -128,7 +128,7 @@ impl Scene {
     }
 
     async fn drops(&self, reason: &str) -> u64 {
-        self.server.metric(&format!("throughway_dropped_total{{reason=\"{reason}\"}}")).await
+        self.server.drops(reason).await
     }
 
     async fn allocations(&self) -> u64 {

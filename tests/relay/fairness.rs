@@ -242,7 +242,7 @@ async fn fifty_thousand_allocate_requests_a_second_of_strangers_cost_media_no_da
     assert_eq!(lost, 0, "of {talked}");
     let mut read = server.metric("throughway_turn_errors_total").await;
     for reason in ["rate-limited", "queue-full"] {
-        read += server.metric(&format!("throughway_dropped_total{{reason=\"{reason}\"}}")).await;
+        read += server.drops(reason).await;
     }
     assert!(read > ALL / 2, "only {read} of {ALL} requests were read");
 }

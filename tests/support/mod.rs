@@ -166,6 +166,16 @@ impl Server {
         line.unwrap_or_else(|| panic!("no {name} in:\n{all}")).parse().unwrap()
     }
 
+    /// How many datagrams it has dropped for `reason`.
+    pub(crate) async fn drops(&self, reason: &str) -> u64 {
+        self.metric(&dropped(reason)).await
+    }
+
+    /// Waits until it has dropped so many for `reason`.
+    pub(crate) async fn drops_become(&self, reason: &str, count: u64) {
+        self.metric_becomes(&dropped(reason), count).await;
+    }
+
     /// Waits until a counter stands at `value`.
     pub(crate) async fn metric_becomes(&self, name: &str, value: u64) {
         let became = async {
@@ -248,4 +258,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 #[expect(clippy::disallowed_methods, reason = "a test measures how long the real process takes")]
 fn now() -> Instant {
     Instant::now()
+}
+
+fn dropped(reason: &str) -> String {
+    format!("throughway_dropped_total{{reason=\"{reason}\"}}")
 }

@@ -121,7 +121,7 @@ impl Batch {
     }
 }
 
-// SAFETY: the pointers that it holds are set anew before each call that follows them.
+// SAFETY: the pointers that it holds point into boxes of its own, which move with it, and nobody else follows them.
 #[expect(unsafe_code, reason = "pointers keep a type from being sent by themselves")]
 unsafe impl Send for Batch {}
 

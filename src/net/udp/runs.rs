@@ -91,7 +91,7 @@ struct Run<T> {
 }
 
 impl<T: Copy + PartialEq> Runs<T> {
-    /// Bytes that may wait: what a core's own cache holds beside other things.
+    /// Bytes that may wait: what a shard takes in a round, in datagrams of common size.
     const BYTES: usize = 1 << 20;
     /// Datagrams that may wait.
     const DATAGRAMS: usize = 2048;
@@ -355,8 +355,9 @@ fn gather(slices: &mut Vec<libc::iovec>, pieces: impl Iterator<Item = Piece>, by
         match slices.last_mut().filter(|_| end == Some(piece.start)) {
             Some(slice) => slice.iov_len += piece.length as usize,
             None => {
-                let slice = piece.of(bytes);
-                slices.push(libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() });
+                // Of all bytes, not of the piece alone: those that follow it may be of the same slice.
+                let start = bytes.as_ptr().wrapping_add(piece.start as usize);
+                slices.push(libc::iovec { iov_base: start.cast_mut().cast(), iov_len: piece.of(bytes).len() });
             }
         }
         end = Some(piece.start + piece.length);

@@ -7,7 +7,6 @@ use std::net::UdpSocket;
 use super::super::*;
 use crate::address::FiveTuple;
 use crate::address::RelayedAddr;
-use crate::address::Sources;
 use crate::address::Transport;
 use crate::policy;
 use crate::rate::Rate;
@@ -47,20 +46,14 @@ impl Rig {
     /// Both clients permit 127.0.0.1; the first has channels to the peer and to the second, who has none.
     fn new() -> Self {
         let listener = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let (addr, metrics, clock) = (listener.local_addr(), Arc::new(Metrics::default()), Clock::system());
+        let (addr, metrics) = (listener.local_addr(), Arc::new(Metrics::default()));
         let allow = vec!["127.0.0.0/8".parse().unwrap()];
         let plenty = Rate { per_second: 1e9, burst: 1e9 };
-        let (sender, events) = mpsc::channel(1);
+        let (plain, events) = Settings::plain(vec![listener], &metrics);
         let settings = Settings {
-            listeners: vec![listener],
             policy: Arc::new(Policy::new(policy::Settings { allow, ..policy::Settings::default() })),
-            metrics: metrics.clone(),
-            clock,
-            bindings: PerSource::new(plenty, Sources::default()),
             allowance: Allowance { per_allocation: Some(plenty), ..Allowance::default() },
-            offload: Offload::ALL,
-            observer: None,
-            events: sender,
+            ..plain
         };
         let (media, shard) = Media::of_all(vec![settings]).unwrap().remove(0);
         let mut rig = Self {
@@ -74,7 +67,7 @@ impl Rig {
             peer: socket("127.0.0.1"),
             _ends: (shard, events),
         };
-        let deadline = clock.now().monotonic + LIFE;
+        let deadline = rig.media.clock.now().monotonic + LIFE;
         for (n, client) in [0, 1].map(|n| (n, local(&rig.clients[n]))) {
             let (id, socket) = (AllocationId(n as u64), Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap());
             let (five_tuple, relayed) = (FiveTuple::new(Transport::Udp, client, addr), socket.local_addr());

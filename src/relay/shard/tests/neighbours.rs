@@ -5,11 +5,8 @@ use std::net::UdpSocket;
 use super::super::*;
 use crate::address::FiveTuple;
 use crate::address::RelayedAddr;
-use crate::address::Sources;
 use crate::address::Transport;
 use crate::net::udp::MAX_PAYLOAD;
-use crate::policy;
-use crate::rate::Rate;
 use crate::relay::neighbours;
 
 /// Two shards, with a client each that has bound channel 0x4000 to the other's relayed address.
@@ -20,23 +17,14 @@ struct Pair {
 }
 
 fn pair() -> Pair {
-    let (clock, metrics) = (Clock::system(), Arc::new(Metrics::default()));
-    let settings = |()| Settings {
-        listeners: vec![Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap()],
-        policy: Arc::new(Policy::new(policy::Settings::default())),
-        metrics: Arc::clone(&metrics),
-        clock,
-        bindings: PerSource::new(Rate { per_second: 1e6, burst: 1e6 }, Sources::default()),
-        allowance: Allowance::default(),
-        offload: Offload::ALL,
-        observer: None,
-        events: mpsc::channel(1).0,
-    };
+    let metrics = Arc::new(Metrics::default());
+    let listener = || Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let settings = |()| Settings::plain(vec![listener()], &metrics).0;
     let mut shards = Media::of_all([(), ()].map(settings).into()).unwrap();
     let clients = [(), ()].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
     let relays = [(), ()].map(|()| Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap());
     let addresses = relays.each_ref().map(Socket::local_addr);
-    let deadline = clock.now().monotonic + Duration::from_secs(600);
+    let deadline = Clock::system().now().monotonic + Duration::from_secs(600);
     for (number, (((media, _), client), socket)) in shards.iter_mut().zip(&clients).zip(relays).enumerate() {
         let server = media.forwarder.listeners[0].socket.local_addr();
         client.connect(server).unwrap();
