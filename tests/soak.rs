@@ -31,12 +31,14 @@ async fn minutes_of_calls_and_abandoned_calls_leave_nothing_behind() {
     // What a first round sets up once, is kept.
     soak(&server, seconds.div_ceil(10)).await;
     settled(&server).await;
-    let before = Footprint::of(server.pid());
-    let calls = soak(&server, seconds).await;
-    settled(&server).await;
 
-    assert!(calls > 100, "{calls} calls are no soak");
-    Footprint::stays(server.pid(), before, MARGIN).await;
+    Footprint::stays(server.pid(), MARGIN, async || {
+        let calls = soak(&server, seconds).await;
+        settled(&server).await;
+
+        assert!(calls > 100, "{calls} calls are no soak");
+    })
+    .await;
 }
 
 #[tokio::test]
