@@ -232,6 +232,8 @@ tables! {
         limits: SignalingLimits = SignalingLimits::default(),
         /// Who may sign in.
         accounts: Accounts = Accounts::default(),
+        /// Which clients of others are served, besides our own.
+        gateways: Gateways = Gateways::default(),
     }
     /// `[signaling.limits]`.
     SignalingLimits {
@@ -256,6 +258,19 @@ tables! {
         mode: AccountMode = AccountMode::Open,
         /// What everybody shares who may sign in, in mode "token".
         token: Token = Token::default(),
+    }
+    /// `[signaling.gateways]`.
+    Gateways {
+        /// Socket.IO, at /socket.io/.
+        socketio: bool = true,
+        /// PeerJS, at /peerjs and /peerjs-server/.
+        peerjs: bool = true,
+        /// Whether PeerJS clients may list each other.
+        peerjs_discovery: bool = false,
+        /// y-webrtc and Trystero, at /pubsub.
+        pubsub: bool = true,
+        /// Ayame, at /signaling.
+        ayame: bool = true,
     }
     /// `[admin]`.
     Admin {

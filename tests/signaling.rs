@@ -550,7 +550,7 @@ async fn gauges_fall_on_every_way_out() {
     bad.send_raw(Message::text("x".repeat(70_000))).await;
 
     server.metric_becomes("throughway_members", 0).await;
-    server.metric_becomes("throughway_frames_total", 5).await;
+    server.metric_becomes("throughway_frames_total{gateway=\"json\"}", 5).await;
     drop((bye, closes, bad));
     server.metric_becomes("throughway_connections", 0).await;
 }

@@ -5,13 +5,11 @@
 //! before. A member's own frames have a number, `id`, each above the last; the reply to a login and `pong` say up to which
 //! they were taken. A session ends with `bye`, or with a closing handshake without code or with 1000 or 1001.
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::Message;
 
 use self::frame::Code;
 use self::frame::Command;
@@ -22,11 +20,11 @@ use self::frame::Target;
 use self::frame::Version;
 use self::frame::Welcome;
 use super::Context;
-use super::Limits;
+use super::link;
+use super::link::Protocol;
+use super::link::Response;
 use super::websocket::Ending;
-use super::websocket::WebSocket;
 use crate::clock::Now;
-use crate::rate::TokenBucket;
 use crate::signaling::accounts::Denied;
 use crate::signaling::hub::NotJoined;
 use crate::signaling::hub::NotThere;
@@ -55,189 +53,90 @@ pub async fn serve<S>(context: Arc<Context>, visitor: Visitor, dialect: Dialect,
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let now = context.clock.now();
-    let mut socket = WebSocket::new(io, context.limits.message_bytes).await;
-    let mut link = Link::new(context, visitor, dialect, now);
-    if dialect == Dialect::Strings {
-        socket.reply(frame::greeting());
-    }
-    let ending = converse(&mut link, &mut socket, now).await;
-    if ending == Ending::TooLarge {
-        let most = link.context.limits.message_bytes;
-        socket.reply(Fault::new(Code::TooLarge, format!("a message has at most {most} bytes")).encode());
-    }
-    // Partners learn that it is over before the client takes its time to close.
-    link.end(ending);
-    socket.close(ending).await;
-}
-
-async fn converse<S>(link: &mut Link, socket: &mut WebSocket<S>, now: Now) -> Ending
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let context = Arc::clone(&link.context);
-    let dialect = link.dialect;
-    let mut stop = pin!(context.shutdown.cancelled());
-    let mut pulse = Pulse::new(context.limits, now.monotonic);
-    loop {
-        let mailbox = link.member.as_ref().map(|me| Arc::clone(me.reader()));
-        let due = pulse.due(link.is_member());
-        let message = tokio::select! {
-            biased;
-            () = &mut stop => return Ending::Restart,
-            () = tokio::time::sleep_until(link.fresh_ice_at.map_or(due, |at| at.min(due))) => {
-                let now = context.clock.now();
-                link.push_ice(now);
-                if now.monotonic >= due {
-                    if let Some(ending) = pulse.beat(link.is_member(), now.monotonic) {
-                        return ending;
-                    }
-                    if !link.lives(now) {
-                        return Ending::NameLost;
-                    }
-                    socket.ping();
-                }
-                continue;
-            }
-            message = socket.next(mailbox.as_deref(), |seq, message| frame::told(seq, message, dialect)) => message,
-        };
-        let now = context.clock.now();
-        pulse.heard = now.monotonic;
-        let turn = match message {
-            Ok(message) => link.hear(&message, now),
-            Err(ending) => return ending,
-        };
-        if let Some(reply) = turn.reply {
-            socket.reply(reply);
-        }
-        if let Some(ending) = turn.ending {
-            return ending;
-        }
-    }
-}
-
-/// When something is due on a connection that is silent.
-struct Pulse {
-    limits: Limits,
-    sign_in_by: Instant,
-    ping_at: Instant,
-    heard: Instant,
-}
-
-impl Pulse {
-    fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, sign_in_by: now + limits.sign_in_within, ping_at: now + limits.ping_every, heard: now }
-    }
-
-    /// Ends the connection when it is time; without an ending, it is time to ping.
-    fn beat(&mut self, is_member: bool, now: Instant) -> Option<Ending> {
-        if now >= self.heard + self.limits.gone_after {
-            return Some(Ending::Lost);
-        }
-        if !is_member && now >= self.sign_in_by {
-            return Some(Ending::NoSignIn);
-        }
-        self.ping_at = now + self.limits.ping_every;
-        None
-    }
-
-    fn due(&self, is_member: bool) -> Instant {
-        let silent = self.ping_at.min(self.heard + self.limits.gone_after);
-        if is_member { silent } else { silent.min(self.sign_in_by) }
-    }
+    let connection = Connection::new(Arc::clone(&context), visitor, dialect);
+    link::serve(&context, connection, io).await;
 }
 
 /// What the server knows of one connection.
-struct Link {
+struct Connection {
     context: Arc<Context>,
     visitor: Visitor,
     dialect: Dialect,
     member: Option<Session>,
     /// When its ICE servers are replaced by fresh ones unasked; only in the second version.
     fresh_ice_at: Option<Instant>,
-    allowance: TokenBucket,
-    /// How often the client is told that it sends too much, before it is closed for it.
-    warnings: TokenBucket,
-    bad_frames: u32,
 }
 
-/// What a client gets for one message.
-#[derive(Debug, Default)]
-struct Response {
-    reply: Option<String>,
-    ending: Option<Ending>,
-}
-
-impl Response {
-    fn reply(reply: String) -> Self {
-        Self { reply: Some(reply), ending: None }
-    }
-
-    fn end(ending: Ending) -> Self {
-        Self { reply: None, ending: Some(ending) }
-    }
-}
-
-impl Link {
-    fn new(context: Arc<Context>, visitor: Visitor, dialect: Dialect, now: Now) -> Self {
-        let full = TokenBucket::new(context.limits.messages, now.monotonic);
-        Self {
-            context,
-            visitor,
-            dialect,
-            member: None,
-            fresh_ice_at: None,
-            allowance: full,
-            warnings: full,
-            bad_frames: 0,
+impl Protocol for Connection {
+    async fn greet(&mut self, _now: Now) -> Response {
+        match self.dialect {
+            Dialect::Objects => Response::default(),
+            Dialect::Strings => Response::reply(frame::greeting()),
         }
     }
 
-    /// Takes one WebSocket message, whatever is in it.
-    fn hear(&mut self, message: &Message, now: Now) -> Response {
-        if !self.allowance.take(self.context.limits.messages, now.monotonic) {
-            return self.warn(message, now);
-        }
-        match message {
-            Message::Text(text) => {
-                self.context.metrics.frames.increment();
-                self.obey(text, now)
-            }
-            Message::Binary(_) => {
-                self.context.metrics.frames.increment();
-                self.blame(&Fault::bad("binary messages mean nothing here"), now)
-            }
-            Message::Close(frame) => Response::end(Ending::of_close(frame.as_ref())),
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Response::default(),
-        }
-    }
-
-    fn warn(&mut self, message: &Message, now: Now) -> Response {
-        if !self.warnings.take(self.context.limits.messages, now.monotonic) {
-            return Response::end(Ending::Flood);
-        }
-        let id = match message {
-            Message::Close(frame) => return Response::end(Ending::of_close(frame.as_ref())),
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Response::default(),
-            Message::Text(text) => Incoming::read(text, self.version()).id,
-            Message::Binary(_) => None,
-        };
-        if self.is_stale(id) {
-            return Response::default();
-        }
-        self.tell(Fault::new(Code::Rate, "too many messages; this one is dropped").about(id).encode(), now)
-    }
-
-    fn obey(&mut self, text: &str, now: Now) -> Response {
+    async fn hear(&mut self, text: &str, now: Now) -> Response {
         let Incoming { id, said } = Incoming::read(text, self.version());
         let outcome = match said {
-            Ok(Command::Login(login)) => self.login(login, now),
+            Ok(Command::Login(login)) => self.login(login, now).await,
             Ok(Command::Bye) => return Response::end(Ending::Bye),
             Ok(command) => self.carry_out(id, command, now),
             Err(_) if self.is_stale(id) => return Response::default(),
             Err(fault) => Err(fault),
         };
         outcome.unwrap_or_else(|fault| self.blame(&fault.about(id), now))
+    }
+
+    fn hear_binary(&mut self, now: Now) -> Response {
+        self.blame(&Fault::bad("binary messages mean nothing here"), now)
+    }
+
+    fn refuse(&mut self, text: Option<&str>, now: Now) -> Response {
+        let id = text.and_then(|text| Incoming::read(text, self.version()).id);
+        if self.is_stale(id) {
+            return Response::default();
+        }
+        self.tell(Fault::new(Code::Rate, "too many messages; this one is dropped").about(id).encode(), now)
+    }
+
+    fn too_large(&self) -> Option<String> {
+        let most = self.context.limits.message_bytes;
+        Some(Fault::new(Code::TooLarge, format!("a message has at most {most} bytes")).encode())
+    }
+
+    fn put(&self, number: Option<u64>, message: &signaling::Message) -> Option<String> {
+        Some(frame::told(number, message, self.dialect))
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.fresh_ice_at
+    }
+
+    /// Hands out fresh ICE servers.
+    fn act(&mut self, now: Now) -> Response {
+        if let (Some(me), Some(at)) = (&self.member, self.fresh_ice_at)
+            && at <= now.monotonic
+        {
+            let ice = me.ice(now);
+            self.fresh_ice_at = Some(fresh_ice_at(&ice, now));
+            // Refused only when the connection is about to end.
+            let _ = me.reader().put(signaling::Message::Notice(frame::ice(ice).into()), now.monotonic);
+        }
+        Response::default()
+    }
+
+    fn member(&self) -> Option<&Session> {
+        self.member.as_ref()
+    }
+
+    fn into_member(self) -> Option<Session> {
+        self.member
+    }
+}
+
+impl Connection {
+    fn new(context: Arc<Context>, visitor: Visitor, dialect: Dialect) -> Self {
+        Self { context, visitor, dialect, member: None, fresh_ice_at: None }
     }
 
     /// What only members may ask for.
@@ -289,15 +188,15 @@ impl Link {
         Ok(Response::default())
     }
 
-    fn login(&mut self, login: Login, now: Now) -> Result<Response, Fault> {
+    async fn login(&mut self, login: Login, now: Now) -> Result<Response, Fault> {
         if self.is_member() {
             return Err(Fault::new(Code::Forbidden, "signed in already; a connection has one name"));
         }
-        Ok(Response::reply(self.sign_in(login, now).unwrap_or_else(frame::refused)))
+        Ok(Response::reply(self.sign_in(login, now).await.unwrap_or_else(frame::refused)))
     }
 
     /// The reply to a `login` that went well, or the reason why it didn't.
-    fn sign_in(&mut self, login: Login, now: Now) -> Result<String, &'static str> {
+    async fn sign_in(&mut self, login: Login, now: Now) -> Result<String, &'static str> {
         let Login { name, version, resume, room, token } = login;
         if token.is_some() {
             self.visitor.token = token;
@@ -306,7 +205,7 @@ impl Link {
         let sessions = &self.context.sessions;
         let (me, welcome) = if let Some((secret, arrived)) = resume {
             let resumed = sessions.resume(name, &secret, arrived, &self.visitor, now);
-            let (me, last_frame) = resumed.map_err(|why| reason(why.into()))?;
+            let (me, last_frame) = resumed.map_err(reason)?;
             (me, Welcome { last_frame, members: None })
         } else {
             let room = room.map(|room| room.ok_or("bad-name")).transpose()?;
@@ -314,7 +213,7 @@ impl Link {
                 Version::First => Delivery::Once,
                 Version::Second => Delivery::Acknowledged,
             };
-            let signed_in = sessions.sign_in(name, delivery, room.as_ref(), &self.visitor, now);
+            let signed_in = sessions.sign_in(name, delivery, room.as_ref(), &self.visitor, now).await;
             let (me, members) = signed_in.map_err(reason)?;
             (me, Welcome { last_frame: 0, members: room.map(|_| members) })
         };
@@ -328,37 +227,8 @@ impl Link {
         Ok(reply)
     }
 
-    /// Hands out fresh ICE servers, if it is time.
-    fn push_ice(&mut self, now: Now) {
-        if let (Some(me), Some(at)) = (&self.member, self.fresh_ice_at)
-            && at <= now.monotonic
-        {
-            let ice = me.ice(now);
-            self.fresh_ice_at = Some(fresh_ice_at(&ice, now));
-            // Refused only when the connection is about to end.
-            let _ = me.reader().put(signaling::Message::Notice(frame::ice(ice).into()), now.monotonic);
-        }
-    }
-
-    /// Whether the name is the member's yet; it is for a while longer then.
-    fn lives(&self, now: Now) -> bool {
-        self.member.as_ref().is_none_or(|me| me.renew(now).is_ok())
-    }
-
-    /// The connection has ended.
-    fn end(self, ending: Ending) {
-        let now = self.context.clock.now();
-        if let Some(me) = self.member {
-            me.disconnect(ending.may_return(), now);
-        }
-    }
-
-    fn blame(&mut self, fault: &Fault, now: Now) -> Response {
-        if fault.code == Code::BadMessage {
-            self.bad_frames += 1;
-        }
-        let ending = (self.bad_frames >= self.context.limits.bad_frames).then_some(Ending::BadFrames);
-        Response { ending, ..self.tell(fault.encode(), now) }
+    fn blame(&self, fault: &Fault, now: Now) -> Response {
+        Response { is_bad: fault.code == Code::BadMessage, ..self.tell(fault.encode(), now) }
     }
 
     /// Says something that must arrive.
@@ -411,7 +281,7 @@ const fn reason(why: NotSignedIn) -> &'static str {
     match why {
         NotSignedIn::Refused(Refusal::NameTaken) => "name-taken",
         NotSignedIn::Denied(Denied::Proof) | NotSignedIn::Refused(Refusal::Banned | Refusal::NoSession) => "auth",
-        NotSignedIn::Denied(Denied::Rate) | NotSignedIn::Refused(Refusal::Rate) => "rate",
+        NotSignedIn::Denied(Denied::Failures | Denied::Rate) => "rate",
         NotSignedIn::NotJoined(_) => "full",
     }
 }

@@ -184,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 
     /// The next message from the client. Meanwhile sends the replies, and what `mailbox` has, by number, as `render` has
-    /// it.
+    /// it, if it has it at all.
     ///
     /// Can be dropped and called again at any time.
     ///
@@ -193,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// The [`Ending`] that the stream or the mailbox has come to.
     pub(super) async fn next<R>(&mut self, mailbox: Option<&Reader>, render: R) -> Result<Message, Ending>
     where
-        R: Fn(Option<u64>, &message::Message) -> String,
+        R: Fn(Option<u64>, &message::Message) -> Option<String>,
     {
         poll_fn(|cx| {
             self.poll_write(cx, mailbox, &render)?;
@@ -215,12 +215,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// Writes as much as the stream takes.
     fn poll_write<R>(&mut self, cx: &mut Context<'_>, mailbox: Option<&Reader>, render: R) -> Result<(), Ending>
     where
-        R: Fn(Option<u64>, &message::Message) -> String,
+        R: Fn(Option<u64>, &message::Message) -> Option<String>,
     {
         mailbox.map_or(Ok(()), |mailbox| mailbox.watch(cx.waker()))?;
         let from_mailbox = || {
-            let (number, message) = mailbox?.take()?;
-            Some(Message::text(render(number, &message)))
+            let mut waiting = std::iter::from_fn(|| mailbox?.take());
+            waiting.find_map(|(number, message)| render(number, &message).map(Message::text))
         };
         while let Poll::Ready(ready) = self.stream.poll_ready_unpin(cx) {
             ready?;

@@ -10,20 +10,15 @@
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::address::Prefix;
-use crate::address::Sources;
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::SessionId;
 use crate::metrics::Metrics;
-use crate::rate::PerSource;
-use crate::rate::Rate;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Mailbox;
@@ -54,10 +49,6 @@ pub const MAX_WHO: usize = 500;
 /// What members may do, and how long they are waited for.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How often one source may try to sign in.
-    pub sign_ins: Rate,
-    /// Sources that may do so at will.
-    pub exempt: Vec<Prefix>,
     /// What may wait for one member.
     pub queue: Capacity,
     /// How long a member that is connected may give no sign of life.
@@ -70,6 +61,8 @@ pub struct Settings {
     pub room_members: usize,
     /// Whether members may ask who is signed in.
     pub who: bool,
+    /// Whether members hear of who comes into their rooms and leaves them.
+    pub presence: bool,
 }
 
 /// The members signed in here.
@@ -83,7 +76,6 @@ pub struct Hub {
     away: BTreeSet<(Instant, SessionId)>,
     /// Capped by [`MAX_BANNED`].
     banned: HashSet<Name>,
-    sign_ins: PerSource,
     credentials: Arc<Credentials>,
     metrics: Arc<Metrics>,
 }
@@ -128,9 +120,6 @@ pub enum Refusal {
     /// There is no such session, or nothing to take up where the client left off.
     #[error("no session to come back to")]
     NoSession,
-    /// The source signs in too often.
-    #[error("too many sign-ins")]
-    Rate,
 }
 
 /// Why a frame isn't acted upon.
@@ -185,29 +174,18 @@ impl Hub {
             sessions: HashMap::new(),
             away: BTreeSet::new(),
             banned: HashSet::new(),
-            sign_ins: PerSource::new(settings.sign_ins, Sources::new(settings.exempt.clone())),
             settings,
             credentials,
             metrics,
         }
     }
 
-    /// Lets somebody from `source` try to sign in, or do what counts as much.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal::Rate`], when it tries too often.
-    pub fn knock(&mut self, source: IpAddr, now: Now) -> Result<(), Refusal> {
-        if self.sign_ins.take(source, now.monotonic) { Ok(()) } else { Err(Refusal::Rate) }
-    }
-
     /// Signs `name` in. A session whose messages are acknowledged can be taken up again.
     ///
     /// # Errors
     ///
-    /// [`Refusal`]; nothing has changed then, but the try has counted.
-    pub fn sign_in(&mut self, name: Name, delivery: Delivery, source: IpAddr, now: Now) -> Result<Attached, Refusal> {
-        self.knock(source, now)?;
+    /// [`Refusal`]; nothing has changed then.
+    pub fn sign_in(&mut self, name: Name, delivery: Delivery, now: Now) -> Result<Attached, Refusal> {
         if self.banned.contains(&name) {
             return Err(Refusal::Banned);
         }
@@ -230,16 +208,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Refusal`]; nothing has changed then, but the try has counted.
-    pub fn resume(
-        &mut self,
-        name: &Name,
-        secret: &str,
-        arrived: u64,
-        source: IpAddr,
-        now: Now,
-    ) -> Result<Attached, Refusal> {
-        self.knock(source, now)?;
+    /// [`Refusal`]; nothing has changed then.
+    pub fn resume(&mut self, name: &Name, secret: &str, arrived: u64, now: Now) -> Result<Attached, Refusal> {
         let deadline = self.connected_until(now);
         let session = self.registry.holder_of(name, now.monotonic).ok_or(Refusal::NoSession)?;
         let seat = self.sessions.get_mut(&session).ok_or(Refusal::NoSession)?;
@@ -508,6 +478,9 @@ impl Hub {
     }
 
     fn tell_room(&self, room: &Name, name: &Name, change: Change, now: Now) {
+        if !self.settings.presence {
+            return;
+        }
         for other in self.registry.in_room(room, now.monotonic) {
             if other.name != *name {
                 let presence = Message::Presence { room: room.clone(), name: name.clone(), change };

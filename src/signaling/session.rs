@@ -38,7 +38,7 @@ use crate::signaling::store::Undelivered;
 /// Signs members in: what every gateway talks to.
 pub struct Sessions {
     hub: Mutex<Hub>,
-    accounts: Accounts,
+    accounts: Arc<Accounts>,
     credentials: Arc<Credentials>,
     served: Served,
 }
@@ -95,9 +95,6 @@ pub enum NoIce {
     /// Who asks may not sign in either.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// The source asks too often.
-    #[error("too many requests")]
-    Rate,
     /// Peers must be signaled here: a credential without a session would be the way around that.
     #[error("turn.peers.mode is \"signaled\": sign in and signal here")]
     SignaledPeersOnly,
@@ -105,7 +102,7 @@ pub enum NoIce {
 
 impl Sessions {
     /// Whom `accounts` let in meet in `hub` and get credentials of `credentials` for what is `served`.
-    pub fn new(hub: Hub, accounts: Accounts, credentials: Arc<Credentials>, served: Served) -> Self {
+    pub fn new(hub: Hub, accounts: Arc<Accounts>, credentials: Arc<Credentials>, served: Served) -> Self {
         Self { hub: Mutex::new(hub), accounts, credentials, served }
     }
 
@@ -114,7 +111,7 @@ impl Sessions {
     /// # Errors
     ///
     /// [`NotSignedIn`]; nobody is signed in then.
-    pub fn sign_in(
+    pub async fn sign_in(
         self: &Arc<Self>,
         name: Name,
         delivery: Delivery,
@@ -124,7 +121,7 @@ impl Sessions {
     ) -> Result<(Session, Vec<Name>), NotSignedIn> {
         self.admit(visitor, now)?;
         let mut hub = self.hub();
-        let attached = hub.sign_in(name.clone(), delivery, visitor.source, now)?;
+        let attached = hub.sign_in(name.clone(), delivery, now)?;
         let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
         drop(hub);
         tracing::debug!(session = %attached.session, "signed in");
@@ -132,11 +129,26 @@ impl Sessions {
         Ok((session, joined?))
     }
 
-    /// Takes the session of `name` up again, as [`Hub::resume`]; with the last frame that was taken from its client.
+    /// Signs somebody in who doesn't say by which name, under a random one.
     ///
     /// # Errors
     ///
-    /// [`Refusal`], as there.
+    /// [`NotSignedIn`]; nobody is signed in then.
+    pub async fn sign_in_unnamed(
+        self: &Arc<Self>,
+        delivery: Delivery,
+        visitor: &Visitor,
+        now: Now,
+    ) -> Result<Session, NotSignedIn> {
+        Ok(self.sign_in(Name::random(), delivery, None, visitor, now).await?.0)
+    }
+
+    /// Takes the session of `name` up again, as [`Hub::resume`]; with the last frame that was taken from its client. A try
+    /// that fails counts as a sign-in.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSignedIn`].
     pub fn resume(
         self: &Arc<Self>,
         name: Name,
@@ -144,8 +156,15 @@ impl Sessions {
         arrived: u64,
         visitor: &Visitor,
         now: Now,
-    ) -> Result<(Session, u64), Refusal> {
-        let attached = self.hub().resume(&name, secret, arrived, visitor.source, now)?;
+    ) -> Result<(Session, u64), NotSignedIn> {
+        let attached = match self.hub().resume(&name, secret, arrived, now) {
+            Ok(attached) => attached,
+            Err(why) => {
+                // Who has the secret may come back as often as its network breaks.
+                self.accounts.knock(visitor.source, now)?;
+                return Err(why.into());
+            }
+        };
         tracing::debug!(session = %attached.session, "resumed");
         Ok(self.session(name, attached, visitor, now))
     }
@@ -166,7 +185,6 @@ impl Sessions {
             return Err(NoIce::SignaledPeersOnly);
         }
         self.admit(visitor, now)?;
-        self.hub().knock(visitor.source, now).map_err(|_| NoIce::Rate)?;
         // Nobody is known to be behind it: it counts for itself, beside what counts by source.
         let credential = self.credentials.mint_for(&SessionId::new().to_string(), now);
         Ok(self.ice(&visitor.host, credential))

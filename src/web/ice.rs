@@ -34,15 +34,17 @@ fn servers(state: &State, request: &Request) -> Result<Response, Refusal> {
     if let Some(token) = bearer(request.headers()) {
         visitor.token = Some(token.to_owned());
     }
-    let gateway = state.gateway();
+    let gateway = &state.gateways().json;
     let ice = gateway.sessions.ice_elsewhere(&visitor, gateway.clock.now()).map_err(|why| match why {
         NoIce::Denied(Denied::Proof) => {
             Refusal::new(StatusCode::UNAUTHORIZED, "this needs ?token= as signaling.accounts has it")
         }
-        NoIce::Denied(Denied::Rate) => {
+        NoIce::Denied(Denied::Failures) => {
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address")
         }
-        NoIce::Rate => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many requests, see signaling.limits.sign_ins"),
+        NoIce::Denied(Denied::Rate) => {
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many requests, see signaling.limits.sign_ins")
+        }
         NoIce::SignaledPeersOnly => {
             Refusal::new(StatusCode::FORBIDDEN, "turn.peers.mode is \"signaled\": sign in and signal here")
         }

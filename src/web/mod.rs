@@ -12,6 +12,7 @@ use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::get;
 
+use crate::gateway::json::Dialect;
 use crate::metrics::Metrics;
 
 pub mod admin;
@@ -30,7 +31,11 @@ pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
     let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));
     let page = pages::front();
     let front = move |request: Request| async move {
-        if socket::is_upgrade(request.headers()) { socket::upgrade(&sockets, request) } else { page(request.headers()) }
+        if socket::is_upgrade(request.headers()) {
+            socket::json(&sockets, Dialect::Objects, request)
+        } else {
+            page(request.headers())
+        }
     };
     let router =
         Router::new().route("/", get(front)).route("/healthz", get(healthz)).merge(pages::routes()).merge(more);

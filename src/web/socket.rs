@@ -21,11 +21,12 @@ use axum::response::Response;
 use axum::routing::any;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
-use crate::gateway;
+use crate::gateway::Gateways;
 use crate::gateway::json;
 use crate::gateway::json::Dialect;
 use crate::places::Place;
@@ -57,7 +58,7 @@ pub struct State(Arc<Inner>);
 struct Inner {
     origins: Origins,
     connections: Arc<Places>,
-    gateway: Arc<gateway::Context>,
+    gateways: Gateways,
     tasks: TaskTracker,
     log_lines: Mutex<TokenBucket>,
 }
@@ -68,15 +69,15 @@ const LOG_LINES: Rate = Rate { per_second: 0.1, burst: 3.0 };
 const LOGGED_CHARS: usize = 100;
 
 impl State {
-    /// Upgrades are for `origins`, counted in `connections`, served by `gateway` in a task of `tasks` each.
-    pub fn new(origins: Origins, connections: Arc<Places>, gateway: Arc<gateway::Context>, tasks: TaskTracker) -> Self {
-        let log_lines = Mutex::new(TokenBucket::new(LOG_LINES, gateway.clock.now().monotonic));
-        Self(Arc::new(Inner { origins, connections, gateway, tasks, log_lines }))
+    /// Upgrades are for `origins`, counted in `connections`, served by `gateways` in a task of `tasks` each.
+    pub fn new(origins: Origins, connections: Arc<Places>, gateways: Gateways, tasks: TaskTracker) -> Self {
+        let log_lines = Mutex::new(TokenBucket::new(LOG_LINES, gateways.json.clock.now().monotonic));
+        Self(Arc::new(Inner { origins, connections, gateways, tasks, log_lines }))
     }
 
-    /// What every gateway works with.
-    pub(super) fn gateway(&self) -> &gateway::Context {
-        &self.0.gateway
+    /// Those that are on.
+    pub(super) fn gateways(&self) -> &Gateways {
+        &self.0.gateways
     }
 
     /// Who asks, when the page that asks may; with the token in its URL, for browsers send no header with a WebSocket.
@@ -94,22 +95,37 @@ impl State {
     }
 }
 
+/// The stream that a WebSocket is made of.
+pub(super) type Upgrade = TokioIo<Upgraded>;
+
 /// The paths that are WebSockets only.
 pub fn routes(state: State) -> Router {
-    let handler = any(move |request| async move { upgrade(&state, request) });
-    Router::new().route("/ws", handler.clone()).route(STRINGS_PATH, handler)
+    let strings = state.clone();
+    Router::new()
+        .route("/ws", any(async move |request| json(&state, Dialect::Objects, request)))
+        .route("/websocketRTC", any(async move |request| json(&strings, Dialect::Strings, request)))
 }
 
-/// Where the strings dialect is spoken; everywhere else it is objects.
-const STRINGS_PATH: &str = "/websocketRTC";
+/// Our own protocol.
+pub(super) fn json(state: &State, dialect: Dialect, request: Request) -> Response {
+    let context = Arc::clone(&state.gateways().json);
+    upgrade(state, request, move |visitor, io| json::serve(context, visitor, dialect, io))
+}
 
 /// Whether a request asks for a WebSocket.
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
     has_token(headers, &header::UPGRADE, "websocket")
 }
 
-/// Makes a WebSocket of a request, or says why not.
-pub fn upgrade(state: &State, mut request: Request) -> Response {
+/// Makes a WebSocket of a request that `serve` serves, or says why not.
+pub(super) fn upgrade<F>(
+    state: &State,
+    mut request: Request,
+    serve: impl FnOnce(Visitor, Upgrade) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send,
+{
     let visit = handshake(&request).and_then(|accept| {
         let visitor = state.visitor(&request)?;
         let place = state.0.enter(visitor.source)?;
@@ -119,14 +135,12 @@ pub fn upgrade(state: &State, mut request: Request) -> Response {
         Ok(visit) => visit,
         Err(refusal) => return refusal.into_response(),
     };
-    let dialect = if request.uri().path() == STRINGS_PATH { Dialect::Strings } else { Dialect::Objects };
-    let gateway = Arc::clone(&state.0.gateway);
     let upgraded = hyper::upgrade::on(&mut request);
-    let metrics = Arc::clone(&gateway.metrics);
+    let metrics = Arc::clone(&state.gateways().json.metrics);
     metrics.connections.increment();
     state.0.tasks.spawn(async move {
         if let Ok(upgraded) = upgraded.await {
-            json::serve(gateway, visitor, dialect, TokioIo::new(upgraded)).await;
+            serve(visitor, TokioIo::new(upgraded)).await;
         }
         drop(place);
         metrics.connections.decrement();
@@ -224,7 +238,7 @@ impl Inner {
     }
 
     fn log_refused(&self, origin: &str) {
-        let now = self.gateway.clock.now().monotonic;
+        let now = self.gateways.json.clock.now().monotonic;
         let mut lines = self.log_lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.take(LOG_LINES, now) {
             tracing::warn!(origin, "a page was refused: add the page's origin to http.allowed_origins to let it in");

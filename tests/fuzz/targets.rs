@@ -25,6 +25,7 @@ use throughway::credentials::Credentials;
 use throughway::gateway;
 use throughway::gateway::json;
 use throughway::gateway::json::Dialect;
+use throughway::metrics::Gateway;
 use throughway::metrics::Metrics;
 use throughway::net::demux;
 use throughway::net::demux::Protocol;
@@ -389,18 +390,19 @@ fn context() -> Arc<gateway::Context> {
     let metrics = Arc::new(Metrics::default());
     let credentials = Arc::new(Credentials::new(credentials::Settings::default()));
     let settings = hub::Settings {
-        sign_ins: Rate { per_second: 1000.0, burst: 1000.0 },
-        exempt: Vec::new(),
         queue: Capacity { messages: 256, bytes: 256 * 1024 },
         silence: Duration::from_secs(5),
         grace: Duration::from_secs(5),
         rooms: 3,
         room_members: 3,
         who: true,
+        presence: true,
     };
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
+    let accounts = Accounts::new(Proof::None, Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new());
     Arc::new(gateway::Context {
-        sessions: Arc::new(Sessions::new(hub, Accounts::new(Proof::None, Vec::new()), credentials, Served::default())),
+        gateway: Gateway::Json,
+        sessions: Arc::new(Sessions::new(hub, Arc::new(accounts), credentials, Served::default())),
         limits: gateway::Limits {
             message_bytes: 64 * 1024,
             messages: Rate { per_second: 50.0, burst: 200.0 },

@@ -264,22 +264,22 @@ async fn mistakes_have_the_number_of_their_frame_and_come_again_after_a_break() 
 #[tokio::test(start_paused = true)]
 async fn a_name_is_held_by_signs_of_life_and_who_lost_it_is_closed_with_4009() {
     let context = context(99.0);
+    let (name, visitor) = (|| Name::new("alice").unwrap(), visitor());
     let mut now = context.clock.now();
-    let mut link = Link::new(Arc::clone(&context), visitor(), Dialect::Objects, now);
-    link.hear(&Message::text(r#"{"type":"login","name":"alice","v":2}"#), now);
+    let sign_in = |now| context.sessions.sign_in(name(), Delivery::Acknowledged, None, &visitor, now);
+    let (alice, _) = sign_in(now).await.unwrap();
 
     for _ in 0..9 {
         now = now.after(LIMITS.ping_every);
-        assert!(link.lives(now));
+        assert_eq!(alice.renew(now), Ok(()));
     }
     now = now.after(LIMITS.gone_after + GRACE);
-    assert!(!link.lives(now), "nobody vouched for it");
-    let mut heir = Link::new(Arc::clone(&context), visitor(), Dialect::Objects, now);
-    let reply = heir.hear(&Message::text(r#"{"type":"login","name":"alice"}"#), now).reply.unwrap();
+    assert!(alice.renew(now).is_err(), "nobody vouched for it");
+    let (heir, _) = sign_in(now).await.unwrap();
 
-    assert!(reply.contains("\"success\":true"), "{reply}");
-    link.end(Ending::NameLost);
-    assert!(heir.lives(now) && Ending::NameLost.close_code().unwrap().0 == 4009);
+    alice.disconnect(false, now);
+    assert_eq!(heir.renew(now), Ok(()));
+    assert_eq!(Ending::NameLost.close_code().unwrap().0, 4009);
 }
 
 #[tokio::test(start_paused = true)]

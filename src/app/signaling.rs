@@ -1,0 +1,123 @@
+//! Signaling: a name space for each group of gateways, who may sign in to them, and everything that the web side serves of
+//! them.
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use super::Shared;
+use super::count;
+use super::exempt;
+use super::own_addresses;
+use super::own_names;
+use super::places;
+use super::rate;
+use crate::config::Config;
+use crate::config::Signaling;
+use crate::config::value::AccountMode;
+use crate::gateway;
+use crate::metrics::Gateway;
+use crate::rate::Rate;
+use crate::signaling::accounts::Accounts;
+use crate::signaling::accounts::Proof;
+use crate::signaling::hub;
+use crate::signaling::hub::Hub;
+use crate::signaling::ice;
+use crate::signaling::mailbox::Capacity;
+use crate::signaling::session::Sessions;
+use crate::web;
+use crate::web::admin;
+use crate::web::socket;
+
+/// How many seconds' worth of sign-ins a source may have at once: behind one address, an office reconnects together.
+const SIGN_IN_BURST: f64 = 4.0;
+/// How many WebSockets may be open at once: what a small host can carry.
+const MAX_WEBSOCKETS: u32 = 50_000;
+
+/// Signaling, and everything that the web side serves of it.
+pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
+    let limits = &config.signaling.limits;
+    let spaces = Spaces { config, accounts: Arc::new(accounts(config)), served, shared };
+    let on = &config.signaling.gateways;
+    let gateways = gateway::Gateways {
+        json: spaces.open(Gateway::Json),
+        socketio: on.socketio.then(|| spaces.open(Gateway::SocketIo)),
+        peerjs: on.peerjs.then(|| spaces.open(Gateway::PeerJs)),
+        pubsub: on.pubsub.then(|| spaces.open(Gateway::PubSub)),
+        ayame: on.ayame.then(|| spaces.open(Gateway::Ayame)),
+    };
+    let token = config.admin.token.reveal().map(str::to_owned);
+    let sessions = Arc::clone(&gateways.json.sessions);
+    let admin = token.map(|token| admin::State::new(token, exempt(config), sessions, shared.clock));
+    let origins = socket::Origins {
+        names: own_names(config).collect(),
+        addresses: own_addresses(config).collect(),
+        allowed: config.http.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+        required: config.http.require_origin,
+    };
+    let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
+    web::router(socket::State::new(origins, connections, gateways, shared.tasks.clone()), admin)
+}
+
+/// What all name spaces have in common.
+struct Spaces<'a> {
+    config: &'a Config,
+    accounts: Arc<Accounts>,
+    served: ice::Served,
+    shared: &'a Shared,
+}
+
+impl Spaces<'_> {
+    /// One more, with nobody in it.
+    fn open(&self, gateway: Gateway) -> Arc<gateway::Context> {
+        let Self { config, accounts, served, shared } = self;
+        let hub = Hub::new(hub_settings(config, gateway), Arc::clone(&shared.credentials), Arc::clone(&shared.metrics));
+        let sessions = Sessions::new(hub, Arc::clone(accounts), Arc::clone(&shared.credentials), served.clone());
+        let sessions = Arc::new(sessions);
+        shared.tasks.spawn(gateway::tend(Arc::clone(&sessions), shared.clock, shared.stop.clone()));
+        Arc::new(gateway::Context {
+            gateway,
+            sessions,
+            limits: signaling_limits(&config.signaling),
+            metrics: Arc::clone(&shared.metrics),
+            clock: shared.clock,
+            shutdown: shared.stop.clone(),
+        })
+    }
+}
+
+/// Who may sign in. What isn't built is refused with the configuration.
+fn accounts(config: &Config) -> Accounts {
+    let accounts = &config.signaling.accounts;
+    let proof = match accounts.mode {
+        AccountMode::Open | AccountMode::Jwt | AccountMode::Webhook => Proof::None,
+        AccountMode::Token => Proof::Token(accounts.token.reveal().unwrap_or_default().to_owned()),
+    };
+    let sign_ins = config.signaling.limits.sign_ins.get();
+    let sign_ins = Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST };
+    Accounts::new(proof, sign_ins, exempt(config))
+}
+
+fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
+    let signaling = &config.signaling;
+    hub::Settings {
+        queue: Capacity { messages: count(signaling.queue_messages.get()), bytes: signaling.queue_bytes.get() },
+        silence: signaling.gone_after.get(),
+        grace: signaling.resume_within.get(),
+        rooms: count(signaling.limits.rooms_per_member.get()),
+        room_members: count(signaling.limits.members_per_room.get()),
+        who: signaling.who,
+        presence: gateway == Gateway::Json,
+    }
+}
+
+fn signaling_limits(signaling: &Signaling) -> gateway::Limits {
+    gateway::Limits {
+        message_bytes: signaling.message_bytes.get(),
+        messages: rate(signaling.limits.messages.get(), signaling.limits.message_burst.get()),
+        bad_frames: signaling.limits.bad_frames.get(),
+        sign_in_within: signaling.sign_in_within.get(),
+        ping_every: signaling.ping_every.get(),
+        gone_after: signaling.gone_after.get(),
+    }
+}
