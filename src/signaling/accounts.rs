@@ -76,11 +76,16 @@ impl Accounts {
 
     fn check(&self, token: Option<&str>, source: IpAddr, now: Now) -> Result<(), Denied> {
         let Proof::Token(right) = &self.proof else { return Ok(()) };
+        let Some(token) = token else {
+            // No guess, but a try.
+            self.knock(source, now)?;
+            return Err(Denied::Proof);
+        };
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if !failures.has_one(source, now.monotonic) {
             return Err(Denied::Failures);
         }
-        if token.is_some_and(|token| right.as_bytes().ct_eq(token.as_bytes()).into()) {
+        if right.as_bytes().ct_eq(token.as_bytes()).into() {
             return Ok(());
         }
         failures.take(source, now.monotonic);
@@ -115,11 +120,12 @@ mod tests {
     fn who_fails_too_often_waits_even_with_the_right_token_and_others_do_not() {
         let (now, source) = (Clock::system().now(), [192, 0, 2, 1].into());
         let shared = Accounts::new(Proof::Token(RIGHT.into()), OFTEN, vec!["127.0.0.0/8".parse().unwrap()]);
-        (0..10).for_each(|_| assert_eq!(shared.admit(None, source, now), Err(Denied::Proof)));
+        (0..99).for_each(|_| assert_eq!(shared.admit(None, source, now), Err(Denied::Proof), "that is no guess"));
+        (0..10).for_each(|_| assert_eq!(shared.admit(Some("x"), source, now), Err(Denied::Proof)));
 
         assert_eq!(shared.admit(Some(RIGHT), source, now), Err(Denied::Failures));
         assert_eq!(shared.admit(Some(RIGHT), [198, 51, 100, 1].into(), now), Ok(()));
-        (0..99).for_each(|_| assert_eq!(shared.admit(None, [127, 0, 0, 1].into(), now), Err(Denied::Proof)));
+        (0..99).for_each(|_| assert_eq!(shared.admit(Some("x"), [127, 0, 0, 1].into(), now), Err(Denied::Proof)));
 
         assert_eq!(shared.admit(Some(RIGHT), source, now.after(Duration::from_millis(1001))), Ok(()));
     }
@@ -137,5 +143,8 @@ mod tests {
         (0..9).for_each(|_| assert_eq!(open.knock([127, 0, 0, 1].into(), now), Ok(())));
 
         assert_eq!(open.admit(None, source, now.after(Duration::from_millis(201))), Ok(()));
+        let shared = Accounts::new(Proof::Token(RIGHT.into()), few, Vec::new());
+        (0..2).for_each(|_| assert_eq!(shared.admit(None, source, now), Err(Denied::Proof)));
+        assert_eq!(shared.admit(None, source, now), Err(Denied::Rate), "without a token, too");
     }
 }
