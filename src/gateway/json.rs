@@ -201,10 +201,10 @@ impl Connection {
         if token.is_some() {
             self.visitor.token = token;
         }
-        let name = name.ok_or("bad-name")?;
+        let name = name.map(|name| name.ok_or("bad-name")).transpose()?;
         let sessions = &self.context.sessions;
         let (me, welcome) = if let Some((secret, arrived)) = resume {
-            let resumed = sessions.resume(name, &secret, arrived, &self.visitor, now);
+            let resumed = sessions.resume(name.ok_or("bad-name")?, &secret, arrived, &self.visitor, now);
             let (me, last_frame) = resumed.map_err(reason)?;
             (me, Welcome { last_frame, members: None })
         } else {
@@ -281,7 +281,8 @@ const fn reason(why: NotSignedIn) -> &'static str {
     match why {
         NotSignedIn::Refused(Refusal::NameTaken) => "name-taken",
         NotSignedIn::Denied(Denied::Proof) | NotSignedIn::Refused(Refusal::Banned | Refusal::NoSession) => "auth",
-        NotSignedIn::Denied(Denied::Failures | Denied::Rate) => "rate",
+        NotSignedIn::Denied(Denied::Failures | Denied::Rate | Denied::Later) => "rate",
+        NotSignedIn::Nameless => "bad-name",
         NotSignedIn::NotJoined(_) => "full",
     }
 }
