@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 
+use self::accounts::AccountsError;
 use super::Shared;
 use super::count;
 use super::exempt;
@@ -15,12 +16,9 @@ use super::rate;
 use crate::address::Sources;
 use crate::config::Config;
 use crate::config::Signaling;
-use crate::config::value::AccountMode;
 use crate::gateway;
 use crate::metrics::Gateway;
-use crate::rate::Rate;
 use crate::signaling::accounts::Accounts;
-use crate::signaling::accounts::Proof;
 use crate::signaling::hub;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
@@ -30,15 +28,20 @@ use crate::web;
 use crate::web::admin;
 use crate::web::socket;
 
-/// How many seconds' worth of sign-ins a source may have at once: behind one address, an office reconnects together.
-const SIGN_IN_BURST: f64 = 4.0;
+pub(super) mod accounts;
+
 /// How many WebSockets may be open at once: what a small host can carry.
 const MAX_WEBSOCKETS: u32 = 50_000;
 
 /// Signaling, and everything that the web side serves of it.
-pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
+///
+/// # Errors
+///
+/// [`AccountsError`], when what the configuration names to tell members by can't be used.
+pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Result<Router, AccountsError> {
     let limits = &config.signaling.limits;
-    let spaces = Spaces { config, accounts: Arc::new(accounts(config)), served, shared };
+    let accounts = Arc::new(accounts::accounts(config, shared.clock)?);
+    let spaces = Spaces { config, accounts, served, shared };
     let on = &config.signaling.gateways;
     let gateways = gateway::Gateways {
         json: spaces.open(Gateway::Json),
@@ -57,7 +60,7 @@ pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> R
         required: config.http.require_origin,
     };
     let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
-    web::router(socket::State::new(origins, connections, gateways, shared.tasks.clone()), admin)
+    Ok(web::router(socket::State::new(origins, connections, gateways, shared.tasks.clone()), admin))
 }
 
 /// What all name spaces have in common.
@@ -74,7 +77,7 @@ impl Spaces<'_> {
         let Self { config, accounts, served, shared } = self;
         let hub = Hub::new(hub_settings(config, gateway), Arc::clone(&shared.credentials), Arc::clone(&shared.metrics));
         let sessions = Sessions::new(hub, Arc::clone(accounts), Arc::clone(&shared.credentials), served.clone());
-        let sessions = Arc::new(sessions);
+        let sessions = Arc::new(sessions.by(gateway));
         shared.tasks.spawn(gateway::tend(Arc::clone(&sessions), shared.clock, shared.stop.clone()));
         Arc::new(gateway::Context {
             gateway,
@@ -85,18 +88,6 @@ impl Spaces<'_> {
             shutdown: shared.stop.clone(),
         })
     }
-}
-
-/// Who may sign in. What isn't built is refused with the configuration.
-fn accounts(config: &Config) -> Accounts {
-    let accounts = &config.signaling.accounts;
-    let proof = match accounts.mode {
-        AccountMode::Open | AccountMode::Jwt | AccountMode::Webhook => Proof::None,
-        AccountMode::Token => Proof::Token(accounts.token.reveal().unwrap_or_default().to_owned()),
-    };
-    let sign_ins = config.signaling.limits.sign_ins.get();
-    let sign_ins = Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST };
-    Accounts::new(proof, sign_ins, exempt(config))
 }
 
 fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {

@@ -235,10 +235,10 @@ impl Connection {
         if token.is_some() {
             self.visitor.token = token;
         }
-        let name = name.ok_or(Reason::BadName)?;
+        let name = name.map(|name| name.ok_or(Reason::BadName)).transpose()?;
         let sessions = &self.context.sessions;
         let (me, welcome) = if let Some((secret, arrived)) = resume {
-            let resumed = sessions.resume(name, &secret, arrived, &self.visitor, now);
+            let resumed = sessions.resume(name.ok_or(Reason::BadName)?, &secret, arrived, &self.visitor, now);
             let (me, last_frame) = resumed.map_err(reason)?;
             (me, Welcome { last_frame, members: None })
         } else {
@@ -324,7 +324,8 @@ const fn reason(why: NotSignedIn) -> Reason {
         NotSignedIn::Refused(Refusal::NameTaken) => Reason::NameTaken,
         NotSignedIn::Refused(Refusal::NoSession) => Reason::NoSession,
         NotSignedIn::Denied(Denied::Proof) | NotSignedIn::Refused(Refusal::Banned) => Reason::Auth,
-        NotSignedIn::Denied(Denied::Failures | Denied::Rate) => Reason::Rate,
+        NotSignedIn::Denied(Denied::Failures | Denied::Rate | Denied::Later) => Reason::Rate,
+        NotSignedIn::Nameless => Reason::BadName,
         NotSignedIn::NotJoined(_) => Reason::Full,
     }
 }

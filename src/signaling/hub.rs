@@ -22,6 +22,7 @@ use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::SessionId;
 use crate::metrics::Metrics;
+use crate::signaling::accounts::Account;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Mailbox;
@@ -92,6 +93,7 @@ pub struct Hub {
 #[derive(Debug)]
 struct Seat {
     name: Name,
+    account: Arc<Account>,
     mailbox: Arc<Mailbox>,
     /// None, if it ends with its connection.
     secret: Option<Secret>,
@@ -110,6 +112,8 @@ struct Seat {
 pub struct Attached {
     /// What it is called.
     pub session: SessionId,
+    /// Whose it is.
+    pub account: Arc<Account>,
     /// What it is told.
     pub reader: Reader,
     /// What it can be taken up again by, if at all.
@@ -185,12 +189,20 @@ impl Hub {
         Self { registry, bus, sessions: HashMap::new(), away, banned: HashSet::new(), settings, credentials, metrics }
     }
 
-    /// Signs `name` in, for a client at `source`. A session whose messages are acknowledged can be taken up again.
+    /// Signs `name` in, for `account` and a client at `source`. A session whose messages are acknowledged can be taken up
+    /// again.
     ///
     /// # Errors
     ///
     /// [`Refusal`]; nothing has changed then.
-    pub fn sign_in(&mut self, name: Name, delivery: Delivery, source: IpAddr, now: Now) -> Result<Attached, Refusal> {
+    pub fn sign_in(
+        &mut self,
+        name: Name,
+        account: Account,
+        delivery: Delivery,
+        source: IpAddr,
+        now: Now,
+    ) -> Result<Attached, Refusal> {
         if self.banned.contains(&name) {
             return Err(Refusal::Banned);
         }
@@ -204,10 +216,19 @@ impl Hub {
         self.bus.open(session, Arc::clone(&mailbox));
         self.credentials.begin(session);
         self.metrics.members.increment();
-        let seat =
-            Seat { name, mailbox, secret: secret.clone(), last_frame: 0, rooms: Vec::new(), source, away_until: None };
+        let account = Arc::new(account);
+        let seat = Seat {
+            name,
+            account: Arc::clone(&account),
+            mailbox,
+            secret: secret.clone(),
+            last_frame: 0,
+            rooms: Vec::new(),
+            source,
+            away_until: None,
+        };
         self.sessions.insert(session, seat);
-        Ok(Attached { session, reader, secret, last_frame: 0 })
+        Ok(Attached { session, account, reader, secret, last_frame: 0 })
     }
 
     /// Takes the session of `name` up again, over a connection from `source` that takes the place of an earlier one. Of what
@@ -237,7 +258,8 @@ impl Hub {
             self.away.remove(until, session, seat.source);
         }
         seat.source = source;
-        Ok(Attached { session, reader, secret: Some(secret), last_frame: seat.last_frame })
+        let account = Arc::clone(&seat.account);
+        Ok(Attached { session, account, reader, secret: Some(secret), last_frame: seat.last_frame })
     }
 
     /// Notes that the connection of `session` lives.

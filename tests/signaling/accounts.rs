@@ -2,6 +2,9 @@
 
 use serde_json::json;
 
+mod jwt;
+mod webhook;
+
 use super::OBJECTS;
 use super::config;
 use crate::support::PATIENCE;

@@ -70,8 +70,8 @@ pub(super) enum Command {
 
 /// What a client wants to be signed in as. Its secrets are never shown.
 pub(super) struct Login {
-    /// By this name; none, if it can't be one.
-    pub(super) name: Option<Name>,
+    /// By this name, if it says any; none inside, if it can't be one.
+    pub(super) name: Option<Target>,
     pub(super) version: Version,
     /// Taking up the session that this is the secret of, of which everything up to this number has arrived.
     pub(super) resume: Option<(String, u64)>,
@@ -186,7 +186,7 @@ impl<'a> Frame<'a> {
     }
 
     fn login(&self) -> Login {
-        let name = self.target();
+        let name = self.name.filter(|name| !matches!(name.get(), "null" | "\"\"")).map(name_in);
         let token = self.token.and_then(text);
         if self.v.and_then(number).is_none_or(|version| version < 2) {
             return Login { name, version: Version::First, resume: None, room: None, token };

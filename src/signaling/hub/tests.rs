@@ -50,7 +50,7 @@ impl Scene {
     }
 
     fn try_sign_in(&mut self, name: &str, delivery: Delivery) -> Result<Attached, Refusal> {
-        self.hub.sign_in(named(name), delivery, self.source, self.now)
+        self.hub.sign_in(named(name), Account::default(), delivery, self.source, self.now)
     }
 
     /// A client of the first version.
