@@ -23,6 +23,7 @@ use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Mailbox;
 use crate::signaling::mailbox::Reader;
+use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::message::Change;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub who: bool,
     /// Whether members hear of who comes into their rooms and leaves them.
     pub presence: bool,
+    /// What the clients know of that acknowledge nothing.
+    pub vocabulary: Vocabulary,
 }
 
 /// The members signed in here.
@@ -192,7 +195,8 @@ impl Hub {
         let session = SessionId::new();
         let claimed = self.registry.claim(&name, session, self.connected_until(now), now.monotonic);
         claimed.map_err(|_| Refusal::NameTaken)?;
-        let mailbox = Arc::new(Mailbox::new(name.clone(), self.settings.queue, delivery));
+        let Settings { queue, vocabulary, .. } = self.settings;
+        let mailbox = Arc::new(Mailbox::new(name.clone(), queue, delivery, vocabulary));
         let reader = mailbox.attach(0).map_err(|_| Refusal::NoSession)?;
         let secret = (delivery == Delivery::Acknowledged).then(Secret::new);
         self.bus.open(session, Arc::clone(&mailbox));
@@ -362,6 +366,22 @@ impl Hub {
         Ok(())
     }
 
+    /// Passes what `payload` makes of their number on to everybody in `room`, the sender too if it is there, which it needn't
+    /// be. Where nobody is, or nothing is made, nobody is told anything.
+    pub fn publish(&mut self, from: &Sender, room: &Name, payload: impl FnOnce(usize) -> Option<Payload>, now: Now) {
+        let present = self.registry.in_room(room, now.monotonic);
+        if present.is_empty() {
+            return;
+        }
+        let Some(payload) = payload(present.len()) else { return };
+        for Holder { name, session } in present {
+            let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
+            if self.bus.deliver(session, message, now.monotonic).is_err() {
+                self.report(from, &name, now);
+            }
+        }
+    }
+
     /// Tells `to` that `from` left; the two are partners no more.
     ///
     /// # Errors
@@ -418,6 +438,14 @@ impl Hub {
         self.registry.leave(room, session);
         self.tell_room(room, &name, Change::Left, now);
         Ok(())
+    }
+
+    /// Who else is in `room` with the member of `session`; nobody, if it isn't there.
+    pub fn others(&self, session: SessionId, room: &Name, now: Now) -> Vec<Name> {
+        let mut present = self.registry.in_room(room, now.monotonic);
+        let Some(at) = present.iter().position(|holder| holder.session == session) else { return Vec::new() };
+        present.remove(at);
+        present.into_iter().map(|holder| holder.name).collect()
     }
 
     /// Who is in `room`, or signed in at all, [`MAX_WHO`] of them; none, if members may not ask.
