@@ -45,9 +45,23 @@ pub(super) fn context(sign_ins: f64) -> Arc<Context> {
 }
 
 pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
+    behind(Gateway::Json, sign_ins, credentials, |_| {})
+}
+
+/// That of another gateway, with a hub of other settings.
+pub(super) fn context_of(gateway: Gateway, change: impl FnOnce(&mut hub::Settings)) -> Arc<Context> {
+    behind(gateway, 1e9, Arc::new(Credentials::new(Default::default())), change)
+}
+
+fn behind(
+    gateway: Gateway,
+    sign_ins: f64,
+    credentials: Arc<Credentials>,
+    change: impl FnOnce(&mut hub::Settings),
+) -> Arc<Context> {
     let metrics = Arc::new(Metrics::default());
     let sign_ins = Rate { per_second: sign_ins, burst: sign_ins };
-    let settings = hub::Settings {
+    let mut settings = hub::Settings {
         queue: Capacity { messages: 256, bytes: 256 * 1024 },
         silence: LIMITS.gone_after,
         grace: GRACE,
@@ -57,6 +71,7 @@ pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<
         presence: true,
         vocabulary: Default::default(),
     };
+    change(&mut settings);
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     let served = Served { udp_port: Some(3478), ..Served::default() };
     let accounts = Arc::new(Accounts::new(Proof::None, sign_ins, Vec::new()));
@@ -65,7 +80,7 @@ pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::spawn(tend(Arc::clone(&sessions), clock, shutdown.clone()));
     }
-    Arc::new(Context { gateway: Gateway::Json, sessions, limits: LIMITS, metrics, clock, shutdown })
+    Arc::new(Context { gateway, sessions, limits: LIMITS, metrics, clock, shutdown })
 }
 
 pub(super) fn visitor() -> Visitor {
