@@ -127,6 +127,10 @@
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | beginning a 64 KiB message on each of them | 4 KiB of one at most before an allocation | `before_it_has_an_allocation_nobody_makes_us_hold_a_long_message` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
+//! | topics without number or end, or all in one frame | so many for each, and each so long; a name of one length stands for each | `topics_are_capped_for_each_client_and_clients_for_each_topic_and_it_is_told`, `a_frame_names_so_many_topics`, `any_text_is_a_topic_up_to_its_length` |
+//! | publishing to who doesn't read, or faster than one may | mailboxes as for everybody, and the same rate | `a_subscriber_that_stops_reading_is_closed_and_holds_nobody_back`, `publishers_beyond_their_rate_are_told_and_then_closed_and_no_subscriber_hears_it` |
+//! | a room of two as a third | it is full | `two_negotiate_a_third_is_rejected_and_bye_ends_the_room` |
+//! | frames of any kind to other gateways | strict decoding; what isn't understood is answered, and closes the third time | `whatever_is_published_everybody_hears_json`, `any_frames_about_topics_get_json_at_most`, `any_frames_of_ayame_get_json_at_most` |
 //! | text that forges lines in logs and metrics | no name of a client's is in either | `whatever_is_in_a_username_is_refused_and_shows_in_no_log_and_no_metric` |
 //! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
 //! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |

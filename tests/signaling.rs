@@ -21,6 +21,8 @@ use crate::support::client;
 use crate::support::client::Client;
 
 mod accounts;
+mod ayame;
+mod pubsub;
 pub(crate) mod resume;
 
 const OBJECTS: &str = "/ws";

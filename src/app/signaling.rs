@@ -23,6 +23,7 @@ use crate::signaling::hub;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
+use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::session::Sessions;
 use crate::web;
 use crate::web::admin;
@@ -30,6 +31,13 @@ use crate::web::socket;
 
 pub(super) mod accounts;
 
+/// How many times `rooms_per_member` topics a client may subscribe to: it has one for each document, or two for each room.
+const TOPICS: usize = 8;
+/// How many times `message_burst` it may send at once: who comes into a room answers everybody there, in a message for each
+/// candidate.
+const TOPIC_BURST: u32 = 4;
+/// How many members an Ayame room has.
+const PAIR: usize = 2;
 /// How many WebSockets may be open at once: what a small host can carry.
 const MAX_WEBSOCKETS: u32 = 50_000;
 
@@ -82,7 +90,7 @@ impl Spaces<'_> {
         Arc::new(gateway::Context {
             gateway,
             sessions,
-            limits: signaling_limits(&config.signaling),
+            limits: signaling_limits(&config.signaling, gateway),
             metrics: Arc::clone(&shared.metrics),
             clock: shared.clock,
             shutdown: shared.stop.clone(),
@@ -92,22 +100,31 @@ impl Spaces<'_> {
 
 fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
     let signaling = &config.signaling;
+    let (most_rooms, most_members) =
+        (count(signaling.limits.rooms_per_member.get()), count(signaling.limits.members_per_room.get()));
+    let (rooms, room_members) = match gateway {
+        Gateway::Json | Gateway::SocketIo | Gateway::PeerJs => (most_rooms, most_members),
+        Gateway::PubSub => (most_rooms * TOPICS, most_members),
+        Gateway::Ayame => (1, PAIR),
+    };
     hub::Settings {
         queue: Capacity { messages: count(signaling.queue_messages.get()), bytes: signaling.queue_bytes.get() },
         silence: signaling.gone_after.get(),
         grace: signaling.resume_within.get(),
-        rooms: count(signaling.limits.rooms_per_member.get()),
-        room_members: count(signaling.limits.members_per_room.get()),
+        rooms,
+        room_members,
         who: signaling.who,
-        presence: gateway == Gateway::Json,
+        presence: matches!(gateway, Gateway::Json | Gateway::Ayame),
         sources: Sources::networks(exempt(config)),
+        vocabulary: Vocabulary { data: gateway == Gateway::PubSub, presence: gateway == Gateway::Ayame },
     }
 }
 
-fn signaling_limits(signaling: &Signaling) -> gateway::Limits {
+fn signaling_limits(signaling: &Signaling, gateway: Gateway) -> gateway::Limits {
+    let bursts = if gateway == Gateway::PubSub { TOPIC_BURST } else { 1 };
     gateway::Limits {
         message_bytes: signaling.message_bytes.get(),
-        messages: rate(signaling.limits.messages.get(), signaling.limits.message_burst.get()),
+        messages: rate(signaling.limits.messages.get(), signaling.limits.message_burst.get() * bursts),
         bad_frames: signaling.limits.bad_frames.get(),
         sign_in_within: signaling.sign_in_within.get(),
         ping_every: signaling.ping_every.get(),

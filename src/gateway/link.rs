@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::Context;
 use super::Limits;
 use super::websocket::Ending;
+use super::websocket::Told;
 use super::websocket::WebSocket;
 use crate::clock::Now;
 use crate::rate::Rate;
@@ -41,6 +42,11 @@ pub(super) trait Protocol {
 
     /// How a message from the mailbox is put, with its number if it has one; none, if this client isn't told of it.
     fn put(&self, number: Option<u64>, message: &message::Message) -> Option<String>;
+
+    /// Why the connection ends once this client was told of `message`, if it does.
+    fn ends_with(&self, _message: &message::Message) -> Option<Ending> {
+        None
+    }
 
     /// When it has something to do by itself.
     fn due(&self) -> Option<Instant> {
@@ -148,7 +154,10 @@ where
             biased;
             () = &mut stop => return Ending::Restart,
             () = tokio::time::sleep_until(protocol.due().map_or(due, |at| at.min(due))) => None,
-            message = socket.next(mailbox.as_deref(), |number, message| protocol.put(number, message)) => Some(message),
+            message = socket.next(mailbox.as_deref(), |number, message| Told {
+                text: protocol.put(number, message),
+                ending: protocol.ends_with(message),
+            }) => Some(message),
         };
         let now = context.clock.now();
         response = match message {

@@ -11,8 +11,10 @@ use crate::metrics::Metrics;
 use crate::rate::Rate;
 use crate::signaling::session::Sessions;
 
+pub mod ayame;
 pub mod json;
 mod link;
+pub mod pubsub;
 mod websocket;
 
 /// The gateways that are on, each with the name space that its members meet in.

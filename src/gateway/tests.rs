@@ -45,10 +45,24 @@ pub(super) fn context(sign_ins: f64) -> Arc<Context> {
 }
 
 pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
-    context_where(sign_ins, credentials, |_| {})
+    behind(Gateway::Json, sign_ins, credentials, |_| {})
+}
+
+/// That of another gateway, with a hub of other settings.
+pub(super) fn context_of(gateway: Gateway, change: impl FnOnce(&mut hub::Settings)) -> Arc<Context> {
+    behind(gateway, 1e9, Arc::new(Credentials::new(Default::default())), change)
 }
 
 pub(super) fn context_where(
+    sign_ins: f64,
+    credentials: Arc<Credentials>,
+    change: impl FnOnce(&mut hub::Settings),
+) -> Arc<Context> {
+    behind(Gateway::Json, sign_ins, credentials, change)
+}
+
+fn behind(
+    gateway: Gateway,
     sign_ins: f64,
     credentials: Arc<Credentials>,
     change: impl FnOnce(&mut hub::Settings),
@@ -64,6 +78,7 @@ pub(super) fn context_where(
         who: false,
         presence: true,
         sources: Default::default(),
+        vocabulary: Default::default(),
     };
     change(&mut settings);
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
@@ -74,7 +89,7 @@ pub(super) fn context_where(
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::spawn(tend(Arc::clone(&sessions), clock, shutdown.clone()));
     }
-    Arc::new(Context { gateway: Gateway::Json, sessions, limits: LIMITS, metrics, clock, shutdown })
+    Arc::new(Context { gateway, sessions, limits: LIMITS, metrics, clock, shutdown })
 }
 
 pub(super) fn visitor() -> Visitor {

@@ -149,6 +149,15 @@ impl From<Error> for Ending {
     }
 }
 
+/// What comes of a message from the mailbox.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// What the client is told, if anything.
+    pub(super) text: Option<String>,
+    /// Why its connection ends then.
+    pub(super) ending: Option<Ending>,
+}
+
 /// The server's end of a WebSocket.
 pub(super) struct WebSocket<S> {
     stream: WebSocketStream<S>,
@@ -184,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 
     /// The next message from the client. Meanwhile sends the replies, and what `mailbox` has, by number, as `render` has
-    /// it, if it has it at all.
+    /// it.
     ///
     /// Can be dropped and called again at any time.
     ///
@@ -193,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// The [`Ending`] that the stream or the mailbox has come to.
     pub(super) async fn next<R>(&mut self, mailbox: Option<&Reader>, render: R) -> Result<Message, Ending>
     where
-        R: Fn(Option<u64>, &message::Message) -> Option<String>,
+        R: Fn(Option<u64>, &message::Message) -> Told,
     {
         poll_fn(|cx| {
             self.poll_write(cx, mailbox, &render)?;
@@ -215,18 +224,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// Writes as much as the stream takes.
     fn poll_write<R>(&mut self, cx: &mut Context<'_>, mailbox: Option<&Reader>, render: R) -> Result<(), Ending>
     where
-        R: Fn(Option<u64>, &message::Message) -> Option<String>,
+        R: Fn(Option<u64>, &message::Message) -> Told,
     {
         mailbox.map_or(Ok(()), |mailbox| mailbox.watch(cx.waker()))?;
-        let from_mailbox = || {
-            let mut waiting = std::iter::from_fn(|| mailbox?.take());
-            waiting.find_map(|(number, message)| render(number, &message).map(Message::text))
-        };
         while let Poll::Ready(ready) = self.stream.poll_ready_unpin(cx) {
             ready?;
-            let Some(next) = self.replies.pop_front().or_else(from_mailbox) else { break };
-            self.stream.start_send_unpin(next)?;
-            self.unflushed = true;
+            let (next, ending) = if let Some(reply) = self.replies.pop_front() {
+                (Some(reply), None)
+            } else {
+                let Some((number, message)) = mailbox.and_then(Reader::take) else { break };
+                let told = render(number, &message);
+                (told.text.map(Message::text), told.ending)
+            };
+            if let Some(next) = next {
+                self.stream.start_send_unpin(next)?;
+                self.unflushed = true;
+            }
+            if let Some(ending) = ending {
+                return Err(ending);
+            }
         }
         if self.unflushed
             && let Poll::Ready(flushed) = self.stream.poll_flush_unpin(cx)

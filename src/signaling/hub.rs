@@ -27,6 +27,7 @@ use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Mailbox;
 use crate::signaling::mailbox::Reader;
+use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::message::Change;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
@@ -73,6 +74,8 @@ pub struct Settings {
     pub presence: bool,
     /// What the clients' networks are: of each, only so many sessions wait.
     pub sources: Sources,
+    /// What the clients know of that acknowledge nothing.
+    pub vocabulary: Vocabulary,
 }
 
 /// The members signed in here.
@@ -210,7 +213,8 @@ impl Hub {
         let session = SessionId::new();
         let claimed = self.registry.claim(&name, session, self.connected_until(now), now.monotonic);
         claimed.map_err(|_| Refusal::NameTaken)?;
-        let mailbox = Arc::new(Mailbox::new(name.clone(), self.settings.queue, delivery));
+        let Settings { queue, vocabulary, .. } = self.settings;
+        let mailbox = Arc::new(Mailbox::new(name.clone(), queue, delivery, vocabulary));
         let reader = mailbox.attach(0).map_err(|_| Refusal::NoSession)?;
         let secret = (delivery == Delivery::Acknowledged).then(Secret::new);
         self.bus.open(session, Arc::clone(&mailbox));
@@ -411,6 +415,27 @@ impl Hub {
         Ok(others)
     }
 
+    /// Passes what `payload` makes of their number on to everybody in `room`, the sender too if it is there, which it needn't
+    /// be; how many that are. Where nobody is, or nothing is made, nobody is told anything.
+    pub fn publish(
+        &mut self,
+        from: &Sender,
+        room: &Name,
+        payload: impl FnOnce(usize) -> Option<Payload>,
+        now: Now,
+    ) -> usize {
+        let present = self.registry.in_room(room, now.monotonic);
+        let members = present.len();
+        let Some(payload) = (members > 0).then(|| payload(members)).flatten() else { return 0 };
+        let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload };
+        for Holder { name, session } in present {
+            if self.bus.deliver(session, message.clone(), now.monotonic).is_err() {
+                self.report(message.clone(), &name, now);
+            }
+        }
+        members
+    }
+
     /// Tells `to` that `from` left; the two are partners no more.
     ///
     /// # Errors
@@ -466,6 +491,14 @@ impl Hub {
         let name = seat.name.clone();
         self.registry.leave(room, session);
         Ok(self.tell_room(room, &name, Change::Left, now))
+    }
+
+    /// Who else is in `room` with the member of `session`; nobody, if it isn't there.
+    pub fn others(&self, session: SessionId, room: &Name, now: Now) -> Vec<Name> {
+        let mut present = self.registry.in_room(room, now.monotonic);
+        let Some(at) = present.iter().position(|holder| holder.session == session) else { return Vec::new() };
+        present.remove(at);
+        present.into_iter().map(|holder| holder.name).collect()
     }
 
     /// Who is in `room`, or signed in at all, [`MAX_WHO`] of them; none, if members may not ask.

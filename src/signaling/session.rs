@@ -416,6 +416,11 @@ impl Turn<'_> {
         self.hub.send_to_room(&self.sender, room, payload, now)
     }
 
+    /// The same to everybody in a room, as [`Hub::publish`]; how many that are.
+    pub fn publish(mut self, room: &Name, payload: impl FnOnce(usize) -> Option<Payload>, now: Now) -> usize {
+        self.hub.publish(&self.sender, room, payload, now)
+    }
+
     /// Hangs up on `to`, as [`Hub::leave`].
     ///
     /// # Errors
@@ -450,6 +455,11 @@ impl Turn<'_> {
     /// [`NotThere`].
     pub fn part(mut self, room: &Name, now: Now) -> Result<usize, NotThere> {
         self.hub.part(self.sender.session, room, now)
+    }
+
+    /// Who else is in a room with the member, as [`Hub::others`].
+    pub fn others(&self, room: &Name, now: Now) -> Vec<Name> {
+        self.hub.others(self.sender.session, room, now)
     }
 
     /// The last frame that was taken from the client.

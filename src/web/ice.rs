@@ -12,7 +12,6 @@ use axum::routing::get;
 
 use super::socket::Refusal;
 use super::socket::State;
-use crate::signaling::accounts::Denied;
 use crate::signaling::session::NoIce;
 
 /// The path itself.
@@ -45,18 +44,7 @@ async fn servers(state: &State, request: Request) -> Result<Response, Refusal> {
     drop(request);
     let gateway = &state.gateways().json;
     let ice = gateway.sessions.ice_elsewhere(&visitor, gateway.clock.now()).await.map_err(|why| match why {
-        NoIce::Denied(Denied::Proof) => {
-            Refusal::new(StatusCode::UNAUTHORIZED, "this needs ?token= as signaling.accounts has it")
-        }
-        NoIce::Denied(Denied::Later) => {
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "who would know doesn't say, see signaling.accounts.webhook")
-        }
-        NoIce::Denied(Denied::Failures) => {
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address")
-        }
-        NoIce::Denied(Denied::Rate) => {
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many requests, see signaling.limits.sign_ins")
-        }
+        NoIce::Denied(denied) => denied.into(),
         NoIce::SignaledPeersOnly => {
             Refusal::new(StatusCode::FORBIDDEN, "turn.peers.mode is \"signaled\": sign in and signal here")
         }

@@ -34,6 +34,7 @@ use crate::places::Places;
 use crate::places::Refused;
 use crate::rate::Rate;
 use crate::rate::TokenBucket;
+use crate::signaling::accounts::Denied;
 use crate::signaling::session::Visitor;
 use crate::web::connection::Connection;
 use crate::web::connection::RequestHost;
@@ -120,37 +121,66 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
 /// Makes a WebSocket of a request that `serve` serves, or says why not.
 pub(super) fn upgrade<F>(
     state: &State,
-    mut request: Request,
+    request: Request,
     serve: impl FnOnce(Visitor, Upgrade) -> F + Send + 'static,
 ) -> Response
 where
     F: Future<Output = ()> + Send,
 {
-    let visit = handshake(&request).and_then(|accept| {
-        let visitor = state.visitor(&request)?;
-        let place = state.0.enter(visitor.source)?;
-        Ok((accept, visitor, place))
-    });
-    let (accept, visitor, place) = match visit {
-        Ok(visit) => visit,
-        Err(refusal) => return refusal.into_response(),
-    };
-    let upgraded = hyper::upgrade::on(&mut request);
-    let metrics = Arc::clone(&state.gateways().json.metrics);
-    metrics.connections.increment();
-    state.0.tasks.spawn(async move {
-        if let Ok(upgraded) = upgraded.await {
-            serve(visitor, TokioIo::new(upgraded)).await;
+    match Arrival::of(state, &request) {
+        Ok(arrival) => {
+            let visitor = arrival.visitor.clone();
+            arrival.upgrade(state, request, move |io| serve(visitor, io))
         }
-        drop(place);
-        metrics.connections.decrement();
-    });
-    let headers = [
-        (header::CONNECTION, "upgrade"),
-        (header::UPGRADE, "websocket"),
-        (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
-    ];
-    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// A request that a WebSocket may be made of.
+pub(super) struct Arrival {
+    /// Who asks.
+    pub(super) visitor: Visitor,
+    accept: String,
+    place: Place,
+}
+
+impl Arrival {
+    /// One that asks as it should, for a page that may, and has a place.
+    pub(super) fn of(state: &State, request: &Request) -> Result<Self, Refusal> {
+        let accept = handshake(request)?;
+        let visitor = state.visitor(request)?;
+        let place = state.0.enter(visitor.source)?;
+        Ok(Self { visitor, accept, place })
+    }
+
+    /// Makes a WebSocket of it that `serve` serves.
+    pub(super) fn upgrade<F>(
+        self,
+        state: &State,
+        mut request: Request,
+        serve: impl FnOnce(Upgrade) -> F + Send + 'static,
+    ) -> Response
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let Self { visitor: _, accept, place } = self;
+        let upgraded = hyper::upgrade::on(&mut request);
+        let metrics = Arc::clone(&state.gateways().json.metrics);
+        metrics.connections.increment();
+        state.0.tasks.spawn(async move {
+            if let Ok(upgraded) = upgraded.await {
+                serve(TokioIo::new(upgraded)).await;
+            }
+            drop(place);
+            metrics.connections.decrement();
+        });
+        let headers = [
+            (header::CONNECTION, "upgrade"),
+            (header::UPGRADE, "websocket"),
+            (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
+        ];
+        (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+    }
 }
 
 /// The answer to the client's key, when it asked as it should (RFC 6455, section 4.2.1).
@@ -185,6 +215,21 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn new(status: StatusCode, why: &'static str) -> Self {
         Self { status, header: None, why }
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Proof => Self::new(StatusCode::UNAUTHORIZED, "this needs ?token= as signaling.accounts has it"),
+            Denied::Later => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "who would know doesn't say, see signaling.accounts.webhook")
+            }
+            Denied::Failures => Self::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address"),
+            Denied::Rate => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too many sign-ins, see signaling.limits.sign_ins")
+            }
+        }
     }
 }
 

@@ -52,6 +52,16 @@ fn no_text_is_a_token_that_nobody_signed() {
 }
 
 #[test]
+fn any_frames_about_topics_get_json_at_most() {
+    fuzz("pubsub", targets::pubsub, 1500);
+}
+
+#[test]
+fn any_frames_of_ayame_get_json_at_most() {
+    fuzz("ayame", targets::ayame, 1500);
+}
+
+#[test]
 fn any_bytes_end_a_websocket_at_worst() {
     fuzz("websocket", targets::websocket, 3000);
 }

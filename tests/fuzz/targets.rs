@@ -26,8 +26,10 @@ use throughway::clock::Clock;
 use throughway::credentials;
 use throughway::credentials::Credentials;
 use throughway::gateway;
+use throughway::gateway::ayame;
 use throughway::gateway::json;
 use throughway::gateway::json::Dialect;
+use throughway::gateway::pubsub;
 use throughway::metrics::Gateway;
 use throughway::metrics::Metrics;
 use throughway::net::demux;
@@ -54,6 +56,8 @@ use throughway::signaling::hub;
 use throughway::signaling::hub::Hub;
 use throughway::signaling::ice::Served;
 use throughway::signaling::mailbox::Capacity;
+use throughway::signaling::mailbox::Delivery;
+use throughway::signaling::mailbox::Vocabulary;
 use throughway::signaling::session::Sessions;
 use throughway::signaling::session::Visitor;
 use throughway::turn::Limits;
@@ -66,6 +70,7 @@ use throughway::wire::Class;
 use throughway::wire::Stun;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::io::DuplexStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -261,21 +266,49 @@ pub fn frames(bytes: &[u8]) {
     for (dialect, version) in kinds {
         run(async {
             let (server, client) = tokio::io::duplex(1 << 20);
-            let talk = async {
-                let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-                let login = format!(r#"{{"type":"login","name":"fuzz","v":{version}}}"#);
-                for frame in std::iter::once(&*login).chain(text.lines()) {
-                    let _ = client.feed(tungstenite::Message::text(frame)).await;
-                }
-                let _ = client.close(None).await;
-                while let Some(Ok(message)) = client.next().await {
-                    if let tungstenite::Message::Text(reply) = message {
-                        serde_json::from_str::<serde_json::Value>(&reply).expect("a reply is JSON");
-                    }
-                }
-            };
-            tokio::join!(json::serve(context(), visitor(), dialect, server), talk);
+            let login = format!(r#"{{"type":"login","name":"fuzz","v":{version}}}"#);
+            let said = std::iter::once(&*login).chain(text.lines());
+            tokio::join!(json::serve(context(Gateway::Json), visitor(), dialect, server), talk(client, said));
         });
+    }
+}
+
+/// Lines as frames about topics: all that a subscriber hears is JSON.
+pub fn pubsub(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    run(async {
+        let (server, client) = tokio::io::duplex(1 << 20);
+        let context = context(Gateway::PubSub);
+        let member = context.sessions.sign_in_unnamed(Delivery::Once, &visitor(), context.clock.now()).await.unwrap();
+        tokio::join!(pubsub::serve(context, member, server), talk(client, text.lines()));
+    });
+}
+
+/// Lines as Ayame's frames, of two clients at once: all that either hears is JSON.
+pub fn ayame(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    run(async {
+        let context = context(Gateway::Ayame);
+        let (servers, clients): (Vec<_>, Vec<_>) = [(); 2].map(|()| tokio::io::duplex(1 << 20)).into_iter().unzip();
+        let serve = |server| ayame::serve(Arc::clone(&context), visitor(), server);
+        let served = futures_util::future::join_all(servers.into_iter().map(serve));
+        let said = futures_util::future::join_all(clients.into_iter().map(|client| talk(client, text.lines())));
+        tokio::join!(served, said);
+    });
+}
+
+/// Says all that, and hears the server out: nothing but JSON.
+async fn talk<'a>(client: DuplexStream, frames: impl Iterator<Item = &'a str>) {
+    let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    for frame in frames {
+        let _ = client.feed(tungstenite::Message::text(frame)).await;
+    }
+    let _ = client.close(None).await;
+    while let Some(Ok(message)) = client.next().await {
+        if let tungstenite::Message::Text(reply) = message {
+            // Numbers pass through that no Rust type holds.
+            serde_json::from_str::<&serde_json::value::RawValue>(&reply).expect("a reply is JSON");
+        }
     }
 }
 
@@ -285,7 +318,7 @@ pub fn websocket(bytes: &[u8]) {
         let (server, mut client) = tokio::io::duplex(1 << 20);
         client.write_all(&bytes[..bytes.len().min(MOST)]).await.unwrap();
         client.shutdown().await.unwrap();
-        json::serve(context(), visitor(), Dialect::Objects, server).await;
+        json::serve(context(Gateway::Json), visitor(), Dialect::Objects, server).await;
     });
 }
 
@@ -410,7 +443,7 @@ fn requests(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     .take(32)
 }
 
-fn context() -> Arc<gateway::Context> {
+fn context(gateway: Gateway) -> Arc<gateway::Context> {
     let metrics = Arc::new(Metrics::default());
     let credentials = Arc::new(Credentials::new(credentials::Settings::default()));
     let settings = hub::Settings {
@@ -422,11 +455,12 @@ fn context() -> Arc<gateway::Context> {
         who: true,
         presence: true,
         sources: Default::default(),
+        vocabulary: Vocabulary { data: gateway == Gateway::PubSub, presence: gateway == Gateway::Ayame },
     };
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     let accounts = Accounts::new(Proof::None, Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new());
     Arc::new(gateway::Context {
-        gateway: Gateway::Json,
+        gateway,
         sessions: Arc::new(Sessions::new(hub, Arc::new(accounts), credentials, Served::default())),
         limits: gateway::Limits {
             message_bytes: 64 * 1024,

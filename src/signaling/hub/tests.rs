@@ -41,6 +41,7 @@ impl Scene {
             who: false,
             presence: true,
             sources: Sources::default(),
+            vocabulary: Default::default(),
         };
         change(&mut settings);
         let metrics = Arc::new(Metrics::default());
@@ -415,4 +416,47 @@ fn a_name_that_nobody_renews_is_free_again_and_its_holder_learns_that() {
 
 fn username(scene: &Scene, member: &Attached) -> String {
     scene.credentials.mint(member.session, None, scene.now).username
+}
+
+#[test]
+fn what_is_published_reaches_everybody_there_the_sender_too_and_says_how_many_that_are() {
+    let mut scene = Scene::new();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.sign_in(name));
+    let publish = |scene: &mut Scene, from: &Attached, frame, room| {
+        let mut told = None;
+        let sender = scene.hub.admit(from.session, &from.reader, Some(frame)).unwrap();
+        let payload = |present| {
+            told = Some(present);
+            Some(payload())
+        };
+        scene.hub.publish(&sender, &named(room), payload, scene.now);
+        told
+    };
+    for member in [&alice, &bob] {
+        scene.join(member, "topic").unwrap();
+    }
+    heard(&alice);
+
+    assert_eq!(publish(&mut scene, &alice, 1, "topic"), Some(2));
+    assert_eq!(publish(&mut scene, &carol, 1, "topic"), Some(2), "from elsewhere");
+    assert_eq!(publish(&mut scene, &carol, 2, "nowhere"), None);
+    scene.hub.part(bob.session, &named("topic"), scene.now).unwrap();
+    assert_eq!(publish(&mut scene, &alice, 2, "topic"), Some(1));
+
+    assert_eq!(heard(&alice), ["data alice 1 topic", "data carol 1 topic", "Left topic bob", "data alice 2 topic"]);
+    assert!(heard(&carol).is_empty());
+}
+
+#[test]
+fn others_are_told_of_to_who_is_there_too() {
+    let mut scene = Scene::new();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.sign_in(name));
+    for member in [&alice, &bob] {
+        scene.join(member, "room").unwrap();
+    }
+    let others = |member: &Attached| scene.hub.others(member.session, &named("room"), scene.now);
+
+    assert_eq!(others(&alice), [named("bob")]);
+    assert_eq!(others(&bob), [named("alice")]);
+    assert!(others(&carol).is_empty());
 }
