@@ -104,8 +104,12 @@
 //! | filling another member's mailbox | the sender is refused, only who takes nothing is closed | `a_member_that_reads_is_not_closed_by_who_sends_faster_than_it_reads` |
 //! | never acknowledging what one is sent | the mailbox is bounded, and its senders are told | `what_is_not_acknowledged_fills_the_mailbox_and_is_never_given_up`, `notices_fit_into_a_full_mailbox_but_not_without_end` |
 //! | acknowledging what was never sent, or sending a frame twice | counted, and refused or ignored | `nobody_acknowledges_what_was_never_sent_or_takes_an_acknowledgement_back`, `a_frame_counts_once_whatever_connection_it_comes_over` |
-//! | taking up somebody else's session | 128 random bits, and tries count as sign-ins | `only_who_knows_the_secret_and_left_off_where_we_know_comes_back`, `sign_ins_of_a_source_are_limited` |
+//! | taking up somebody else's session, or ending it | 128 random bits, and wrong ones count as sign-ins | `only_who_knows_the_secret_and_left_off_where_we_know_comes_back`, `guessing_a_secret_counts_as_signing_in_and_knowing_it_never_does`, `a_guess_ends_nobodys_session` |
 //! | sessions left behind without number | so many wait, and the one that has waited longest ends | `sessions_that_wait_are_capped_and_the_one_that_waits_longest_ends` |
+//! | the same, to end others' | so many of one network, and its own end for more | `a_network_has_so_many_sessions_that_wait_and_its_own_ends_for_more` |
+//! | ending many at once | a few at a time, and others in between | `however_many_end_at_once_others_have_their_turn_between` |
+//! | coming into rooms and going without end | what is too much isn't told, and that is; rooms cost by their size | `strangers_who_come_and_go_neither_cut_who_reads_nor_keep_from_it_what_others_say`, `what_goes_to_many_counts_for_more` |
+//! | having one's own frames come back, for each in a room | once a frame | `a_frame_that_not_all_in_a_room_got_comes_back_once` |
 //! | rooms, or members of one, without number | so many for each | `rooms_are_capped_for_each_member_and_members_for_each_room` |
 //! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end` |
 //! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |

@@ -153,7 +153,8 @@ impl Message {
             | Self::Answer(_)
             | Self::Notice(_) => return None,
         };
-        from.told.is_first().then(|| (from.session, Self::Undelivered { to, frame: from.frame }))
+        let undelivered = Self::Undelivered { to, frame: from.frame };
+        from.told.is_first().then_some((from.session, undelivered))
     }
 }
 
