@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,9 @@ use crate::signaling::store::Undelivered;
 use crate::signaling::store::memory::Mailboxes;
 use crate::signaling::store::memory::Tables;
 
-/// How many names may be banned.
+pub mod listing;
+
+/// How many names may be banned, and how many accounts.
 pub const MAX_BANNED: usize = 10_000;
 /// How many sessions wait for their clients to come back; beyond, the one that has waited longest ends.
 pub const MAX_AWAY: usize = 10_000;
@@ -86,6 +89,8 @@ pub struct Hub {
 struct Seat {
     name: Name,
     account: Arc<Account>,
+    /// Where it signed in from, and when, in Unix time.
+    origin: (IpAddr, Duration),
     mailbox: Arc<Mailbox>,
     /// None, if it ends with its connection.
     secret: Option<Secret>,
@@ -153,9 +158,9 @@ pub enum NotJoined {
 #[error("not in this room")]
 pub struct NotThere;
 
-/// No more names can be banned.
+/// No more names, or accounts, can be banned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_BANNED} names are banned already")]
+#[error("{MAX_BANNED} are banned already")]
 pub struct TooManyBanned;
 
 impl Hub {
@@ -184,12 +189,19 @@ impl Hub {
         }
     }
 
-    /// Signs `name` in, for `account`. A session whose messages are acknowledged can be taken up again.
+    /// Signs `name` in, for `account`, from `source`. A session whose messages are acknowledged can be taken up again.
     ///
     /// # Errors
     ///
     /// [`Refusal`]; nothing has changed then.
-    pub fn sign_in(&mut self, name: Name, account: Account, delivery: Delivery, now: Now) -> Result<Attached, Refusal> {
+    pub fn sign_in(
+        &mut self,
+        name: Name,
+        account: Account,
+        source: IpAddr,
+        delivery: Delivery,
+        now: Now,
+    ) -> Result<Attached, Refusal> {
         if self.banned.contains(&name) {
             return Err(Refusal::Banned);
         }
@@ -206,6 +218,7 @@ impl Hub {
         let seat = Seat {
             name,
             account: Arc::clone(&account),
+            origin: (source, now.unix),
             mailbox,
             secret: secret.clone(),
             last_frame: 0,

@@ -44,7 +44,7 @@ impl Scene {
     }
 
     fn try_sign_in(&mut self, name: &str, delivery: Delivery) -> Result<Attached, Refusal> {
-        self.hub.sign_in(named(name), Account::default(), delivery, self.now)
+        self.hub.sign_in(named(name), Account::default(), [192, 0, 2, 1].into(), delivery, self.now)
     }
 
     /// A client of the first version.
