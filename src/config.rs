@@ -55,6 +55,8 @@ macro_rules! tables {
 
 /// Media threads, however many cores there are.
 pub const MOST_SHARDS: u32 = 64;
+/// How many of the largest messages may wait for a client, at least: until the first is acknowledged there are more to send.
+const QUEUED_MESSAGES: usize = 4;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
@@ -249,7 +251,7 @@ tables! {
         /// Rooms that one member may be in.
         rooms_per_member: Count<1, 1000> = Count::new(16),
         /// Members that one room may have.
-        members_per_room: Count<2, 10_000> = Count::new(100),
+        members_per_room: Count<2, 1000> = Count::new(100),
         /// Frames that make no sense, after which a connection is closed.
         bad_frames: Count<1, 1000> = Count::new(3),
     }
@@ -395,6 +397,13 @@ impl Config {
             }
         }
         signaling.accounts.check()?;
+        if signaling.queue_bytes.get() / QUEUED_MESSAGES < signaling.message_bytes.get() {
+            let why = format!("\"{}\" is room for less than four messages of", signaling.queue_bytes);
+            return Err((
+                "signaling.queue_bytes",
+                format!("{why} signaling.message_bytes (\"{}\"): make it four times as much", signaling.message_bytes),
+            ));
+        }
         if signaling.gone_after.get() <= signaling.ping_every.get() {
             let why = format!("\"{}\" is not longer than signaling.ping_every", signaling.gone_after);
             return Err((

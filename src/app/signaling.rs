@@ -12,6 +12,7 @@ use super::own_addresses;
 use super::own_names;
 use super::places;
 use super::rate;
+use crate::address::Sources;
 use crate::config::Config;
 use crate::config::Signaling;
 use crate::gateway;
@@ -100,6 +101,7 @@ fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
         room_members: count(signaling.limits.members_per_room.get()),
         who: signaling.who,
         presence: gateway == Gateway::Json,
+        sources: Sources::networks(exempt(config)),
     }
 }
 

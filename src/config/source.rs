@@ -270,6 +270,14 @@ mod tests {
             ),
             ("[signaling]\nmessage_bytes = '1GiB'", "signaling.message_bytes: \"1GiB\" is out of range"),
             (
+                "[signaling]\nmessage_bytes = '65KiB'",
+                "signaling.queue_bytes: \"256KiB\" is room for less than four messages of signaling.message_bytes",
+            ),
+            (
+                "[signaling.limits]\nmembers_per_room = 1001",
+                "signaling.limits.members_per_room: 1001 is not a whole number from 2 to 1000",
+            ),
+            (
                 "[signaling]\ngone_after = '10s'",
                 "signaling.gone_after: \"10s\" is not longer than signaling.ping_every",
             ),

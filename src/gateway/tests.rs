@@ -45,9 +45,17 @@ pub(super) fn context(sign_ins: f64) -> Arc<Context> {
 }
 
 pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
+    context_where(sign_ins, credentials, |_| {})
+}
+
+pub(super) fn context_where(
+    sign_ins: f64,
+    credentials: Arc<Credentials>,
+    change: impl FnOnce(&mut hub::Settings),
+) -> Arc<Context> {
     let metrics = Arc::new(Metrics::default());
     let sign_ins = Rate { per_second: sign_ins, burst: sign_ins };
-    let settings = hub::Settings {
+    let mut settings = hub::Settings {
         queue: Capacity { messages: 256, bytes: 256 * 1024 },
         silence: LIMITS.gone_after,
         grace: GRACE,
@@ -55,7 +63,9 @@ pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<
         room_members: 3,
         who: false,
         presence: true,
+        sources: Default::default(),
     };
+    change(&mut settings);
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     let served = Served { udp_port: Some(3478), ..Served::default() };
     let accounts = Arc::new(Accounts::new(Proof::None, sign_ins, Vec::new()));

@@ -143,7 +143,8 @@ impl Accounts {
             return Err(Denied::Failures);
         }
         let proven = self.prove(asking, now).await;
-        if proven == Err(Denied::Proof) {
+        // Without a token it is a try, but no guess.
+        if proven == Err(Denied::Proof) && asking.token.is_some() {
             self.failures.lock().unwrap_or_else(PoisonError::into_inner).take(asking.source, now.monotonic);
         }
         proven
@@ -233,14 +234,17 @@ mod tests {
     async fn who_fails_too_often_waits_even_with_the_right_token_and_others_do_not() {
         let (now, source) = (Clock::system().now(), [192, 0, 2, 1]);
         let shared = Accounts::new(Proof::Token(RIGHT.into()), OFTEN, vec!["127.0.0.0/8".parse().unwrap()]);
+        for _ in 0..99 {
+            assert_eq!(admit(&shared, None, source, now).await, Err(Denied::Proof), "that is no guess");
+        }
         for _ in 0..10 {
-            assert_eq!(admit(&shared, None, source, now).await, Err(Denied::Proof));
+            assert_eq!(admit(&shared, Some("x"), source, now).await, Err(Denied::Proof));
         }
 
         assert_eq!(admit(&shared, Some(RIGHT), source, now).await, Err(Denied::Failures));
         assert!(admit(&shared, Some(RIGHT), [198, 51, 100, 1], now).await.is_ok());
         for _ in 0..99 {
-            assert_eq!(admit(&shared, None, [127, 0, 0, 1], now).await, Err(Denied::Proof));
+            assert_eq!(admit(&shared, Some("x"), [127, 0, 0, 1], now).await, Err(Denied::Proof));
         }
 
         assert!(admit(&shared, Some(RIGHT), source, now.after(Duration::from_millis(1001))).await.is_ok());
@@ -261,6 +265,11 @@ mod tests {
         (0..9).for_each(|_| assert_eq!(open.knock([127, 0, 0, 1].into(), now), Ok(())));
 
         assert!(admit(&open, None, source, now.after(Duration::from_millis(201))).await.is_ok());
+        let shared = Accounts::new(Proof::Token(RIGHT.into()), few, Vec::new());
+        for _ in 0..2 {
+            assert_eq!(admit(&shared, None, source, now).await, Err(Denied::Proof));
+        }
+        assert_eq!(admit(&shared, None, source, now).await, Err(Denied::Rate), "without a token, too");
     }
 
     #[test]

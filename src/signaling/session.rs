@@ -172,7 +172,7 @@ impl Sessions {
         if self.accounts.refuses(&account) {
             return Err(Refusal::Banned.into());
         }
-        let attached = hub.sign_in(name.clone(), account, visitor.source, delivery, now)?;
+        let attached = hub.sign_in(name.clone(), account, delivery, visitor.source, now)?;
         let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
         drop(hub);
         tracing::debug!(session = %attached.session, "signed in");
@@ -209,7 +209,7 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, u64), NotSignedIn> {
-        let attached = match self.hub().resume(&name, secret, arrived, now) {
+        let attached = match self.hub().resume(&name, secret, arrived, visitor.source, now) {
             Ok(attached) => attached,
             Err(why) => {
                 // Who has the secret may come back as often as its network breaks.
@@ -284,17 +284,17 @@ impl Sessions {
     /// Kicks whoever is signed in for `account`; whether somebody was.
     pub fn kick_account(&self, account: &Name, now: Now) -> bool {
         let mut hub = self.hub();
-        let members = hub.members_of(account);
-        for (session, name) in &members {
-            hub.kick(name, now);
+        let sessions = hub.sessions_of(account);
+        for session in &sessions {
+            hub.kick_session(*session, now);
             self.credentials.revoke(*session, now);
         }
-        !members.is_empty()
+        !sessions.is_empty()
     }
 
     /// Whether `session` is somebody's who is signed in here.
     pub fn has(&self, session: SessionId) -> bool {
-        self.hub().member_of(session).is_some()
+        self.hub().has(session)
     }
 
     /// The first `most` members behind `after`.
@@ -310,9 +310,9 @@ impl Sessions {
     /// Ends all that `session` has, whether it lives or has left its allocations behind; whether somebody was kicked.
     pub fn revoke(&self, session: SessionId, now: Now) -> bool {
         let mut hub = self.hub();
-        let kicked = hub.member_of(session).and_then(|name| hub.kick(&name, now));
+        let kicked = hub.kick_session(session, now);
         self.credentials.revoke(session, now);
-        kicked.is_some()
+        kicked
     }
 
     /// Whether a member is called what its account is called, if that has a name.
@@ -473,7 +473,7 @@ impl Turn<'_> {
     /// # Errors
     ///
     /// [`NotThere`].
-    pub fn send_to_room(mut self, room: &Name, payload: &Payload, now: Now) -> Result<(), NotThere> {
+    pub fn send_to_room(mut self, room: &Name, payload: &Payload, now: Now) -> Result<usize, NotThere> {
         self.hub.send_to_room(&self.sender, room, payload, now)
     }
 
@@ -491,12 +491,16 @@ impl Turn<'_> {
         self.hub.leave_all(self.sender.session, now);
     }
 
-    /// Comes into a room, as [`Hub::join`], and has `tell` told who is there before anything else can happen there.
+    /// Comes into a room, as [`Hub::join`], and has `tell` told who is there before anything else can happen there. There is
+    /// room in the mailbox for an answer then.
     ///
     /// # Errors
     ///
-    /// [`NotJoined`], as there.
+    /// [`NotJoined`], as there, and for who has too much to read yet.
     pub fn join<T>(mut self, room: &Name, tell: impl FnOnce(Vec<Name>) -> T, now: Now) -> Result<T, NotJoined> {
+        if !self.session.reader.has_room() {
+            return Err(NotJoined::TooMuchUnread);
+        }
         Ok(tell(self.hub.join(self.sender.session, room, now)?))
     }
 
@@ -505,7 +509,7 @@ impl Turn<'_> {
     /// # Errors
     ///
     /// [`NotThere`].
-    pub fn part(mut self, room: &Name, now: Now) -> Result<(), NotThere> {
+    pub fn part(mut self, room: &Name, now: Now) -> Result<usize, NotThere> {
         self.hub.part(self.sender.session, room, now)
     }
 

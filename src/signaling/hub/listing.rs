@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Hub;
+use super::Seat;
 use crate::clock::Now;
 use crate::credentials::SessionId;
 use crate::signaling::name::Name;
@@ -18,9 +19,9 @@ pub struct Member {
     pub session: SessionId,
     /// Whose it is, where accounts have names.
     pub account: Option<Name>,
-    /// Where it signed in from.
+    /// Where its client came from.
     pub source: IpAddr,
-    /// When it did, in Unix time.
+    /// When it signed in, in Unix time.
     pub since: Duration,
     /// The rooms that it is in.
     pub rooms: Vec<Name>,
@@ -40,19 +41,19 @@ pub struct Room {
 impl Hub {
     /// The first `most` members behind `after`.
     pub fn members(&self, after: Option<&Name>, most: usize) -> Vec<Member> {
-        let by_name = |name: &Name| name.as_str().to_owned();
+        let by_name = |a: &Seat, b: &Seat| a.name.as_str().cmp(b.name.as_str());
         let mut seats: Vec<_> = self.sessions.iter().filter(|(_, seat)| is_behind(&seat.name, after)).collect();
         if seats.len() > most {
-            seats.select_nth_unstable_by(most, |(_, a), (_, b)| a.name.as_str().cmp(b.name.as_str()));
+            seats.select_nth_unstable_by(most, |(_, a), (_, b)| by_name(a, b));
             seats.truncate(most);
         }
-        seats.sort_unstable_by_key(|(_, seat)| by_name(&seat.name));
+        seats.sort_unstable_by(|(_, a), (_, b)| by_name(a, b));
         let listed = seats.into_iter().map(|(session, seat)| Member {
             name: seat.name.clone(),
             session: *session,
             account: seat.account.name.clone(),
-            source: seat.origin.0,
-            since: seat.origin.1,
+            source: seat.source,
+            since: seat.since,
             rooms: seat.rooms.clone(),
             is_away: seat.away_until.is_some(),
         });
@@ -78,10 +79,15 @@ impl Hub {
         self.sessions.get(&session)?.account.name.clone()
     }
 
-    /// The members whose sessions are `account`'s.
-    pub fn members_of(&self, account: &Name) -> Vec<(SessionId, Name)> {
+    /// The sessions that are `account`'s.
+    pub fn sessions_of(&self, account: &Name) -> Vec<SessionId> {
         let theirs = self.sessions.iter().filter(|(_, seat)| seat.account.name.as_ref() == Some(account));
-        theirs.map(|(session, seat)| (*session, seat.name.clone())).collect()
+        theirs.map(|(session, _)| *session).collect()
+    }
+
+    /// Whether `session` is somebody's who is signed in here.
+    pub fn has(&self, session: SessionId) -> bool {
+        self.sessions.contains_key(&session)
     }
 }
 

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::address::Sources;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::rate::Rate;
@@ -36,6 +37,7 @@ fn gateways(now: Now) -> [Arc<Sessions>; 2] {
             room_members: 3,
             who: false,
             presence: true,
+            sources: Sources::default(),
         };
         let hub = Hub::new(settings, Arc::clone(&credentials), Arc::new(Metrics::default()));
         let sessions = Sessions::new(hub, Arc::clone(&accounts), Arc::clone(&credentials), Served::default());
