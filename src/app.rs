@@ -154,6 +154,7 @@ impl App {
             tracing::debug!(files, "raised the limit of open files");
         }
         let certificate = certificate(config, state, clock)?;
+        let accounts = signaling::accounts::accounts(config, clock)?;
         let tcp = Listeners::bind(config)?;
         let udp = turn::bind(config)?;
         if config.turn.realm.len() > SHORT_REALM {
@@ -178,10 +179,10 @@ impl App {
         };
         let mut listening: Vec<_> = udp.listening().collect();
         let keeper = Keeper::load(state, volume_limits(config), clock.now());
-        let streams = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
+        let (streams, status) = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
         shared.tasks.spawn(keeper.run(clock, shared.stop.clone()));
         let proxies = Arc::new(Proxies::new(trusted_proxies(config)));
-        let web = Service::Routes(signaling::routes(config, served, &shared)?, proxies);
+        let web = Service::Routes(signaling::routes(config, Arc::new(accounts), served, status, &shared), proxies);
         listening.extend(tcp.serve(&Front::new(config, &shared), certificate, web, streams));
         if let Some(listener) = first {
             turn::self_test(listener, &config.turn.realm, &shared.credentials, clock).await;

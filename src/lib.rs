@@ -117,6 +117,9 @@
 //! | signing in again for another share | what a session counts for stands in its user names | `quotas_count_a_member_in_all_its_sessions_and_a_session_without_one_alone` |
 //! | candidates without number | a session remembers so many, and forgets first what its loudest teller told | `a_session_is_told_of_so_many_addresses_and_the_earliest_is_forgotten`, `who_tells_a_session_of_too_many_addresses_pushes_out_its_own` |
 //! | telling oneself of a peer that nobody signaled | counts for others only | `candidates_open_peers_to_whom_they_are_sent_and_to_nobody_else` |
+//! | coming back under another name after a ban | the account is refused, wherever it asks | `who_is_banned_comes_back_under_no_other_name_by_no_other_way` |
+//! | bans without number | so many names, and accounts | `so_many_accounts_may_be_banned` |
+//! | lists without end | a page at a time, 1000 entries at most | `lists_come_a_page_at_a_time_and_miss_nobody` |
 //! | guessing the operator's token | few tries a source; 16 characters at least | `a_source_may_be_wrong_about_the_token_so_often` |
 //! | guessing the token that lets members in | few tries a source; 16 characters at least | `who_fails_to_sign_in_too_often_waits` |
 //! | a token that says how it is to be checked: `none`, or the public key taken for a secret | a key has one algorithm, whatever a token says | `the_algorithm_is_the_keys_and_never_what_a_token_says` |

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::Router;
 
-use self::accounts::AccountsError;
 use super::Shared;
 use super::count;
 use super::exempt;
@@ -25,6 +24,7 @@ use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::session::Sessions;
+use crate::turn::status::Status;
 use crate::web;
 use crate::web::admin;
 use crate::web::socket;
@@ -42,13 +42,14 @@ const PAIR: usize = 2;
 const MAX_WEBSOCKETS: u32 = 50_000;
 
 /// Signaling, and everything that the web side serves of it.
-///
-/// # Errors
-///
-/// [`AccountsError`], when what the configuration names to tell members by can't be used.
-pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Result<Router, AccountsError> {
+pub(super) fn routes(
+    config: &Config,
+    accounts: Arc<Accounts>,
+    served: ice::Served,
+    status: Status,
+    shared: &Shared,
+) -> Router {
     let limits = &config.signaling.limits;
-    let accounts = Arc::new(accounts::accounts(config, shared.clock)?);
     let spaces = Spaces { config, accounts, served, shared };
     let on = &config.signaling.gateways;
     let gateways = gateway::Gateways {
@@ -59,8 +60,8 @@ pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> R
         ayame: on.ayame.then(|| spaces.open(Gateway::Ayame)),
     };
     let token = config.admin.token.reveal().map(str::to_owned);
-    let sessions = Arc::clone(&gateways.json.sessions);
-    let admin = token.map(|token| admin::State::new(token, exempt(config), sessions, shared.clock));
+    let commanded = gateways.all().cloned().collect();
+    let admin = token.map(|token| admin::State::new(token, exempt(config), commanded, status, shared.clock));
     let origins = socket::Origins {
         names: own_names(config).collect(),
         addresses: own_addresses(config).collect(),
@@ -68,7 +69,7 @@ pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> R
         required: config.http.require_origin,
     };
     let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
-    Ok(web::router(socket::State::new(origins, connections, gateways, shared.tasks.clone()), admin))
+    web::router(socket::State::new(origins, connections, gateways, shared.tasks.clone()), admin)
 }
 
 /// What all name spaces have in common.

@@ -1,5 +1,6 @@
 //! Who may sign in, and how often: anyone, or who proves to have been let in. The same for all gateways.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -14,6 +15,8 @@ use crate::address::Sources;
 use crate::clock::Now;
 use crate::rate::PerSource;
 use crate::rate::Rate;
+use crate::signaling::hub::MAX_BANNED;
+use crate::signaling::hub::TooManyBanned;
 use crate::signaling::name::Name;
 
 pub mod jwt;
@@ -41,6 +44,8 @@ pub struct Accounts {
     proof: Proof,
     failures: Mutex<PerSource>,
     sign_ins: Mutex<PerSource>,
+    /// Capped by [`MAX_BANNED`].
+    banned: Mutex<HashSet<Name>>,
 }
 
 /// What is known of who wants to sign in.
@@ -103,7 +108,7 @@ impl Accounts {
     /// will.
     pub fn new(proof: Proof, sign_ins: Rate, exempt: Vec<Prefix>) -> Self {
         let per_source = |rate| Mutex::new(PerSource::new(rate, Sources::new(exempt.clone())));
-        Self { proof, failures: per_source(FAILURES), sign_ins: per_source(sign_ins) }
+        Self { proof, failures: per_source(FAILURES), sign_ins: per_source(sign_ins), banned: Mutex::default() }
     }
 
     /// Whether what is shown says whose account it is.
@@ -143,6 +148,31 @@ impl Accounts {
             self.failures.lock().unwrap_or_else(PoisonError::into_inner).take(asking.source, now.monotonic);
         }
         proven
+    }
+
+    /// Has [`Accounts::refuses`] refuse `account`.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyBanned`]; nothing has changed then.
+    pub fn ban(&self, account: Name) -> Result<(), TooManyBanned> {
+        let mut banned = self.banned.lock().unwrap_or_else(PoisonError::into_inner);
+        if banned.len() >= MAX_BANNED && !banned.contains(&account) {
+            return Err(TooManyBanned);
+        }
+        banned.insert(account);
+        Ok(())
+    }
+
+    /// Has it refused no more; whether it was.
+    pub fn unban(&self, account: &Name) -> bool {
+        self.banned.lock().unwrap_or_else(PoisonError::into_inner).remove(account)
+    }
+
+    /// Whether the operator doesn't want whose `account` is.
+    pub fn refuses(&self, account: &Account) -> bool {
+        let banned = self.banned.lock().unwrap_or_else(PoisonError::into_inner);
+        account.name.as_ref().is_some_and(|name| banned.contains(name))
     }
 
     async fn prove(&self, asking: &Asking<'_>, now: Now) -> Result<Account, Denied> {
@@ -240,6 +270,19 @@ mod tests {
             assert_eq!(admit(&shared, None, source, now).await, Err(Denied::Proof));
         }
         assert_eq!(admit(&shared, None, source, now).await, Err(Denied::Rate), "without a token, too");
+    }
+
+    #[test]
+    fn so_many_accounts_may_be_banned() {
+        let open = Accounts::new(Proof::None, OFTEN, Vec::new());
+        let account = |n: usize| Account { name: Name::new(&n.to_string()).ok(), ..Account::default() };
+        let ban = |n: usize| open.ban(Name::new(&n.to_string()).unwrap());
+        (0..MAX_BANNED).for_each(|n| assert_eq!(ban(n), Ok(())));
+
+        assert_eq!(ban(MAX_BANNED), Err(TooManyBanned));
+        assert_eq!(ban(0), Ok(()));
+        assert!(open.refuses(&account(0)) && !open.refuses(&account(MAX_BANNED)) && !open.refuses(&Account::default()));
+        assert!(open.unban(&Name::new("0").unwrap()) && !open.refuses(&account(0)));
     }
 
     #[test]

@@ -46,8 +46,9 @@ use crate::signaling::store::memory::Mailboxes;
 use crate::signaling::store::memory::Tables;
 
 mod away;
+pub mod listing;
 
-/// How many names may be banned.
+/// How many names may be banned, and how many accounts.
 pub const MAX_BANNED: usize = 10_000;
 /// How many members `who` tells of.
 pub const MAX_WHO: usize = 500;
@@ -97,6 +98,8 @@ pub struct Hub {
 struct Seat {
     name: Name,
     account: Arc<Account>,
+    /// When it signed in, in Unix time.
+    since: Duration,
     mailbox: Arc<Mailbox>,
     /// None, if it ends with its connection.
     secret: Option<Secret>,
@@ -169,9 +172,9 @@ pub enum NotJoined {
 #[error("not in this room")]
 pub struct NotThere;
 
-/// No more names can be banned.
+/// No more names, or accounts, can be banned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_BANNED} names are banned already")]
+#[error("{MAX_BANNED} are banned already")]
 pub struct TooManyBanned;
 
 impl Hub {
@@ -224,6 +227,7 @@ impl Hub {
         let seat = Seat {
             name,
             account: Arc::clone(&account),
+            since: now.unix,
             mailbox,
             secret: secret.clone(),
             last_frame: 0,

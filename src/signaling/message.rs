@@ -153,8 +153,7 @@ impl Message {
             | Self::Answer(_)
             | Self::Notice(_) => return None,
         };
-        let undelivered = Self::Undelivered { to, frame: from.frame };
-        from.told.is_first().then_some((from.session, undelivered))
+        from.told.is_first().then_some((from.session, Self::Undelivered { to, frame: from.frame }))
     }
 }
 

@@ -27,6 +27,8 @@ use crate::signaling::hub::NotThere;
 use crate::signaling::hub::Refusal;
 use crate::signaling::hub::Stale;
 use crate::signaling::hub::TooManyBanned;
+use crate::signaling::hub::listing::Member;
+use crate::signaling::hub::listing::Room;
 use crate::signaling::ice::Served;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Reader;
@@ -78,6 +80,15 @@ pub struct Ice {
     pub servers: Value,
     /// How long their credentials are good for.
     pub lifetime: Duration,
+}
+
+/// Whom a ban was for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Banned {
+    /// Whether somebody was signed in.
+    pub kicked: bool,
+    /// The account that is refused, too.
+    pub account: Option<Name>,
 }
 
 /// What asks for ICE servers without signing in.
@@ -142,7 +153,7 @@ impl Sessions {
             return Err(NotSignedIn::Nameless);
         }
         let account = self.admit(name.as_ref(), self.gateway.label(), visitor, now).await?;
-        let name = if self.gateway == Gateway::Json { account.bind(name)? } else { name };
+        let name = if self.names_accounts() { account.bind(name)? } else { name };
         self.enter(name.ok_or(NotSignedIn::Nameless)?, account, delivery, room, visitor, now)
     }
 
@@ -157,6 +168,10 @@ impl Sessions {
         now: Now,
     ) -> Result<(Session, Vec<Name>), NotSignedIn> {
         let mut hub = self.hub();
+        // Under the lock that a ban takes to end what there is.
+        if self.accounts.refuses(&account) {
+            return Err(Refusal::Banned.into());
+        }
         let attached = hub.sign_in(name.clone(), account, delivery, visitor.source, now)?;
         let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
         drop(hub);
@@ -222,6 +237,9 @@ impl Sessions {
             return Err(NoIce::SignaledPeersOnly);
         }
         let account = self.admit(None, ELSEWHERE, visitor, now).await?;
+        if self.accounts.refuses(&account) {
+            return Err(Denied::Proof.into());
+        }
         let credential = self.credentials.mint_elsewhere(account.name.as_ref().map(Name::as_str), now);
         Ok(self.ice(&visitor.host, credential, &account))
     }
@@ -236,19 +254,57 @@ impl Sessions {
         kicked.is_some()
     }
 
-    /// Refuses `name` until it is unbanned, and kicks who is signed in by it; whether somebody was.
+    /// Refuses `name` until it is unbanned, and kicks who is signed in by it; whether somebody was. Whose that is is refused
+    /// by every other name, too, wherever it signs in: the account, if there is one. In our own protocol it is called as
+    /// the member.
     ///
     /// # Errors
     ///
     /// [`TooManyBanned`]; nothing has changed then.
-    pub fn ban(&self, name: Name, now: Now) -> Result<bool, TooManyBanned> {
-        self.hub().ban(name.clone())?;
-        Ok(self.kick(&name, now))
+    pub fn ban(&self, name: Name, now: Now) -> Result<Banned, TooManyBanned> {
+        let mut hub = self.hub();
+        let account = hub.account_of(&name, now).or_else(|| self.names_accounts().then(|| name.clone()));
+        hub.ban(name.clone())?;
+        if let Some(account) = &account
+            && let Err(full) = self.accounts.ban(account.clone())
+        {
+            hub.unban(&name);
+            return Err(full);
+        }
+        drop(hub);
+        Ok(Banned { kicked: self.kick(&name, now), account })
     }
 
-    /// Lets `name` sign in again; false when it was not banned.
+    /// Lets `name` sign in again, and the account that is called so where members are; false when neither was banned.
     pub fn unban(&self, name: &Name) -> bool {
-        self.hub().unban(name)
+        let was_account = self.names_accounts() && self.accounts.unban(name);
+        self.hub().unban(name) || was_account
+    }
+
+    /// Kicks whoever is signed in for `account`; whether somebody was.
+    pub fn kick_account(&self, account: &Name, now: Now) -> bool {
+        let mut hub = self.hub();
+        let sessions = hub.sessions_of(account);
+        for session in &sessions {
+            hub.kick_session(*session, now);
+            self.credentials.revoke(*session, now);
+        }
+        !sessions.is_empty()
+    }
+
+    /// Whether `session` is somebody's who is signed in here.
+    pub fn has(&self, session: SessionId) -> bool {
+        self.hub().has(session)
+    }
+
+    /// The first `most` members behind `after`.
+    pub fn members(&self, after: Option<&Name>, most: usize) -> Vec<Member> {
+        self.hub().members(after, most)
+    }
+
+    /// The first `most` rooms behind `after`.
+    pub fn rooms(&self, after: Option<&Name>, most: usize) -> Vec<Room> {
+        self.hub().rooms(after, most)
     }
 
     /// Ends all that `session` has, whether it lives or has left its allocations behind; whether somebody was kicked.
@@ -257,6 +313,11 @@ impl Sessions {
         let kicked = hub.kick_session(session, now);
         self.credentials.revoke(session, now);
         kicked
+    }
+
+    /// Whether a member is called what its account is called, if that has a name.
+    fn names_accounts(&self) -> bool {
+        self.gateway == Gateway::Json
     }
 
     async fn admit(
@@ -472,3 +533,6 @@ impl Turn<'_> {
         self.hub.who(room, now)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,7 @@ pub enum AccountsError {
 /// # Errors
 ///
 /// [`AccountsError`], for the first thing named that can't be used.
-pub(super) fn accounts(config: &Config, clock: Clock) -> Result<Accounts, AccountsError> {
+pub(in crate::app) fn accounts(config: &Config, clock: Clock) -> Result<Accounts, AccountsError> {
     let config::Accounts { mode, token, jwt, webhook } = &config.signaling.accounts;
     let proof = match mode {
         AccountMode::Open => Proof::None,

@@ -89,7 +89,7 @@ async fn a_kicked_member_is_closed_with_4000_and_its_partners_hear_leave() {
 
     let banned = context.sessions.ban(name.clone(), context.clock.now());
 
-    assert_eq!(banned, Ok(true));
+    assert_eq!(banned.map(|banned| banned.kicked), Ok(true));
     assert_eq!(alice.hear_out().await, (0, Some(4000)));
     assert_eq!(bob.hear().await, json!({ "type": "leave", "name": "alice" }));
     let mut again = Client::connect(&context, Dialect::Objects).await;

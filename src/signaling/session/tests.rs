@@ -1,0 +1,108 @@
+use serde_json::json;
+
+use super::*;
+use crate::address::Sources;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::rate::Rate;
+use crate::signaling::accounts::Proof;
+use crate::signaling::accounts::webhook::Post;
+use crate::signaling::accounts::webhook::Webhook;
+use crate::signaling::hub;
+use crate::signaling::mailbox::Capacity;
+
+/// Lets everybody in as who the token says.
+struct ByToken;
+
+#[async_trait::async_trait]
+impl Post for ByToken {
+    async fn post(&self, question: String) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        let question: Value = serde_json::from_str(&question)?;
+        Ok(json!({ "allow": true, "name": question["token"] }).to_string().into_bytes())
+    }
+}
+
+/// Two gateways with the same accounts.
+fn gateways(now: Now) -> [Arc<Sessions>; 2] {
+    let credentials = Arc::new(Credentials::new(Default::default()));
+    let webhook = Webhook::new(Box::new(ByToken), Duration::from_secs(3), now);
+    let often = Rate { per_second: 1e6, burst: 1e6 };
+    let accounts = Arc::new(Accounts::new(Proof::Webhook(webhook), often, Vec::new()));
+    [Gateway::Json, Gateway::PeerJs].map(|gateway| {
+        let settings = hub::Settings {
+            queue: Capacity { messages: 256, bytes: 256 * 1024 },
+            silence: Duration::from_secs(45),
+            grace: Duration::from_secs(30),
+            rooms: 3,
+            room_members: 3,
+            who: false,
+            presence: true,
+            sources: Sources::default(),
+        };
+        let hub = Hub::new(settings, Arc::clone(&credentials), Arc::new(Metrics::default()));
+        let sessions = Sessions::new(hub, Arc::clone(&accounts), Arc::clone(&credentials), Served::default());
+        Arc::new(sessions.by(gateway))
+    })
+}
+
+fn visitor(token: &str) -> Visitor {
+    Visitor { host: "localhost".into(), source: [192, 0, 2, 1].into(), token: Some(token.into()) }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+#[tokio::test]
+async fn elsewhere_members_are_called_as_they_like_and_count_for_their_account() {
+    let now = Clock::system().now();
+    let [json, peerjs] = gateways(now);
+    let alice = visitor("alice");
+
+    let wrong = json.sign_in(name("x"), Delivery::Once, None, &alice, now).await;
+    let x = peerjs.sign_in(name("x"), Delivery::Once, None, &alice, now).await.unwrap().0;
+    let unnamed = peerjs.sign_in_unnamed(Delivery::Once, &alice, now).await.unwrap();
+    let own = json.sign_in(None, Delivery::Once, None, &alice, now).await.unwrap().0;
+
+    assert_eq!(wrong.err(), Some(NotSignedIn::Denied(Denied::Proof)));
+    assert_eq!((x.name(), own.name(), unnamed.name().len()), ("x", "alice", 36));
+    for session in [&x, &unnamed, &own] {
+        assert_eq!(session.account.name, Some(name("alice")));
+    }
+}
+
+#[tokio::test]
+async fn who_is_banned_comes_back_under_no_other_name_by_no_other_way() {
+    let now = Clock::system().now();
+    let [json, peerjs] = gateways(now);
+    let (alice, bob) = (visitor("alice"), visitor("bob"));
+    let x = peerjs.sign_in(name("x"), Delivery::Once, None, &alice, now).await.unwrap().0;
+    let _own = json.sign_in(None, Delivery::Once, None, &alice, now).await.unwrap().0;
+
+    let banned = peerjs.ban(name("x"), now).unwrap();
+
+    assert_eq!(banned, Banned { kicked: true, account: Some(name("alice")) });
+    assert!(json.kick_account(&name("alice"), now), "where it is signed in, too");
+    let refused = Some(NotSignedIn::Refused(Refusal::Banned));
+    assert_eq!(peerjs.sign_in(name("y"), Delivery::Once, None, &alice, now).await.err(), refused);
+    assert_eq!(peerjs.sign_in(name("x"), Delivery::Once, None, &bob, now).await.err(), refused);
+    assert_eq!(json.sign_in(None, Delivery::Once, None, &alice, now).await.err(), refused);
+    assert_eq!(json.ice_elsewhere(&alice, now).await.err(), Some(NoIce::Denied(Denied::Proof)));
+    assert!(json.ice_elsewhere(&bob, now).await.is_ok());
+
+    drop(x);
+    assert!(json.unban(&name("alice")) && peerjs.unban(&name("x")));
+    assert!(peerjs.sign_in(name("x"), Delivery::Once, None, &alice, now).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_ban_of_a_name_in_our_protocol_is_one_of_the_account_that_is_called_so() {
+    let now = Clock::system().now();
+    let [json, peerjs] = gateways(now);
+
+    assert_eq!(json.ban(name("alice"), now), Ok(Banned { kicked: false, account: Some(name("alice")) }));
+
+    let refused = peerjs.sign_in(name("y"), Delivery::Once, None, &visitor("alice"), now).await;
+    assert_eq!(refused.err(), Some(NotSignedIn::Refused(Refusal::Banned)));
+    assert!(json.unban(&name("alice")) && !json.unban(&name("alice")));
+}
