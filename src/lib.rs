@@ -106,6 +106,8 @@
 //! | acknowledging what was never sent, or sending a frame twice | counted, and refused or ignored | `nobody_acknowledges_what_was_never_sent_or_takes_an_acknowledgement_back`, `a_frame_counts_once_whatever_connection_it_comes_over` |
 //! | taking up somebody else's session | 128 random bits, and tries count as sign-ins | `only_who_knows_the_secret_and_left_off_where_we_know_comes_back`, `sign_ins_of_a_source_are_limited` |
 //! | sessions left behind without number | so many wait, and the one that has waited longest ends | `sessions_that_wait_are_capped_and_the_one_that_waits_longest_ends` |
+//! | pings and pongs without number, instead of messages | they count as messages | `control_frames_count_as_messages_do` |
+//! | announcing a message larger than any that is taken | refused by the length that it declares | `messages_beyond_64_kib_are_refused_by_the_length_they_declare_and_nothing_is_kept_for_them` |
 //! | rooms, or members of one, without number | so many for each | `rooms_are_capped_for_each_member_and_members_for_each_room` |
 //! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end` |
 //! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
