@@ -110,6 +110,8 @@
 //! | ending many at once | a few at a time, and others in between | `however_many_end_at_once_others_have_their_turn_between` |
 //! | coming into rooms and going without end | what is too much isn't told, and that is; rooms cost by their size | `strangers_who_come_and_go_neither_cut_who_reads_nor_keep_from_it_what_others_say`, `what_goes_to_many_counts_for_more` |
 //! | having one's own frames come back, for each in a room | once a frame | `a_frame_that_not_all_in_a_room_got_comes_back_once` |
+//! | pings and pongs without number, instead of messages | they count as messages | `control_frames_count_as_messages_do` |
+//! | announcing a message larger than any that is taken | refused by the length that it declares | `messages_beyond_64_kib_are_refused_by_the_length_they_declare_and_nothing_is_kept_for_them` |
 //! | rooms, or members of one, without number | so many for each | `rooms_are_capped_for_each_member_and_members_for_each_room` |
 //! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end` |
 //! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |

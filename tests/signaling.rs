@@ -24,6 +24,7 @@ mod accounts;
 mod ayame;
 mod pubsub;
 pub(crate) mod resume;
+mod websocket;
 
 const OBJECTS: &str = "/ws";
 const STRINGS: &str = "/websocketRTC";
@@ -157,19 +158,6 @@ async fn frames_that_end_the_tutorials_server_get_an_error_and_this_one_lives() 
 #[tokio::test]
 async fn bytes_that_are_no_websocket_end_one_connection_only() {
     let server = Server::start(&config(""));
-    for (bytes, code) in [
-        (&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe][..], 1007), // masked text that isn't UTF-8
-        (&[0x81, 0x02, b'h', b'i'], 1002),                 // not masked
-        (&[0xf1, 0x80, 0, 0, 0, 0], 1002),                 // reserved bits
-        (&[0x83, 0x80, 0, 0, 0, 0], 1002),                 // reserved opcode
-        (&[0x09, 0x80, 0, 0, 0, 0], 1002),                 // a fragmented ping
-        (&[0x80, 0x80, 0, 0, 0, 0], 1002),                 // a continuation of nothing
-        (&[0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0], 1009),
-    ] {
-        let mut client = Client::connect(server.http(), OBJECTS).await;
-        client.socket.get_mut().write_all(bytes).await.unwrap();
-        assert_eq!(client.hear_out().await.1, Some(code), "{bytes:x?}");
-    }
     for seed in 0..50_u64 {
         let mut client = Client::connect(server.http(), OBJECTS).await;
         let mut state = seed + 1;
@@ -386,16 +374,6 @@ async fn who_does_not_sign_in_or_does_not_answer_pings_is_closed() {
 
     assert_eq!(left, json!({ "type": "leave", "name": "member" }), "who reads nothing answers no pings");
     alive.is_served().await;
-}
-
-#[tokio::test]
-async fn pings_are_answered_with_what_they_carry() {
-    let server = Server::start(&config(""));
-    let mut client = Client::connect(server.http(), OBJECTS).await;
-
-    client.send_raw(Message::Ping("hello".into())).await;
-
-    assert_eq!(client.next().await, Some(Message::Pong("hello".into())));
 }
 
 #[tokio::test]

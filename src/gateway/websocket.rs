@@ -255,6 +255,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     async fn shake_hands(&mut self, ending: Ending) -> Result<(), Error> {
         if let Some((code, reason)) = ending.close_code() {
+            // The answer to the last ping would come behind the close frame.
+            self.stream.flush().await?;
             for reply in std::mem::take(&mut self.replies) {
                 self.stream.feed(reply).await?;
             }
