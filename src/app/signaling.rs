@@ -24,6 +24,7 @@ use crate::signaling::hub;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
+use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::session::Sessions;
 use crate::web;
 use crate::web::admin;
@@ -108,6 +109,7 @@ fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
         room_members: count(signaling.limits.members_per_room.get()),
         who: signaling.who,
         presence: gateway == Gateway::Json,
+        vocabulary: Vocabulary { data: gateway == Gateway::SocketIo, presence: false },
     }
 }
 

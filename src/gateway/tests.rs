@@ -27,6 +27,7 @@ use crate::signaling::hub;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice::Served;
 use crate::signaling::mailbox::Capacity;
+use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::session::Sessions;
 use crate::signaling::session::Visitor;
 
@@ -45,6 +46,10 @@ pub(super) fn context(sign_ins: f64) -> Arc<Context> {
 }
 
 pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
+    context_of(Gateway::Json, sign_ins, credentials)
+}
+
+pub(super) fn context_of(gateway: Gateway, sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
     let metrics = Arc::new(Metrics::default());
     let sign_ins = Rate { per_second: sign_ins, burst: sign_ins };
     let settings = hub::Settings {
@@ -54,7 +59,8 @@ pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<
         rooms: 3,
         room_members: 3,
         who: false,
-        presence: true,
+        presence: gateway == Gateway::Json,
+        vocabulary: Vocabulary { data: gateway != Gateway::Json, presence: false },
     };
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     let served = Served { udp_port: Some(3478), ..Served::default() };
@@ -64,7 +70,7 @@ pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::spawn(tend(Arc::clone(&sessions), clock, shutdown.clone()));
     }
-    Arc::new(Context { gateway: Gateway::Json, sessions, limits: LIMITS, metrics, clock, shutdown })
+    Arc::new(Context { gateway, sessions, limits: LIMITS, metrics, clock, shutdown })
 }
 
 pub(super) fn visitor() -> Visitor {

@@ -23,6 +23,7 @@ use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Mailbox;
 use crate::signaling::mailbox::Reader;
+use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::message::Change;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub who: bool,
     /// Whether members hear of who comes into their rooms and leaves them.
     pub presence: bool,
+    /// What the clients know of that acknowledge nothing.
+    pub vocabulary: Vocabulary,
 }
 
 /// The members signed in here.
@@ -192,7 +195,8 @@ impl Hub {
         let session = SessionId::new();
         let claimed = self.registry.claim(&name, session, self.connected_until(now), now.monotonic);
         claimed.map_err(|_| Refusal::NameTaken)?;
-        let mailbox = Arc::new(Mailbox::new(name.clone(), self.settings.queue, delivery));
+        let Settings { queue, vocabulary, .. } = self.settings;
+        let mailbox = Arc::new(Mailbox::new(name.clone(), queue, delivery, vocabulary));
         let reader = mailbox.attach(0).map_err(|_| Refusal::NoSession)?;
         let secret = (delivery == Delivery::Acknowledged).then(Secret::new);
         self.bus.open(session, Arc::clone(&mailbox));
@@ -353,13 +357,24 @@ impl Hub {
         if !self.sessions.get(&from.session).is_some_and(|seat| seat.rooms.contains(room)) {
             return Err(NotThere);
         }
-        for Holder { name, session } in self.registry.in_room(room, now.monotonic) {
-            let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
-            if session != from.session && self.bus.deliver(session, message, now.monotonic).is_err() {
-                self.report(from, &name, now);
+        self.send_to_rooms(from, std::slice::from_ref(room), payload, now);
+        Ok(())
+    }
+
+    /// The same to everybody else in any of `rooms`, once however many of them somebody is in; the sender needn't be there.
+    pub fn send_to_rooms(&mut self, from: &Sender, rooms: &[Name], payload: &Payload, now: Now) {
+        let mut told = HashSet::from([from.session]);
+        for room in rooms {
+            for Holder { name, session } in self.registry.in_room(room, now.monotonic) {
+                if !told.insert(session) {
+                    continue;
+                }
+                let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
+                if self.bus.deliver(session, message, now.monotonic).is_err() {
+                    self.report(from, &name, now);
+                }
             }
         }
-        Ok(())
     }
 
     /// Tells `to` that `from` left; the two are partners no more.

@@ -35,6 +35,15 @@ pub enum Delivery {
     Acknowledged,
 }
 
+/// What the clients of a gateway know of that acknowledge nothing, besides signals and that somebody leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vocabulary {
+    /// Applications' own messages.
+    pub data: bool,
+    /// Who comes into their rooms and leaves them.
+    pub presence: bool,
+}
+
 /// How many partners a member is known to have; beyond, the earliest is forgotten, whose leaving is then not told.
 ///
 /// More than the connections that one source may have by default, so that no single stranger can push out the others.
@@ -52,6 +61,7 @@ pub struct Mailbox {
     name: Name,
     capacity: Capacity,
     delivery: Delivery,
+    vocabulary: Vocabulary,
     inner: Mutex<Inner>,
 }
 
@@ -107,9 +117,9 @@ pub enum Cut {
 pub struct NotSent;
 
 impl Mailbox {
-    /// An empty one of the member `name`.
-    pub fn new(name: Name, capacity: Capacity, delivery: Delivery) -> Self {
-        Self { name, capacity, delivery, inner: Mutex::default() }
+    /// An empty one of the member `name`. Who acknowledges knows every message, who doesn't what is in `vocabulary`.
+    pub fn new(name: Name, capacity: Capacity, delivery: Delivery, vocabulary: Vocabulary) -> Self {
+        Self { name, capacity, delivery, vocabulary, inner: Mutex::default() }
     }
 
     /// Adds one message and wakes the reader, or ignores it if it's about somebody who is no partner. Whatever is refused
@@ -203,9 +213,9 @@ impl Mailbox {
     /// Whether a message is for this member, as far as who it is and what it understands go.
     fn is_for_it(&self, inner: &Inner, message: &Message) -> Result<bool, Refused> {
         Ok(match (message, self.delivery) {
-            (Message::Data { .. }, Delivery::Once) => return Err(Refused::Unknown),
-            (Message::Away { .. }, Delivery::Acknowledged)
-            | (Message::Presence { .. } | Message::Undelivered { .. }, Delivery::Once) => false,
+            (Message::Data { .. }, Delivery::Once) if !self.vocabulary.data => return Err(Refused::Unknown),
+            (Message::Presence { .. }, Delivery::Once) => self.vocabulary.presence,
+            (Message::Away { .. }, Delivery::Acknowledged) | (Message::Undelivered { .. }, Delivery::Once) => false,
             (Message::Away { from } | Message::Gone { from }, _) => inner.partners.contains(from),
             (
                 Message::Signal { .. }

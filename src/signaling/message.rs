@@ -165,6 +165,11 @@ impl Payload {
         Self(raw.to_owned().into())
     }
 
+    /// Takes a text that a gateway has made; none, if it isn't JSON.
+    pub fn made(json: String) -> Option<Self> {
+        Some(Self(RawValue::from_string(json).ok()?.into()))
+    }
+
     /// The value as JSON text.
     pub fn json(&self) -> &str {
         self.0.get()

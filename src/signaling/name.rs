@@ -3,6 +3,10 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::digest::SHA256;
+use ring::digest::digest;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::credentials::random;
@@ -54,6 +58,12 @@ impl Name {
             text.push(digit);
         }
         Self(text.into())
+    }
+
+    /// The one of a room that its gateway's clients may call what they like: the same for the same text and no other
+    /// (SHA-256, in Base64).
+    pub fn of_any(text: &str) -> Self {
+        Self(BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes())).into())
     }
 
     /// Its text.
@@ -125,6 +135,19 @@ mod tests {
             &huge,
         ] {
             assert_eq!(Name::new(bad), Err(BadName), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn any_text_has_a_name_of_its_own() {
+        let huge = "x".repeat(100_000);
+        let texts = ["", " ", "a", "A", "Zo\u{eb}", "Zoe\u{308}", "\0", "\u{202e}", &huge, &huge[1..]];
+        let names: Vec<_> = texts.iter().map(|text| Name::of_any(text)).collect();
+
+        for (n, name) in names.iter().enumerate() {
+            assert_eq!(Name::new(name.as_str()).as_ref(), Ok(name));
+            assert!(!names[..n].contains(name));
+            assert_eq!(Name::of_any(texts[n]), *name);
         }
     }
 

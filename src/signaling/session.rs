@@ -370,6 +370,11 @@ impl Turn<'_> {
         self.hub.send_to_room(&self.sender, room, payload, now)
     }
 
+    /// The same to everybody else in any of `rooms`, as [`Hub::send_to_rooms`].
+    pub fn send_to_rooms(mut self, rooms: &[Name], payload: &Payload, now: Now) {
+        self.hub.send_to_rooms(&self.sender, rooms, payload, now);
+    }
+
     /// Hangs up on `to`, as [`Hub::leave`].
     ///
     /// # Errors

@@ -35,6 +35,7 @@ impl Scene {
             room_members: 4,
             who: false,
             presence: true,
+            vocabulary: Default::default(),
         };
         change(&mut settings);
         let metrics = Arc::new(Metrics::default());
@@ -469,6 +470,22 @@ fn rooms_are_capped_for_each_member_and_members_for_each_room() {
     scene.hub.part(members[0].session, &named("a"), scene.now).unwrap();
 
     assert!(scene.join(&members[0], "d").is_ok() && scene.join(&members[4], "a").is_ok());
+}
+
+#[test]
+fn who_shares_several_rooms_with_a_sender_is_told_once() {
+    let mut scene = Scene::with(|settings| settings.presence = false);
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.sign_in(name));
+    for (member, room) in [(&alice, "a"), (&alice, "b"), (&bob, "a"), (&bob, "b"), (&carol, "b")] {
+        scene.join(member, room).unwrap();
+    }
+    let sender = scene.hub.admit(alice.session, &alice.reader, None).unwrap();
+
+    scene.hub.send_to_rooms(&sender, &["a", "b", "nobody's"].map(named), &payload(), scene.now);
+
+    assert_eq!(heard(&bob), ["data alice 0 a"]);
+    assert_eq!(heard(&carol), ["data alice 0 b"]);
+    assert!(heard(&alice).is_empty());
 }
 
 #[test]

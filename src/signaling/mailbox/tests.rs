@@ -21,7 +21,7 @@ impl Scene {
     }
 
     fn of(delivery: Delivery, capacity: Capacity) -> Self {
-        let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, delivery));
+        let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, delivery, Vocabulary::default()));
         let reader = mailbox.attach(0).unwrap();
         Self { mailbox, reader, now: Clock::system().now().monotonic }
     }
@@ -222,6 +222,23 @@ fn who_acknowledges_nothing_hears_only_what_the_first_version_has() {
     assert_eq!(scene.put(Message::Presence { room, name, change: Change::Left }), Ok(()));
 
     assert!(scene.reader.take().is_none());
+}
+
+#[test]
+fn who_acknowledges_nothing_hears_what_its_gateway_has_words_for() {
+    let everything = Vocabulary { data: true, presence: true };
+    let mailbox = Arc::new(Mailbox::new(named("alice"), CAPACITY, Delivery::Once, everything));
+    let (reader, now) = (mailbox.attach(0).unwrap(), Clock::system().now().monotonic);
+    let payload = Payload::new(serde_json::from_str("1").unwrap());
+    let presence = Message::Presence { room: named("room"), name: named("bob"), change: Change::Left };
+
+    assert_eq!(mailbox.put(Message::Data { from: sender("bob", 1), room: None, payload }, now), Ok(()));
+    assert_eq!(mailbox.put(presence, now), Ok(()));
+    assert_eq!(mailbox.put(Message::Undelivered { to: named("bob"), frame: None }, now), Ok(()));
+
+    assert!(matches!(reader.take(), Some((None, Message::Data { .. }))));
+    assert!(matches!(reader.take(), Some((None, Message::Presence { .. }))));
+    assert!(reader.take().is_none());
 }
 
 #[test]
