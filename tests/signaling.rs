@@ -22,6 +22,7 @@ use crate::support::client::Client;
 
 mod accounts;
 pub(crate) mod resume;
+mod socketio;
 
 const OBJECTS: &str = "/ws";
 const STRINGS: &str = "/websocketRTC";

@@ -23,11 +23,13 @@ mod ice;
 pub mod pages;
 pub mod serve;
 pub mod socket;
+mod socketio;
 
 /// Everything served to browsers: the pages, `/healthz`, `/ice`, and WebSockets; `/` is one for those who ask for it. And
 /// to operators, if they may command: `/admin`.
 pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
     let more = socket::routes(sockets.clone()).merge(ice::routes(sockets.clone()));
+    let more = more.merge(socketio::routes(sockets.clone()));
     let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));
     let page = pages::front();
     let front = move |request: Request| async move {

@@ -93,6 +93,25 @@ impl State {
         let token = form_urlencoded::parse(query).find(|(key, _)| key == "token").map(|(_, token)| token.into_owned());
         Ok(Visitor { host: host.clone(), source: connection.remote.ip(), token })
     }
+
+    /// A place for one more connection.
+    pub(super) fn enter(&self, source: IpAddr) -> Result<Place, Refusal> {
+        self.0.connections.enter(source).map_err(|refused| match refused {
+            Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
+            Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+        })
+    }
+
+    /// Serves a connection in its place.
+    pub(super) fn spawn(&self, place: Place, serve: impl Future<Output = ()> + Send + 'static) {
+        let metrics = Arc::clone(&self.gateways().json.metrics);
+        metrics.connections.increment();
+        self.0.tasks.spawn(async move {
+            serve.await;
+            drop(place);
+            metrics.connections.decrement();
+        });
+    }
 }
 
 /// The stream that a WebSocket is made of.
@@ -128,7 +147,7 @@ where
 {
     let visit = handshake(&request).and_then(|accept| {
         let visitor = state.visitor(&request)?;
-        let place = state.0.enter(visitor.source)?;
+        let place = state.enter(visitor.source)?;
         Ok((accept, visitor, place))
     });
     let (accept, visitor, place) = match visit {
@@ -136,20 +155,39 @@ where
         Err(refusal) => return refusal.into_response(),
     };
     let upgraded = hyper::upgrade::on(&mut request);
-    let metrics = Arc::clone(&state.gateways().json.metrics);
-    metrics.connections.increment();
-    state.0.tasks.spawn(async move {
+    state.spawn(place, async move {
         if let Ok(upgraded) = upgraded.await {
             serve(visitor, TokioIo::new(upgraded)).await;
         }
-        drop(place);
-        metrics.connections.decrement();
     });
-    let headers = [
-        (header::CONNECTION, "upgrade"),
-        (header::UPGRADE, "websocket"),
-        (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
-    ];
+    switching(&accept)
+}
+
+/// The same for who has a place already, and has been looked at.
+pub(super) fn upgrade_placed<F>(
+    state: &State,
+    mut request: Request,
+    serve: impl FnOnce(Upgrade) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send,
+{
+    let accept = match handshake(&request) {
+        Ok(accept) => accept,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    state.0.tasks.spawn(async move {
+        if let Ok(upgraded) = upgraded.await {
+            serve(TokioIo::new(upgraded)).await;
+        }
+    });
+    switching(&accept)
+}
+
+fn switching(accept: &str) -> Response {
+    let headers =
+        [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_ACCEPT, accept)];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
@@ -229,14 +267,6 @@ impl Origins {
 }
 
 impl Inner {
-    /// A place for one more connection.
-    fn enter(&self, source: IpAddr) -> Result<Place, Refusal> {
-        self.connections.enter(source).map_err(|refused| match refused {
-            Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
-            Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
-        })
-    }
-
     fn log_refused(&self, origin: &str) {
         let now = self.gateways.json.clock.now().monotonic;
         let mut lines = self.log_lines.lock().unwrap_or_else(PoisonError::into_inner);

@@ -47,6 +47,11 @@ fn any_frames_get_replies_in_json_at_most() {
 }
 
 #[test]
+fn any_payload_of_engine_io_gets_packets_of_text_at_most() {
+    fuzz("socketio", targets::socketio, 1500);
+}
+
+#[test]
 fn any_bytes_end_a_websocket_at_worst() {
     fuzz("websocket", targets::websocket, 3000);
 }
