@@ -109,6 +109,7 @@
 //! | Socket.IO sessions by GET, without number and without a word | each has a place of its source's, and so long to say something | `a_thousand_sessions_of_one_source_are_as_many_as_its_connections_may_be_and_soon_over`, `who_comes_into_no_namespace_is_let_go_of` |
 //! | polling no more, or never taking what one is sent | as gone as a silent WebSocket, as slow as one that doesn't read | `who_polls_no_more_is_gone_and_its_name_is_free`, `who_takes_nothing_is_cut_and_holds_nobody_back` |
 //! | WebSockets for a session that somebody polls | one is tried at a time, and soon let go of | `a_web_socket_that_is_not_tried_as_it_should_changes_nothing` |
+//! | a foreign page with a name that leads here (DNS rebinding), polling without an Origin header | its host is no origin of ours, or it must post and name it | `a_page_that_has_its_own_name_lead_here_hears_nothing_of_others` |
 //! | events that clients take for their own library's | they are no events | `what_is_no_packet_is_refused`, `what_makes_no_sense_is_answered_and_ends_the_connection_the_third_time` |
 //! | rooms, or members of one, without number | so many for each | `rooms_are_capped_for_each_member_and_members_for_each_room` |
 //! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end` |

@@ -63,6 +63,8 @@ struct Inner {
     log_lines: Mutex<TokenBucket>,
 }
 
+/// Where the page is from that a browser asks for.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// How often a refused origin is logged: anybody can have one refused.
 const LOG_LINES: Rate = Rate { per_second: 0.1, burst: 3.0 };
 /// How much of a refused origin is logged.
@@ -92,6 +94,19 @@ impl State {
         let query = request.uri().query().unwrap_or_default().as_bytes();
         let token = form_urlencoded::parse(query).find(|(key, _)| key == "token").map(|(_, token)| token.into_owned());
         Ok(Visitor { host: host.clone(), source: connection.remote.ip(), token })
+    }
+
+    /// Refuses a request that names no origin, when a page of the host that it was sent to might not ask: browsers leave it
+    /// out where a page gets something from its own host, which may be a foreign page's name for us (DNS rebinding).
+    pub(super) fn check_host(&self, request: &Request) -> Result<(), Refusal> {
+        let (Some(connection), Some(RequestHost(host))) = (Connection::of(request), request.extensions().get()) else {
+            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE));
+        };
+        if request.headers().contains_key(header::ORIGIN) || self.0.origins.knows(host, connection.local.ip()) {
+            return Ok(());
+        }
+        self.0.log_refused(host);
+        Err(Refusal::new(StatusCode::FORBIDDEN, "this host isn't among http.allowed_origins"))
     }
 
     /// A place for one more connection.
@@ -241,13 +256,25 @@ impl Origins {
     fn check(&self, headers: &HeaderMap, local: IpAddr) -> Result<(), String> {
         let any = self.allowed.iter().any(|allowed| allowed == "*");
         let Some(value) = headers.get(header::ORIGIN) else {
-            return if self.required { Err("none".into()) } else { Ok(()) };
+            // A page says no origin when it gets something from where it comes from itself; that it does no page can say of
+            // its own accord (Fetch Metadata).
+            let is_own = only(headers, &SEC_FETCH_SITE) == Some("same-origin");
+            return if self.required && !is_own { Err("none".into()) } else { Ok(()) };
         };
         let origin = only(headers, &header::ORIGIN).map(str::to_ascii_lowercase);
         if any || origin.is_some_and(|origin| self.is_allowed(&origin, local)) {
             return Ok(());
         }
         Err(value.as_bytes().escape_ascii().to_string().chars().take(LOGGED_CHARS).collect())
+    }
+
+    /// Whether pages of `host` may ask, whatever their port.
+    fn knows(&self, host: &str, local: IpAddr) -> bool {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let names_it = |allowed: &String| {
+            allowed == "*" || allowed.parse::<Uri>().is_ok_and(|origin| origin.host() == Some(host.as_str()))
+        };
+        self.allowed.iter().any(names_it) || self.is_allowed(&format!("http://{host}"), local)
     }
 
     fn is_allowed(&self, origin: &str, local: IpAddr) -> bool {
@@ -358,5 +385,23 @@ mod tests {
 
         assert!(Origins::default().check(&HeaderMap::new(), local).is_ok());
         assert!(required.check(&HeaderMap::new(), local).is_err());
+        let fetch = |site: &str| HeaderMap::from_iter([(SEC_FETCH_SITE, site.parse().unwrap())]);
+        assert!(required.check(&fetch("same-origin"), local).is_ok());
+        assert!(required.check(&fetch("cross-site"), local).is_err());
+    }
+
+    #[test]
+    fn hosts_are_known_whose_pages_may_ask() {
+        let allowed = vec!["https://app.example.org:8443".to_owned()];
+        let origins = Origins { names: vec!["box".into()], allowed, ..Origins::default() };
+        let local = [10, 0, 0, 7].into();
+
+        for known in ["localhost", "127.0.0.1", "::1", "10.0.0.7", "box", "app.example.org"] {
+            assert!(origins.knows(known, local), "{known}");
+        }
+        for foreign in ["evil.example", "example.org", "10.0.0.8", "2001:db8::1"] {
+            assert!(!origins.knows(foreign, local), "{foreign}");
+        }
+        assert!(Origins { allowed: vec!["*".into()], ..Origins::default() }.knows("evil.example", local));
     }
 }

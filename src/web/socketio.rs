@@ -91,7 +91,9 @@ async fn carry_out(state: &State, engine: &Arc<Engine>, visitor: Visitor, reques
             Ok(socket::upgrade_placed(state, request, move |io| async move { engine.upgrade(&sid, io).await }))
         }
         ("polling", &Method::GET, None) => {
-            let place = match state.enter(visitor.source) {
+            // Clients of the later revision must post before they hear anything, and browsers name the origin then.
+            let checked = if revision == Revision::Third { state.check_host(&request) } else { Ok(()) };
+            let place = match checked.and_then(|()| state.enter(visitor.source)) {
                 Ok(place) => place,
                 Err(refusal) => return Ok(refusal.into_response()),
             };

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -92,6 +94,24 @@ async fn pages_of_allowed_origins_may_read_the_answers_and_others_get_none() {
     let refused = Client::over(stream, path, &[("origin", "https://evil.example")]).await;
     assert_eq!(refused.err(), Some(403));
     assert_eq!(server.metric("throughway_members").await, 0);
+}
+
+#[tokio::test]
+async fn a_page_that_has_its_own_name_lead_here_hears_nothing_of_others() {
+    let server = Server::start(&config(""));
+    let ask = async |host: &str, revision: u8| {
+        let mut stream = TcpStream::connect(server.http()).await.unwrap();
+        let request = format!("GET /socket.io/?EIO={revision}&transport=polling HTTP/1.1\r\nHost: {host}\r\n");
+        stream.write_all(format!("{request}Connection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+
+    assert_eq!(ask("evil.example:8080", 3).await, "403", "who is told all without a word");
+    assert_eq!([ask("localhost:8080", 3).await, ask("127.0.0.1", 3).await], ["200", "200"]);
+    assert_eq!(ask("evil.example", 4).await, "200", "who must post first, and name its origin");
+    assert!(server.log().contains("http.allowed_origins"), "{}", server.log());
 }
 
 #[tokio::test]
