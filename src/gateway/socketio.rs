@@ -44,7 +44,7 @@ use crate::signaling::session::Visitor;
 
 mod connection;
 pub mod engineio;
-pub mod packet;
+mod packet;
 mod wire;
 
 /// The Engine.IO sessions that polling requests and upgrades find by their number, over streams `S`.

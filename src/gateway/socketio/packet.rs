@@ -10,16 +10,16 @@ use crate::signaling::message::nests_too_deep;
 
 /// What a client says in a namespace.
 #[derive(Debug)]
-pub struct Packet<'a> {
+pub(super) struct Packet<'a> {
     /// The namespace, without a query.
-    pub namespace: &'a str,
+    pub(super) namespace: &'a str,
     /// What it says.
-    pub kind: Kind<'a>,
+    pub(super) kind: Kind<'a>,
 }
 
 /// The kinds of packets.
 #[derive(Debug)]
-pub enum Kind<'a> {
+pub(super) enum Kind<'a> {
     /// It comes into the namespace, with a proof if it has one.
     Connect(Option<String>),
     /// It leaves it.
@@ -34,24 +34,24 @@ pub enum Kind<'a> {
 
 /// What happened.
 #[derive(Debug)]
-pub struct Event<'a> {
+pub(super) struct Event<'a> {
     /// What is to be told when it has been heard, if anything.
-    pub ack: Option<u64>,
+    pub(super) ack: Option<u64>,
     /// What it is called.
-    pub name: String,
+    pub(super) name: String,
     /// What goes with it.
-    pub arguments: Vec<&'a RawValue>,
+    pub(super) arguments: Vec<&'a RawValue>,
     /// Name and arguments as they came.
-    pub json: &'a RawValue,
+    pub(super) json: &'a RawValue,
 }
 
 /// Text that is no packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not Socket.IO")]
-pub struct Malformed;
+pub(super) struct Malformed;
 
 /// The namespace that everybody is in.
-pub const ROOT: &str = "/";
+pub(super) const ROOT: &str = "/";
 /// How many parts in bytes may be announced at once: what the clients' own decoders take.
 const MAX_ATTACHMENTS: u32 = 10;
 /// Names that mean something to the clients themselves: a server never emits them.
@@ -80,7 +80,7 @@ impl<'a> Packet<'a> {
     /// # Errors
     ///
     /// [`Malformed`], also for what only servers say.
-    pub fn read(text: &'a str) -> Result<Self, Malformed> {
+    pub(super) fn read(text: &'a str) -> Result<Self, Malformed> {
         let mut rest = text.chars();
         let kind = rest.next().ok_or(Malformed)?;
         let mut rest = rest.as_str();
