@@ -24,6 +24,7 @@ mod accounts;
 mod ayame;
 mod pubsub;
 pub(crate) mod resume;
+mod socketio;
 mod websocket;
 
 const OBJECTS: &str = "/ws";

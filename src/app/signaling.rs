@@ -117,7 +117,7 @@ fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
         who: signaling.who,
         presence: matches!(gateway, Gateway::Json | Gateway::Ayame),
         sources: Sources::networks(exempt(config)),
-        vocabulary: Vocabulary { data: gateway == Gateway::PubSub, presence: gateway == Gateway::Ayame },
+        vocabulary: vocabulary(gateway),
     }
 }
 
@@ -130,5 +130,14 @@ fn signaling_limits(signaling: &Signaling, gateway: Gateway) -> gateway::Limits 
         sign_in_within: signaling.sign_in_within.get(),
         ping_every: signaling.ping_every.get(),
         gone_after: signaling.gone_after.get(),
+    }
+}
+
+/// What a gateway has words for, besides signals and that somebody leaves.
+const fn vocabulary(gateway: Gateway) -> Vocabulary {
+    match gateway {
+        Gateway::Json | Gateway::PeerJs => Vocabulary { data: false, presence: false },
+        Gateway::SocketIo | Gateway::PubSub => Vocabulary { data: true, presence: false },
+        Gateway::Ayame => Vocabulary { data: false, presence: true },
     }
 }

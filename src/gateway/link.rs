@@ -1,5 +1,6 @@
 //! One client's connection, whatever protocol it speaks: what it may send, its pulse, and its end.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -11,7 +12,9 @@ use tokio_tungstenite::tungstenite::Message;
 use super::Context;
 use super::Limits;
 use super::websocket::Ending;
+use super::websocket::Heard;
 use super::websocket::Told;
+use super::websocket::Transport;
 use super::websocket::WebSocket;
 use crate::clock::Now;
 use crate::rate::Rate;
@@ -38,6 +41,11 @@ pub(super) trait Protocol {
     /// What is said of a message that is too large, before the end.
     fn too_large(&self) -> Option<String> {
         None
+    }
+
+    /// What is said before any end.
+    fn last_words(&self, ending: Ending) -> Option<String> {
+        if ending == Ending::TooLarge { self.too_large() } else { None }
     }
 
     /// How a message from the mailbox is put, with its number if it has one; none, if this client isn't told of it.
@@ -109,17 +117,24 @@ impl Response {
     }
 }
 
-/// Serves one client until it or we end the connection.
-pub(super) async fn serve<P, S>(context: &Context, mut protocol: P, io: S)
+/// Serves one client over a WebSocket until it or we end the connection.
+pub(super) async fn serve<P, S>(context: &Context, protocol: P, io: S)
 where
     P: Protocol,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut socket = WebSocket::new(io, context.limits.message_bytes).await;
+    let socket = WebSocket::new(io, context.limits.message_bytes).await;
+    serve_over(context, protocol, socket).await;
+}
+
+/// The same over any transport.
+pub(super) async fn serve_over<P, T>(context: &Context, mut protocol: P, mut socket: T)
+where
+    P: Protocol,
+    T: Transport,
+{
     let ending = converse(context, &mut protocol, &mut socket).await;
-    if ending == Ending::TooLarge
-        && let Some(text) = protocol.too_large()
-    {
+    if let Some(text) = protocol.last_words(ending) {
         socket.reply(text);
     }
     // Others learn that it is over before the client takes its time to close.
@@ -129,10 +144,10 @@ where
     socket.close(ending).await;
 }
 
-async fn converse<P, S>(context: &Context, protocol: &mut P, socket: &mut WebSocket<S>) -> Ending
+async fn converse<P, T>(context: &Context, protocol: &mut P, socket: &mut T) -> Ending
 where
     P: Protocol,
-    S: AsyncRead + AsyncWrite + Unpin,
+    T: Transport,
 {
     let now = context.clock.now();
     let mut stop = pin!(context.shutdown.cancelled());
@@ -150,18 +165,23 @@ where
         }
         let mailbox = protocol.member().map(|me| Arc::clone(me.reader()));
         let due = pulse.due(protocol.member().is_some());
-        let message = tokio::select! {
+        let render = |number: Option<u64>, message: &message::Message| Told {
+            text: protocol.put(number, message),
+            ending: protocol.ends_with(message),
+        };
+        let heard = tokio::select! {
             biased;
             () = &mut stop => return Ending::Restart,
             () = tokio::time::sleep_until(protocol.due().map_or(due, |at| at.min(due))) => None,
-            message = socket.next(mailbox.as_deref(), |number, message| Told {
-                text: protocol.put(number, message),
-                ending: protocol.ends_with(message),
-            }) => Some(message),
+            heard = poll_fn(|cx| socket.poll_next(cx, mailbox.as_deref(), &render)) => Some(heard),
         };
         let now = context.clock.now();
-        response = match message {
-            Some(Ok(message)) => {
+        response = match heard {
+            Some(Ok(Heard::Pulse)) => {
+                pulse.heard = now.monotonic;
+                Response::default()
+            }
+            Some(Ok(Heard::Message(message))) => {
                 pulse.heard = now.monotonic;
                 tokio::select! {
                     biased;

@@ -15,6 +15,7 @@ pub mod ayame;
 pub mod json;
 mod link;
 pub mod pubsub;
+pub mod socketio;
 mod websocket;
 
 /// The gateways that are on, each with the name space that its members meet in.

@@ -477,6 +477,11 @@ impl Turn<'_> {
         self.hub.send_to_room(&self.sender, room, payload, now)
     }
 
+    /// The same to everybody else in any of `rooms`, as [`Hub::send_to_rooms`]; how many that are.
+    pub fn send_to_rooms(mut self, rooms: &[Name], payload: &Payload, now: Now) -> usize {
+        self.hub.send_to_rooms(&self.sender, rooms, payload, now)
+    }
+
     /// The same to everybody in a room, as [`Hub::publish`]; how many that are.
     pub fn publish(mut self, room: &Name, payload: impl FnOnce(usize) -> Option<Payload>, now: Now) -> usize {
         self.hub.publish(&self.sender, room, payload, now)

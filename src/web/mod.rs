@@ -25,12 +25,14 @@ pub mod pages;
 mod pubsub;
 pub mod serve;
 pub mod socket;
+mod socketio;
 
 /// Everything served to browsers: the pages, `/healthz`, `/ice`, and WebSockets; `/` is one for those who ask for it. And
 /// to operators, if they may command: `/admin`.
 pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
     let more = socket::routes(sockets.clone())
         .merge(ice::routes(sockets.clone()))
+        .merge(socketio::routes(sockets.clone()))
         .merge(pubsub::routes(sockets.clone()))
         .merge(ayame::routes(sockets.clone()));
     let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));

@@ -64,6 +64,8 @@ struct Inner {
     log_lines: Mutex<TokenBucket>,
 }
 
+/// Where the page is from that a browser asks for.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// How often a refused origin is logged: anybody can have one refused.
 const LOG_LINES: Rate = Rate { per_second: 0.1, burst: 3.0 };
 /// How much of a refused origin is logged.
@@ -93,6 +95,38 @@ impl State {
         let query = request.uri().query().unwrap_or_default().as_bytes();
         let token = form_urlencoded::parse(query).find(|(key, _)| key == "token").map(|(_, token)| token.into_owned());
         Ok(Visitor { host: host.clone(), source: connection.remote.ip(), token })
+    }
+
+    /// Refuses a request that names no origin, when a page of the host that it was sent to might not ask: browsers leave it
+    /// out where a page gets something from its own host, which may be a foreign page's name for us (DNS rebinding).
+    pub(super) fn check_host(&self, request: &Request) -> Result<(), Refusal> {
+        let (Some(connection), Some(RequestHost(host))) = (Connection::of(request), request.extensions().get()) else {
+            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE));
+        };
+        if request.headers().contains_key(header::ORIGIN) || self.0.origins.knows(host, connection.local.ip()) {
+            return Ok(());
+        }
+        self.0.log_refused(host);
+        Err(Refusal::new(StatusCode::FORBIDDEN, "this host isn't among http.allowed_origins"))
+    }
+
+    /// A place for one more connection.
+    pub(super) fn enter(&self, source: IpAddr) -> Result<Place, Refusal> {
+        self.0.connections.enter(source).map_err(|refused| match refused {
+            Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
+            Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+        })
+    }
+
+    /// Serves a connection in its place.
+    pub(super) fn spawn(&self, place: Place, serve: impl Future<Output = ()> + Send + 'static) {
+        let metrics = Arc::clone(&self.gateways().json.metrics);
+        metrics.connections.increment();
+        self.0.tasks.spawn(async move {
+            serve.await;
+            drop(place);
+            metrics.connections.decrement();
+        });
     }
 }
 
@@ -149,7 +183,7 @@ impl Arrival {
     pub(super) fn of(state: &State, request: &Request) -> Result<Self, Refusal> {
         let accept = handshake(request)?;
         let visitor = state.visitor(request)?;
-        let place = state.0.enter(visitor.source)?;
+        let place = state.enter(visitor.source)?;
         Ok(Self { visitor, accept, place })
     }
 
@@ -165,22 +199,41 @@ impl Arrival {
     {
         let Self { visitor: _, accept, place } = self;
         let upgraded = hyper::upgrade::on(&mut request);
-        let metrics = Arc::clone(&state.gateways().json.metrics);
-        metrics.connections.increment();
-        state.0.tasks.spawn(async move {
+        state.spawn(place, async move {
             if let Ok(upgraded) = upgraded.await {
                 serve(TokioIo::new(upgraded)).await;
             }
-            drop(place);
-            metrics.connections.decrement();
         });
-        let headers = [
-            (header::CONNECTION, "upgrade"),
-            (header::UPGRADE, "websocket"),
-            (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
-        ];
-        (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+        switching(&accept)
     }
+}
+
+/// Makes one for who has a place already, and has been looked at.
+pub(super) fn upgrade_placed<F>(
+    state: &State,
+    mut request: Request,
+    serve: impl FnOnce(Upgrade) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send,
+{
+    let accept = match handshake(&request) {
+        Ok(accept) => accept,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let upgraded = hyper::upgrade::on(&mut request);
+    state.0.tasks.spawn(async move {
+        if let Ok(upgraded) = upgraded.await {
+            serve(TokioIo::new(upgraded)).await;
+        }
+    });
+    switching(&accept)
+}
+
+fn switching(accept: &str) -> Response {
+    let headers =
+        [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_ACCEPT, accept)];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
 /// The answer to the client's key, when it asked as it should (RFC 6455, section 4.2.1).
@@ -248,13 +301,25 @@ impl Origins {
     fn check(&self, headers: &HeaderMap, local: IpAddr) -> Result<(), String> {
         let any = self.allowed.iter().any(|allowed| allowed == "*");
         let Some(value) = headers.get(header::ORIGIN) else {
-            return if self.required { Err("none".into()) } else { Ok(()) };
+            // A page says no origin when it gets something from where it comes from itself; that it does no page can say of
+            // its own accord (Fetch Metadata).
+            let is_own = only(headers, &SEC_FETCH_SITE) == Some("same-origin");
+            return if self.required && !is_own { Err("none".into()) } else { Ok(()) };
         };
         let origin = only(headers, &header::ORIGIN).map(str::to_ascii_lowercase);
         if any || origin.is_some_and(|origin| self.is_allowed(&origin, local)) {
             return Ok(());
         }
         Err(value.as_bytes().escape_ascii().to_string().chars().take(LOGGED_CHARS).collect())
+    }
+
+    /// Whether pages of `host` may ask, whatever their port.
+    fn knows(&self, host: &str, local: IpAddr) -> bool {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let names_it = |allowed: &String| {
+            allowed == "*" || allowed.parse::<Uri>().is_ok_and(|origin| origin.host() == Some(host.as_str()))
+        };
+        self.allowed.iter().any(names_it) || self.is_allowed(&format!("http://{host}"), local)
     }
 
     fn is_allowed(&self, origin: &str, local: IpAddr) -> bool {
@@ -274,14 +339,6 @@ impl Origins {
 }
 
 impl Inner {
-    /// A place for one more connection.
-    fn enter(&self, source: IpAddr) -> Result<Place, Refusal> {
-        self.connections.enter(source).map_err(|refused| match refused {
-            Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
-            Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
-        })
-    }
-
     fn log_refused(&self, origin: &str) {
         let now = self.gateways.json.clock.now().monotonic;
         let mut lines = self.log_lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -373,5 +430,23 @@ mod tests {
 
         assert!(Origins::default().check(&HeaderMap::new(), local).is_ok());
         assert!(required.check(&HeaderMap::new(), local).is_err());
+        let fetch = |site: &str| HeaderMap::from_iter([(SEC_FETCH_SITE, site.parse().unwrap())]);
+        assert!(required.check(&fetch("same-origin"), local).is_ok());
+        assert!(required.check(&fetch("cross-site"), local).is_err());
+    }
+
+    #[test]
+    fn hosts_are_known_whose_pages_may_ask() {
+        let allowed = vec!["https://app.example.org:8443".to_owned()];
+        let origins = Origins { names: vec!["box".into()], allowed, ..Origins::default() };
+        let local = [10, 0, 0, 7].into();
+
+        for known in ["localhost", "127.0.0.1", "::1", "10.0.0.7", "box", "app.example.org"] {
+            assert!(origins.knows(known, local), "{known}");
+        }
+        for foreign in ["evil.example", "example.org", "10.0.0.8", "2001:db8::1"] {
+            assert!(!origins.knows(foreign, local), "{foreign}");
+        }
+        assert!(Origins { allowed: vec!["*".into()], ..Origins::default() }.knows("evil.example", local));
     }
 }

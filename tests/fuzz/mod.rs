@@ -62,6 +62,11 @@ fn any_frames_of_ayame_get_json_at_most() {
 }
 
 #[test]
+fn any_payload_of_engine_io_gets_packets_of_text_at_most() {
+    fuzz("socketio", targets::socketio, 1500);
+}
+
+#[test]
 fn any_bytes_end_a_websocket_at_worst() {
     fuzz("websocket", targets::websocket, 3000);
 }

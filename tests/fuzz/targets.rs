@@ -30,6 +30,10 @@ use throughway::gateway::ayame;
 use throughway::gateway::json;
 use throughway::gateway::json::Dialect;
 use throughway::gateway::pubsub;
+
+use throughway::gateway::socketio::engineio;
+use throughway::gateway::socketio::engineio::Packets;
+use throughway::gateway::socketio::engineio::Revision;
 use throughway::metrics::Gateway;
 use throughway::metrics::Metrics;
 use throughway::net::demux;
@@ -312,6 +316,42 @@ async fn talk<'a>(client: DuplexStream, frames: impl Iterator<Item = &'a str>) {
     }
 }
 
+/// A payload of Engine.IO, in both revisions: it reads as it is written, and every answer is a payload of text packets.
+pub fn socketio(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    for revision in [Revision::Third, Revision::Fourth] {
+        let packets: Result<Vec<_>, _> = Packets::of(text.clone().into_owned(), revision).collect();
+        if let Ok(packets) = packets
+            && !packets.contains(&String::new())
+        {
+            let mut payload = engineio::Payload::new(revision);
+            packets.iter().for_each(|packet| payload.push(packet));
+            let again: Vec<_> = Packets::of(payload.into_text(), revision).flatten().collect();
+            assert_eq!(packets, again);
+        }
+        run(async {
+            let engine =
+                throughway::gateway::socketio::Engine::<tokio::io::DuplexStream>::new(context(Gateway::SocketIo));
+            let (opening, serve) = engine.open(revision, visitor());
+            let sid = opening.split_once("\"sid\":\"").unwrap().1.split('"').next().unwrap();
+            let says = async {
+                let connect = if revision == Revision::Fourth { "40" } else { "2:40" };
+                for payload in [connect, &text, if revision == Revision::Fourth { "1" } else { "1:1" }] {
+                    let _ = engine.post(sid, payload.into()).await;
+                }
+            };
+            let hears = async {
+                while let Some(told) = engine.poll(sid, revision, std::future::pending()).await {
+                    for packet in Packets::of(told, revision) {
+                        assert!(packet.unwrap().starts_with(['1', '2', '3', '4', '6']));
+                    }
+                }
+            };
+            tokio::join!(serve, says, hears);
+        });
+    }
+}
+
 /// Any bytes where the WebSocket protocol is expected: the connection ends when they do.
 pub fn websocket(bytes: &[u8]) {
     run(async {
@@ -455,7 +495,7 @@ fn context(gateway: Gateway) -> Arc<gateway::Context> {
         who: true,
         presence: true,
         sources: Default::default(),
-        vocabulary: Vocabulary { data: gateway == Gateway::PubSub, presence: gateway == Gateway::Ayame },
+        vocabulary: Vocabulary { data: gateway != Gateway::Json, presence: gateway == Gateway::Ayame },
     };
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     let accounts = Accounts::new(Proof::None, Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new());

@@ -38,6 +38,7 @@ fn gateways(now: Now) -> [Arc<Sessions>; 2] {
             who: false,
             presence: true,
             sources: Sources::default(),
+            vocabulary: Default::default(),
         };
         let hub = Hub::new(settings, Arc::clone(&credentials), Arc::new(Metrics::default()));
         let sessions = Sessions::new(hub, Arc::clone(&accounts), Arc::clone(&credentials), Served::default());

@@ -150,3 +150,19 @@ fn who_never_reads_is_not_cut_by_strangers_either() {
     assert_eq!(alice.reader.watch(Waker::noop()), Ok(()));
     assert_eq!(heard(&alice).last().map(String::as_str), Some("missed"));
 }
+
+#[test]
+fn who_shares_several_rooms_with_a_sender_is_told_once() {
+    let mut scene = Scene::with(|settings| settings.presence = false);
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.sign_in(name));
+    for (member, room) in [(&alice, "a"), (&alice, "b"), (&bob, "a"), (&bob, "b"), (&carol, "b")] {
+        scene.join(member, room).unwrap();
+    }
+    let sender = scene.hub.admit(alice.session, &alice.reader, None).unwrap();
+
+    scene.hub.send_to_rooms(&sender, &["a", "b", "nobody's"].map(named), &payload(), scene.now);
+
+    assert_eq!(heard(&bob), ["data alice 0 a"]);
+    assert_eq!(heard(&carol), ["data alice 0 b"]);
+    assert!(heard(&alice).is_empty());
+}
