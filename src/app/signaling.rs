@@ -108,6 +108,7 @@ fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
         room_members: count(signaling.limits.members_per_room.get()),
         who: signaling.who,
         presence: gateway == Gateway::Json,
+        first_version: gateway == Gateway::Json,
     }
 }
 

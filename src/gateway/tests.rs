@@ -55,6 +55,7 @@ pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<
         room_members: 3,
         who: false,
         presence: true,
+        first_version: true,
     };
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     let served = Served { udp_port: Some(3478), ..Served::default() };

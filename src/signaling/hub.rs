@@ -63,6 +63,8 @@ pub struct Settings {
     pub who: bool,
     /// Whether members hear of who comes into their rooms and leaves them.
     pub presence: bool,
+    /// Whether who doesn't acknowledge speaks the first version of our protocol, which has words for nothing but calls.
+    pub first_version: bool,
 }
 
 /// The members signed in here.
@@ -192,7 +194,8 @@ impl Hub {
         let session = SessionId::new();
         let claimed = self.registry.claim(&name, session, self.connected_until(now), now.monotonic);
         claimed.map_err(|_| Refusal::NameTaken)?;
-        let mailbox = Arc::new(Mailbox::new(name.clone(), self.settings.queue, delivery));
+        let calls_only = self.settings.first_version && delivery == Delivery::Once;
+        let mailbox = Arc::new(Mailbox::new(name.clone(), self.settings.queue, delivery, calls_only));
         let reader = mailbox.attach(0).map_err(|_| Refusal::NoSession)?;
         let secret = (delivery == Delivery::Acknowledged).then(Secret::new);
         self.bus.open(session, Arc::clone(&mailbox));

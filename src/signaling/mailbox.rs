@@ -52,6 +52,7 @@ pub struct Mailbox {
     name: Name,
     capacity: Capacity,
     delivery: Delivery,
+    calls_only: bool,
     inner: Mutex<Inner>,
 }
 
@@ -107,9 +108,9 @@ pub enum Cut {
 pub struct NotSent;
 
 impl Mailbox {
-    /// An empty one of the member `name`.
-    pub fn new(name: Name, capacity: Capacity, delivery: Delivery) -> Self {
-        Self { name, capacity, delivery, inner: Mutex::default() }
+    /// An empty one of the member `name`, whose client has no words for anything but calls, if `calls_only`.
+    pub fn new(name: Name, capacity: Capacity, delivery: Delivery, calls_only: bool) -> Self {
+        Self { name, capacity, delivery, calls_only, inner: Mutex::default() }
     }
 
     /// Adds one message and wakes the reader, or ignores it if it's about somebody who is no partner. Whatever is refused
@@ -202,21 +203,18 @@ impl Mailbox {
 
     /// Whether a message is for this member, as far as who it is and what it understands go.
     fn is_for_it(&self, inner: &Inner, message: &Message) -> Result<bool, Refused> {
-        Ok(match (message, self.delivery) {
-            (Message::Data { .. }, Delivery::Once) => return Err(Refused::Unknown),
-            (Message::Away { .. }, Delivery::Acknowledged)
-            | (Message::Presence { .. } | Message::Undelivered { .. }, Delivery::Once) => false,
-            (Message::Away { from } | Message::Gone { from }, _) => inner.partners.contains(from),
-            (
-                Message::Signal { .. }
-                | Message::Data { .. }
-                | Message::Leave { .. }
-                | Message::Presence { .. }
-                | Message::Undelivered { .. }
-                | Message::Answer(_)
-                | Message::Notice(_),
-                _,
-            ) => true,
+        Ok(match message {
+            Message::Data { .. } if self.calls_only => return Err(Refused::Unknown),
+            Message::Presence { .. } | Message::Undelivered { .. } if self.calls_only => false,
+            Message::Away { .. } if self.delivery == Delivery::Acknowledged => false,
+            Message::Away { from } | Message::Gone { from } => inner.partners.contains(from),
+            Message::Signal { .. }
+            | Message::Data { .. }
+            | Message::Leave { .. }
+            | Message::Presence { .. }
+            | Message::Undelivered { .. }
+            | Message::Answer(_)
+            | Message::Notice(_) => true,
         })
     }
 

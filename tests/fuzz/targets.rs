@@ -397,6 +397,7 @@ fn context() -> Arc<gateway::Context> {
         room_members: 3,
         who: true,
         presence: true,
+        first_version: true,
     };
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     let accounts = Accounts::new(Proof::None, Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new());

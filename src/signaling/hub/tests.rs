@@ -35,6 +35,7 @@ impl Scene {
             room_members: 4,
             who: false,
             presence: true,
+            first_version: true,
         };
         change(&mut settings);
         let metrics = Arc::new(Metrics::default());

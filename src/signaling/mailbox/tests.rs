@@ -21,7 +21,7 @@ impl Scene {
     }
 
     fn of(delivery: Delivery, capacity: Capacity) -> Self {
-        let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, delivery));
+        let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, delivery, delivery == Delivery::Once));
         let reader = mailbox.attach(0).unwrap();
         Self { mailbox, reader, now: Clock::system().now().monotonic }
     }
@@ -251,4 +251,17 @@ fn partners_are_capped_and_the_earliest_is_forgotten() {
 
     let partners = scene.mailbox.partners();
     assert_eq!((partners.len(), partners[0].as_str()), (MAX_PARTNERS, "1"), "and nobody is its own");
+}
+
+#[test]
+fn clients_of_other_protocols_are_told_whatever_their_gateways_have_words_for() {
+    let mailbox = Arc::new(Mailbox::new(named("alice"), CAPACITY, Delivery::Once, false));
+    let (reader, now) = (mailbox.attach(0).unwrap(), Clock::system().now().monotonic);
+    let payload = Payload::new(serde_json::from_str("1").unwrap());
+
+    mailbox.put(Message::Data { from: sender("bob", 1), room: None, payload }, now).unwrap();
+    mailbox.put(Message::Undelivered { to: named("bob"), frame: None }, now).unwrap();
+
+    assert!(matches!(reader.take(), Some((None, Message::Data { .. }))));
+    assert!(matches!(reader.take(), Some((None, Message::Undelivered { .. }))));
 }

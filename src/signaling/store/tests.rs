@@ -147,7 +147,7 @@ fn a_bus_delivers(bus: &mut dyn Bus) {
     let now = start();
     let (holder, nobody) = (SessionId::new(), SessionId::new());
     let capacity = Capacity { messages: 2, bytes: 1 << 16 };
-    let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, Delivery::Once));
+    let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, Delivery::Once, true));
     let reader = mailbox.attach(0).unwrap();
     let leave = |from| Message::Leave { from: named(from) };
     bus.open(holder, mailbox);
