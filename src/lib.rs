@@ -107,7 +107,10 @@
 //! | taking up somebody else's session | 128 random bits, and tries count as sign-ins | `only_who_knows_the_secret_and_left_off_where_we_know_comes_back`, `sign_ins_of_a_source_are_limited` |
 //! | sessions left behind without number | so many wait, and the one that has waited longest ends | `sessions_that_wait_are_capped_and_the_one_that_waits_longest_ends` |
 //! | rooms, or members of one, without number | so many for each | `rooms_are_capped_for_each_member_and_members_for_each_room` |
-//! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end` |
+//! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end`, `ids_are_listed_only_where_that_is_on_and_not_without_end` |
+//! | having things wait for names without number | so many for each sender and name; names for each source, and in all | `what_waits_is_bounded_for_each_pair_and_nobody_fills_anothers_share`, `what_waits_is_bounded_for_each_source_and_in_all_and_makes_room_when_it_waits_no_more` |
+//! | guessing the token that a name is taken over by | each guess counts as a sign-in; digests are compared, and take as long | `guessing_tokens_counts_as_signing_in` |
+//! | taking over somebody else's name by a token that all share | it takes over nothing | `a_token_that_all_share_lets_in_and_takes_nothing_over` |
 //! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
 //! | kicks, or ends of sessions, without number | remembered up to a number, beyond it rather refused; who falls behind looks at all | `more_revoked_sessions_than_can_be_remembered_are_refused_all_the_same`, `who_hears_of_too_many_ends_at_once_ends_what_is_over_and_no_more` |
 //! | signing in again for another share | what a session counts for stands in its user names | `quotas_count_a_member_in_all_its_sessions_and_a_session_without_one_alone` |

@@ -21,6 +21,7 @@ use crate::support::client;
 use crate::support::client::Client;
 
 mod accounts;
+mod peerjs;
 pub(crate) mod resume;
 
 const OBJECTS: &str = "/ws";

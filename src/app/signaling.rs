@@ -33,6 +33,10 @@ use crate::web::socket;
 const SIGN_IN_BURST: f64 = 4.0;
 /// How many WebSockets may be open at once: what a small host can carry.
 const MAX_WEBSOCKETS: u32 = 50_000;
+/// For how many pairs of a sender and an absent name something may wait at once: 64 MiB of it.
+const MAX_WAITING: u32 = 1024;
+/// For how many whose sender is at one source.
+const WAITING_PER_SOURCE: u32 = 64;
 
 /// Signaling, and everything that the web side serves of it.
 pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
@@ -72,6 +76,10 @@ impl Spaces<'_> {
     fn open(&self, gateway: Gateway) -> Arc<gateway::Context> {
         let Self { config, accounts, served, shared } = self;
         let hub = Hub::new(hub_settings(config, gateway), Arc::clone(&shared.credentials), Arc::clone(&shared.metrics));
+        let hub = match gateway {
+            Gateway::PeerJs => hub.patient(places(MAX_WAITING, WAITING_PER_SOURCE, exempt(config))),
+            Gateway::Json | Gateway::SocketIo | Gateway::PubSub | Gateway::Ayame => hub,
+        };
         let sessions = Sessions::new(hub, Arc::clone(accounts), Arc::clone(&shared.credentials), served.clone());
         let sessions = Arc::new(sessions);
         shared.tasks.spawn(gateway::tend(Arc::clone(&sessions), shared.clock, shared.stop.clone()));
@@ -106,7 +114,7 @@ fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
         grace: signaling.resume_within.get(),
         rooms: count(signaling.limits.rooms_per_member.get()),
         room_members: count(signaling.limits.members_per_room.get()),
-        who: signaling.who,
+        who: if gateway == Gateway::PeerJs { signaling.gateways.peerjs_discovery } else { signaling.who },
         presence: gateway == Gateway::Json,
         first_version: gateway == Gateway::Json,
     }

@@ -13,6 +13,7 @@ use crate::signaling::session::Sessions;
 
 pub mod json;
 mod link;
+pub mod peerjs;
 mod websocket;
 
 /// The gateways that are on, each with the name space that its members meet in.

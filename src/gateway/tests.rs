@@ -16,10 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::Limits;
 use super::tend;
+use crate::address::Sources;
 use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::metrics::Gateway;
 use crate::metrics::Metrics;
+use crate::places;
+use crate::places::Places;
 use crate::rate::Rate;
 use crate::signaling::accounts::Accounts;
 use crate::signaling::accounts::Proof;
@@ -45,6 +48,11 @@ pub(super) fn context(sign_ins: f64) -> Arc<Context> {
 }
 
 pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
+    context_of(Gateway::Json, Proof::None, sign_ins, credentials)
+}
+
+/// That of `gateway`, for who shows `proof`.
+pub(super) fn context_of(gateway: Gateway, proof: Proof, sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
     let metrics = Arc::new(Metrics::default());
     let sign_ins = Rate { per_second: sign_ins, burst: sign_ins };
     let settings = hub::Settings {
@@ -54,18 +62,21 @@ pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<
         rooms: 3,
         room_members: 3,
         who: false,
-        presence: true,
-        first_version: true,
+        presence: gateway == Gateway::Json,
+        first_version: gateway == Gateway::Json,
     };
-    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
+    let mut hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
+    if gateway == Gateway::PeerJs {
+        hub = hub.patient(Places::new(places::Settings { total: 9, per_source: 3, sources: Sources::default() }));
+    }
     let served = Served { udp_port: Some(3478), ..Served::default() };
-    let accounts = Arc::new(Accounts::new(Proof::None, sign_ins, Vec::new()));
+    let accounts = Arc::new(Accounts::new(proof, sign_ins, Vec::new()));
     let sessions = Arc::new(Sessions::new(hub, accounts, credentials, served));
     let (clock, shutdown) = (Clock::anchored(Duration::from_secs(1 << 30)), CancellationToken::new());
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::spawn(tend(Arc::clone(&sessions), clock, shutdown.clone()));
     }
-    Arc::new(Context { gateway: Gateway::Json, sessions, limits: LIMITS, metrics, clock, shutdown })
+    Arc::new(Context { gateway, sessions, limits: LIMITS, metrics, clock, shutdown })
 }
 
 pub(super) fn visitor() -> Visitor {

@@ -74,6 +74,14 @@ impl Accounts {
         self.knock(source, now)
     }
 
+    /// Whether who shows the same token twice is the same member.
+    pub fn are_tokens_personal(&self) -> bool {
+        match self.proof {
+            Proof::None => true,
+            Proof::Token(_) => false,
+        }
+    }
+
     fn check(&self, token: Option<&str>, source: IpAddr, now: Now) -> Result<(), Denied> {
         let Proof::Token(right) = &self.proof else { return Ok(()) };
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);

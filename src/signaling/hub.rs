@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::waiting::Waiting;
+
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::SessionId;
@@ -30,6 +32,7 @@ use crate::signaling::message::Sender;
 use crate::signaling::message::SignalKind;
 use crate::signaling::name::Name;
 use crate::signaling::secret::Secret;
+use crate::signaling::secret::Token;
 use crate::signaling::store::Bus;
 use crate::signaling::store::Holder;
 use crate::signaling::store::Lost;
@@ -38,6 +41,9 @@ use crate::signaling::store::Registry;
 use crate::signaling::store::Undelivered;
 use crate::signaling::store::memory::Mailboxes;
 use crate::signaling::store::memory::Tables;
+
+mod takeover;
+pub mod waiting;
 
 /// How many names may be banned.
 pub const MAX_BANNED: usize = 10_000;
@@ -76,6 +82,8 @@ pub struct Hub {
     sessions: HashMap<SessionId, Seat>,
     /// Sessions without connection, by when each ends. Capped by [`MAX_AWAY`].
     away: BTreeSet<(Instant, SessionId)>,
+    /// What waits for who isn't here, if anything does.
+    waiting: Option<Waiting>,
     /// Capped by [`MAX_BANNED`].
     banned: HashSet<Name>,
     credentials: Arc<Credentials>,
@@ -89,6 +97,8 @@ struct Seat {
     mailbox: Arc<Mailbox>,
     /// None, if it ends with its connection.
     secret: Option<Secret>,
+    /// Whose its name is, if another connection may take it over.
+    token: Option<Token>,
     /// The last of its client's frames, by the client's count.
     last_frame: u64,
     /// Capped by [`Settings::rooms`].
@@ -175,6 +185,7 @@ impl Hub {
             bus,
             sessions: HashMap::new(),
             away: BTreeSet::new(),
+            waiting: None,
             banned: HashSet::new(),
             settings,
             credentials,
@@ -201,8 +212,17 @@ impl Hub {
         self.bus.open(session, Arc::clone(&mailbox));
         self.credentials.begin(session);
         self.metrics.members.increment();
-        let seat = Seat { name, mailbox, secret: secret.clone(), last_frame: 0, rooms: Vec::new(), away_until: None };
+        let seat = Seat {
+            name: name.clone(),
+            mailbox,
+            secret: secret.clone(),
+            token: None,
+            last_frame: 0,
+            rooms: Vec::new(),
+            away_until: None,
+        };
         self.sessions.insert(session, seat);
+        self.hand_out(&name, now);
         Ok(Attached { session, reader, secret, last_frame: 0 })
     }
 
@@ -274,17 +294,20 @@ impl Hub {
         }
     }
 
-    /// Ends the sessions whose clients were waited for long enough; when there may be something to do again.
+    /// Ends the sessions whose clients were waited for long enough, and what waited itself; when there may be something to
+    /// do again.
     pub fn tick(&mut self, now: Now) -> Instant {
+        // Whoever goes away from here on is waited for at least until then.
+        let grace = now.monotonic + self.settings.grace;
+        let next = self.give_up(now).map_or(grace, |next| next.min(grace));
         while let Some((until, session)) = self.away.first().copied() {
             if until > now.monotonic {
-                return until;
+                return until.min(next);
             }
             self.away.pop_first();
             self.end(session, now);
         }
-        // Whoever goes away from here on is waited for at least until then.
-        now.monotonic + self.settings.grace
+        next
     }
 
     /// Has the connection of `name` end, and the session with it; which it was, if somebody is signed in by it here.

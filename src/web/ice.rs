@@ -49,11 +49,7 @@ fn servers(state: &State, request: &Request) -> Result<Response, Refusal> {
             Refusal::new(StatusCode::FORBIDDEN, "turn.peers.mode is \"signaled\": sign in and signal here")
         }
     })?;
-    let mut response = super::json(&ice.servers).into_response();
-    if let Some(origin) = request.headers().get(header::ORIGIN) {
-        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    }
-    Ok(response)
+    Ok(super::shared(request, super::json(&ice.servers)))
 }
 
 /// The token in the header that a back end would send it in.

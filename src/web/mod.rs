@@ -21,13 +21,14 @@ pub mod forwarded;
 pub mod host;
 mod ice;
 pub mod pages;
+mod peerjs;
 pub mod serve;
 pub mod socket;
 
 /// Everything served to browsers: the pages, `/healthz`, `/ice`, and WebSockets; `/` is one for those who ask for it. And
 /// to operators, if they may command: `/admin`.
 pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
-    let more = socket::routes(sockets.clone()).merge(ice::routes(sockets.clone()));
+    let more = socket::routes(sockets.clone()).merge(ice::routes(sockets.clone())).merge(peerjs::routes(&sockets));
     let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));
     let page = pages::front();
     let front = move |request: Request| async move {
@@ -56,6 +57,18 @@ fn finish(router: Router) -> Router {
         .fallback(async || (StatusCode::NOT_FOUND, "Not found\n"))
         .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed\n"))
         .layer(map_response(guard))
+}
+
+/// An answer that the page that asked may read, whose origin was let in, and that nothing keeps.
+fn shared(request: &Request, answer: impl IntoResponse) -> Response {
+    let mut response = answer.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
+    response
 }
 
 /// A JSON text as an answer.

@@ -25,6 +25,7 @@ use throughway::credentials::Credentials;
 use throughway::gateway;
 use throughway::gateway::json;
 use throughway::gateway::json::Dialect;
+use throughway::gateway::peerjs;
 use throughway::metrics::Gateway;
 use throughway::metrics::Metrics;
 use throughway::net::demux;
@@ -250,9 +251,33 @@ pub fn frames(bytes: &[u8]) {
                     }
                 }
             };
-            tokio::join!(json::serve(context(), visitor(), dialect, server), talk);
+            tokio::join!(json::serve(context(Gateway::Json), visitor(), dialect, server), talk);
         });
     }
+}
+
+/// A query, and lines as frames of a PeerJS client that came with it: every reply is JSON.
+pub fn peerjs(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    let (query, frames) = text.split_once('\n').unwrap_or((&text, ""));
+    run(async {
+        let (server, client) = tokio::io::duplex(1 << 20);
+        let talk = async {
+            let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+            for frame in frames.lines() {
+                let _ = client.feed(tungstenite::Message::text(frame)).await;
+            }
+            let _ = client.close(None).await;
+            while let Some(Ok(message)) = client.next().await {
+                if let tungstenite::Message::Text(reply) = message {
+                    let reply: serde_json::Value = serde_json::from_str(&reply).expect("a reply is JSON");
+                    assert!(reply["type"].is_string(), "{reply}");
+                }
+            }
+        };
+        let visitor = Visitor { token: Some("fuzz".into()), ..visitor() };
+        tokio::join!(peerjs::serve(context(Gateway::PeerJs), visitor, query, server), talk);
+    });
 }
 
 /// Any bytes where the WebSocket protocol is expected: the connection ends when they do.
@@ -261,7 +286,7 @@ pub fn websocket(bytes: &[u8]) {
         let (server, mut client) = tokio::io::duplex(1 << 20);
         client.write_all(&bytes[..bytes.len().min(MOST)]).await.unwrap();
         client.shutdown().await.unwrap();
-        json::serve(context(), visitor(), Dialect::Objects, server).await;
+        json::serve(context(Gateway::Json), visitor(), Dialect::Objects, server).await;
     });
 }
 
@@ -386,7 +411,7 @@ fn requests(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     .take(32)
 }
 
-fn context() -> Arc<gateway::Context> {
+fn context(gateway: Gateway) -> Arc<gateway::Context> {
     let metrics = Arc::new(Metrics::default());
     let credentials = Arc::new(Credentials::new(credentials::Settings::default()));
     let settings = hub::Settings {
@@ -396,13 +421,14 @@ fn context() -> Arc<gateway::Context> {
         rooms: 3,
         room_members: 3,
         who: true,
-        presence: true,
-        first_version: true,
+        presence: gateway == Gateway::Json,
+        first_version: gateway == Gateway::Json,
     };
-    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
+    let waiting = Places::new(places::Settings { total: 4, per_source: 4, sources: Sources::default() });
+    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics)).patient(waiting);
     let accounts = Accounts::new(Proof::None, Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new());
     Arc::new(gateway::Context {
-        gateway: Gateway::Json,
+        gateway,
         sessions: Arc::new(Sessions::new(hub, Arc::new(accounts), credentials, Served::default())),
         limits: gateway::Limits {
             message_bytes: 64 * 1024,

@@ -10,6 +10,7 @@ use crate::signaling::mailbox::Cut;
 use crate::signaling::mailbox::MAX_PARTNERS;
 use crate::signaling::mailbox::Refused;
 
+mod absent;
 mod life;
 
 const GRACE: Duration = Duration::from_secs(30);
