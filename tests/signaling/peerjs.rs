@@ -32,7 +32,6 @@ async fn clients_at_either_path_meet_and_members_of_other_protocols_are_elsewher
     let mut alice = sign_in(&server, "/", "alice").await;
     let mut bob = sign_in(&server, "/peerjs-server/", "bob").await;
     let mut other = Client::sign_in(server.http(), "/ws", "carol").await;
-    assert_eq!(other.log_in("dave").await["code"], Value::Null, "one name a connection");
 
     alice.send(&offer("carol")).await;
     alice.send(&offer("bob")).await;
