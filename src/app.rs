@@ -36,6 +36,7 @@ use crate::web::serve::Service;
 
 use self::front::Front;
 use self::front::Listeners;
+use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
 mod front;
@@ -63,6 +64,9 @@ pub enum StartError {
     /// No certificate can be made: a failure of ours.
     #[error(transparent)]
     Certificate(TlsError),
+    /// Members can't be told from others: the operator can cure it.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
     /// There is no media thread: a failure of ours.
     #[error("cannot start relaying: {0}")]
     Relay(std::io::Error),
@@ -177,7 +181,7 @@ impl App {
         let streams = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
         shared.tasks.spawn(keeper.run(clock, shared.stop.clone()));
         let proxies = Arc::new(Proxies::new(trusted_proxies(config)));
-        let web = Service::Routes(signaling::routes(config, served, &shared), proxies);
+        let web = Service::Routes(signaling::routes(config, served, &shared)?, proxies);
         listening.extend(tcp.serve(&Front::new(config, &shared), certificate, web, streams));
         if let Some(listener) = first {
             turn::self_test(listener, &config.turn.realm, &shared.credentials, clock).await;

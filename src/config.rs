@@ -32,6 +32,7 @@ use self::value::Span;
 use self::value::Throughput;
 use self::value::TlsMode;
 use self::value::Token;
+use self::value::WebUrl;
 
 mod source;
 pub mod value;
@@ -54,6 +55,8 @@ macro_rules! tables {
 
 /// Media threads, however many cores there are.
 pub const MOST_SHARDS: u32 = 64;
+/// How many of the largest messages may wait for a client, at least: until the first is acknowledged there are more to send.
+const QUEUED_MESSAGES: usize = 4;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
@@ -248,7 +251,7 @@ tables! {
         /// Rooms that one member may be in.
         rooms_per_member: Count<1, 1000> = Count::new(16),
         /// Members that one room may have.
-        members_per_room: Count<2, 10_000> = Count::new(100),
+        members_per_room: Count<2, 1000> = Count::new(100),
         /// Frames that make no sense, after which a connection is closed.
         bad_frames: Count<1, 1000> = Count::new(3),
     }
@@ -258,6 +261,32 @@ tables! {
         mode: AccountMode = AccountMode::Open,
         /// What everybody shares who may sign in, in mode "token".
         token: Token = Token::default(),
+        /// For mode "jwt".
+        jwt: Jwt = Jwt::default(),
+        /// For mode "webhook".
+        webhook: Webhook = Webhook::default(),
+    }
+    /// `[signaling.accounts.jwt]`.
+    Jwt {
+        /// Verifies HS256.
+        secret: Token = Token::default(),
+        /// PEM file of an Ed25519 public key, which verifies EdDSA.
+        public_key: PathBuf = PathBuf::new(),
+        /// File with a JWK Set, whose keys verify either.
+        jwks: PathBuf = PathBuf::new(),
+        /// Whose tokens count; empty: anyone's who has a key.
+        issuer: String = String::new(),
+        /// For whom tokens must be; empty: for nobody in particular.
+        audience: String = String::new(),
+    }
+    /// `[signaling.accounts.webhook]`.
+    Webhook {
+        /// Whom to ask.
+        url: WebUrl = WebUrl::default(),
+        /// What we show there.
+        secret: Token = Token::default(),
+        /// How long an answer may take.
+        timeout: Span<100, { 60 * SECOND }> = Span::milliseconds(3 * SECOND),
     }
     /// `[signaling.gateways]`.
     Gateways {
@@ -367,21 +396,13 @@ impl Config {
                 }
             }
         }
-        match signaling.accounts.mode {
-            AccountMode::Open if signaling.accounts.token.reveal().is_some() => {
-                let cure = "is not asked for while anyone may sign in: write signaling.accounts.mode = \"token\"";
-                return Err(("signaling.accounts.token", cure.to_owned()));
-            }
-            AccountMode::Open => {}
-            AccountMode::Token if signaling.accounts.token.reveal().is_some() => {}
-            AccountMode::Token => {
-                let cure = "is empty: signaling.accounts.mode = \"token\" needs what members must show here";
-                return Err(("signaling.accounts.token", cure.to_owned()));
-            }
-            mode @ (AccountMode::Jwt | AccountMode::Webhook) => {
-                let cure = "is not built yet: write \"token\", or \"open\" to let anyone in";
-                return Err(("signaling.accounts.mode", format!("\"{mode}\" {cure}")));
-            }
+        signaling.accounts.check()?;
+        if signaling.queue_bytes.get() / QUEUED_MESSAGES < signaling.message_bytes.get() {
+            let why = format!("\"{}\" is room for less than four messages of", signaling.queue_bytes);
+            return Err((
+                "signaling.queue_bytes",
+                format!("{why} signaling.message_bytes (\"{}\"): make it four times as much", signaling.message_bytes),
+            ));
         }
         if signaling.gone_after.get() <= signaling.ping_every.get() {
             let why = format!("\"{}\" is not longer than signaling.ping_every", signaling.gone_after);
@@ -411,6 +432,42 @@ impl Config {
         ];
         one_each(&tcp)?;
         one_each(&[("turn.listen_udp", &turn.listen_udp)])
+    }
+}
+
+impl Accounts {
+    /// What a mode needs is there, and nothing of another mode's: nobody should think that it is asked for.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let Self { mode, token, jwt, webhook } = self;
+        let token = token.reveal().is_some();
+        let keys =
+            jwt.secret.reveal().is_some() || [&jwt.public_key, &jwt.jwks].iter().any(|p| !p.as_os_str().is_empty());
+        let has_jwt = *jwt != Jwt::default();
+        let has_webhook = *webhook != Webhook::default();
+        let unused = [
+            (token, AccountMode::Token, "signaling.accounts.token"),
+            (has_jwt, AccountMode::Jwt, "signaling.accounts.jwt"),
+            (has_webhook, AccountMode::Webhook, "signaling.accounts.webhook"),
+        ];
+        if let Some((_, meant, key)) = unused.into_iter().find(|(is_set, of, _)| *is_set && of != mode) {
+            let instead =
+                format!("while signaling.accounts.mode is \"{mode}\": write mode = \"{meant}\", or leave it out");
+            return Err((key, format!("is not asked for {instead}")));
+        }
+        let (key, needs) = match mode {
+            AccountMode::Token if !token => ("signaling.accounts.token", "what members must show here"),
+            AccountMode::Jwt if !keys => {
+                ("signaling.accounts.jwt", "what tokens are signed with here: secret, public_key or jwks")
+            }
+            AccountMode::Webhook if webhook.url.as_str().is_empty() => {
+                ("signaling.accounts.webhook.url", "the URL to ask here")
+            }
+            AccountMode::Webhook if webhook.secret.reveal().is_none() => {
+                ("signaling.accounts.webhook.secret", "here what the service knows us by")
+            }
+            AccountMode::Open | AccountMode::Token | AccountMode::Jwt | AccountMode::Webhook => return Ok(()),
+        };
+        Err((key, format!("is empty: signaling.accounts.mode = \"{mode}\" needs {needs}")))
     }
 }
 

@@ -118,6 +118,13 @@
 //! | telling oneself of a peer that nobody signaled | counts for others only | `candidates_open_peers_to_whom_they_are_sent_and_to_nobody_else` |
 //! | guessing the operator's token | few tries a source; 16 characters at least | `a_source_may_be_wrong_about_the_token_so_often` |
 //! | guessing the token that lets members in | few tries a source; 16 characters at least | `who_fails_to_sign_in_too_often_waits` |
+//! | a token that says how it is to be checked: `none`, or the public key taken for a secret | a key has one algorithm, whatever a token says | `the_algorithm_is_the_keys_and_never_what_a_token_says` |
+//! | claims of a wrong type, twice, or written in another way, to pass unread | one way to write each, and what is there must be what it should | `a_token_is_good_in_its_time_and_a_minute_around_it`, `a_token_is_written_in_one_way`, `no_text_is_a_token_that_nobody_signed` |
+//! | a token of a megabyte | 8 KiB | `a_huge_token_is_not_even_looked_at` |
+//! | signing in as somebody else with a token of one's own | the account's name and no other | `who_has_a_token_signs_in_by_its_subject_and_by_no_other_name` |
+//! | another share of everything by another way in | an account counts in all its sessions, and at `/ice` | `an_account_has_one_quota_for_its_session_and_what_it_gets_from_ice` |
+//! | a web service that never answers, to hold up everybody | asked beside everything, by so many at once, for so long | `a_stuck_web_service_holds_up_nobody_but_who_asks_for_it`, `a_stuck_service_costs_each_so_much_time_and_only_so_many_wait_for_it` |
+//! | an answer without end, or from elsewhere | 64 KiB, no redirects, certificates checked | `other_statuses_and_broken_answers_are_errors_and_a_redirect_is_one`, `over_tls_only_who_has_a_trusted_certificate_of_the_name_is_asked` |
 //! | a foreign page that fetches credentials | the same origins as for WebSockets | `ice_servers_for_applications_that_signal_elsewhere_relay_in_either_mode` |
 //! | scrapes of the counters without number | nothing is kept of them | `scrapes_without_number_leave_memory_and_files_flat` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 
+use self::accounts::AccountsError;
 use super::Shared;
 use super::count;
 use super::exempt;
@@ -12,14 +13,12 @@ use super::own_addresses;
 use super::own_names;
 use super::places;
 use super::rate;
+use crate::address::Sources;
 use crate::config::Config;
 use crate::config::Signaling;
-use crate::config::value::AccountMode;
 use crate::gateway;
 use crate::metrics::Gateway;
-use crate::rate::Rate;
 use crate::signaling::accounts::Accounts;
-use crate::signaling::accounts::Proof;
 use crate::signaling::hub;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
@@ -29,8 +28,8 @@ use crate::web;
 use crate::web::admin;
 use crate::web::socket;
 
-/// How many seconds' worth of sign-ins a source may have at once: behind one address, an office reconnects together.
-const SIGN_IN_BURST: f64 = 4.0;
+pub(super) mod accounts;
+
 /// How many WebSockets may be open at once: what a small host can carry.
 const MAX_WEBSOCKETS: u32 = 50_000;
 /// For how many pairs of a sender and an absent name something may wait at once: 64 MiB of it.
@@ -39,9 +38,14 @@ const MAX_WAITING: u32 = 1024;
 const WAITING_PER_SOURCE: u32 = 64;
 
 /// Signaling, and everything that the web side serves of it.
-pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
+///
+/// # Errors
+///
+/// [`AccountsError`], when what the configuration names to tell members by can't be used.
+pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Result<Router, AccountsError> {
     let limits = &config.signaling.limits;
-    let spaces = Spaces { config, accounts: Arc::new(accounts(config)), served, shared };
+    let accounts = Arc::new(accounts::accounts(config, shared.clock)?);
+    let spaces = Spaces { config, accounts, served, shared };
     let on = &config.signaling.gateways;
     let gateways = gateway::Gateways {
         json: spaces.open(Gateway::Json),
@@ -60,7 +64,7 @@ pub(super) fn routes(config: &Config, served: ice::Served, shared: &Shared) -> R
         required: config.http.require_origin,
     };
     let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
-    web::router(socket::State::new(origins, connections, gateways, shared.tasks.clone()), admin)
+    Ok(web::router(socket::State::new(origins, connections, gateways, shared.tasks.clone()), admin))
 }
 
 /// What all name spaces have in common.
@@ -81,7 +85,7 @@ impl Spaces<'_> {
             Gateway::Json | Gateway::SocketIo | Gateway::PubSub | Gateway::Ayame => hub,
         };
         let sessions = Sessions::new(hub, Arc::clone(accounts), Arc::clone(&shared.credentials), served.clone());
-        let sessions = Arc::new(sessions);
+        let sessions = Arc::new(sessions.by(gateway));
         shared.tasks.spawn(gateway::tend(Arc::clone(&sessions), shared.clock, shared.stop.clone()));
         Arc::new(gateway::Context {
             gateway,
@@ -92,18 +96,6 @@ impl Spaces<'_> {
             shutdown: shared.stop.clone(),
         })
     }
-}
-
-/// Who may sign in. What isn't built is refused with the configuration.
-fn accounts(config: &Config) -> Accounts {
-    let accounts = &config.signaling.accounts;
-    let proof = match accounts.mode {
-        AccountMode::Open | AccountMode::Jwt | AccountMode::Webhook => Proof::None,
-        AccountMode::Token => Proof::Token(accounts.token.reveal().unwrap_or_default().to_owned()),
-    };
-    let sign_ins = config.signaling.limits.sign_ins.get();
-    let sign_ins = Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST };
-    Accounts::new(proof, sign_ins, exempt(config))
 }
 
 fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
@@ -117,6 +109,7 @@ fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
         who: if gateway == Gateway::PeerJs { signaling.gateways.peerjs_discovery } else { signaling.who },
         presence: gateway == Gateway::Json,
         first_version: gateway == Gateway::Json,
+        sources: Sources::networks(exempt(config)),
     }
 }
 

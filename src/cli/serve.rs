@@ -42,7 +42,9 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         () = stop.asked() => return Ok(()),
     };
     let app = started.map_err(|error| match error {
-        StartError::Listen(_) | StartError::RelayIp { .. } | StartError::Tls(_) => Failure::Operator(error.to_string()),
+        StartError::Listen(_) | StartError::Accounts(_) | StartError::RelayIp { .. } | StartError::Tls(_) => {
+            Failure::Operator(error.to_string())
+        }
         StartError::Relay(_) | StartError::Certificate(_) => Failure::Ours(error.to_string()),
     })?;
     if config.signaling.accounts.mode == AccountMode::Open {

@@ -43,7 +43,14 @@ pub(super) fn read(
 }
 
 /// Keys whose values no error may repeat.
-const SECRET: &[&str] = &["turn.secrets", "turn.users", "signaling.accounts.token", "admin.token"];
+const SECRET: &[&str] = &[
+    "turn.secrets",
+    "turn.users",
+    "signaling.accounts.token",
+    "signaling.accounts.jwt.secret",
+    "signaling.accounts.webhook.secret",
+    "admin.token",
+];
 
 /// Variables that are ours: the key, and what stands in the variable.
 #[derive(Clone, Debug)]
@@ -263,6 +270,14 @@ mod tests {
             ),
             ("[signaling]\nmessage_bytes = '1GiB'", "signaling.message_bytes: \"1GiB\" is out of range"),
             (
+                "[signaling]\nmessage_bytes = '65KiB'",
+                "signaling.queue_bytes: \"256KiB\" is room for less than four messages of signaling.message_bytes",
+            ),
+            (
+                "[signaling.limits]\nmembers_per_room = 1001",
+                "signaling.limits.members_per_room: 1001 is not a whole number from 2 to 1000",
+            ),
+            (
                 "[signaling]\ngone_after = '10s'",
                 "signaling.gone_after: \"10s\" is not longer than signaling.ping_every",
             ),
@@ -270,9 +285,29 @@ mod tests {
             ("[signaling.accounts]\nmode = 'token'\ntoken = 'short'", "signaling.accounts.token: is too short"),
             (
                 "[signaling.accounts]\ntoken = 'sixteenletters16'",
-                "signaling.accounts.token: is not asked for while anyone may sign in",
+                "signaling.accounts.token: is not asked for while signaling.accounts.mode is \"open\": write mode = \"token\"",
             ),
-            ("[signaling.accounts]\nmode = 'jwt'", "signaling.accounts.mode: \"jwt\" is not built yet"),
+            (
+                "[signaling.accounts]\nmode = 'jwt'",
+                "signaling.accounts.jwt: is empty: signaling.accounts.mode = \"jwt\" needs",
+            ),
+            (
+                "[signaling.accounts.jwt]\njwks = '/keys.json'",
+                "signaling.accounts.jwt: is not asked for while signaling.accounts.mode is \"open\": write mode = \"jwt\"",
+            ),
+            ("[signaling.accounts]\nmode = 'webhook'", "signaling.accounts.webhook.url: is empty"),
+            (
+                "[signaling.accounts.webhook]\nurl = 'a.org/x'",
+                "signaling.accounts.webhook.url: \"a.org/x\" is not a URL",
+            ),
+            (
+                "[signaling.accounts]\nmode = 'webhook'\n[signaling.accounts.webhook]\nurl = 'https://a.org/x?y'",
+                "signaling.accounts.webhook.secret: is empty",
+            ),
+            (
+                "[signaling.accounts.webhook]\ntimeout = '2m'",
+                "signaling.accounts.webhook.timeout: \"2m\" is out of range: write one from \"100ms\" to \"1m\"",
+            ),
             ("public_host = 'https://a'", "public_host: \"https://a\" is not a host name"),
             ("a = \nb", "TOML parse error at line 2, column 2: key with no value"),
         ] {

@@ -7,6 +7,7 @@ use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use hyper::Uri;
 use serde::Deserialize;
 use serde::Deserializer;
 use serde::Serialize;
@@ -339,6 +340,43 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Where a web service is, `http` or `https`; or empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebUrl(String);
+
+impl WebUrl {
+    /// The URL; empty when none is set.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for WebUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri = text.parse::<Uri>().ok();
+        let is_url = |uri: Uri| {
+            let host = uri.host().map(|host| host.trim_start_matches('[').trim_end_matches(']'));
+            let is_host = host.is_some_and(|host| is_host_name(host) || host.parse::<IpAddr>().is_ok());
+            let bare = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+            is_host && bare && matches!(uri.scheme_str(), Some("http" | "https"))
+        };
+        if text.is_empty() || (!text.contains('#') && uri.is_some_and(is_url)) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!(
+            "{text:?} is not a URL: write one such as \"https://app.example.org/sign-in\", without a password in it"
+        ))
+    }
+}
+
+impl fmt::Display for WebUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What nobody may read in a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -410,7 +448,7 @@ impl fmt::Debug for Token {
     }
 }
 
-as_text!(Listen, Ip, Network, ExternalIp, PortRange, HostName, Origin);
+as_text!(Listen, Ip, Network, ExternalIp, PortRange, HostName, Origin, WebUrl);
 
 #[cfg(test)]
 mod tests {

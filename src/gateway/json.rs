@@ -2,8 +2,21 @@
 //!
 //! In the second version (`"v":2` in the login) everything that a member is told has a number, `seq`, until it says by
 //! `ack` that it has arrived. What is about its connection alone has none: the reply to a login, `pong`, and what comes
-//! before. A member's own frames have a number, `id`, each above the last; the reply to a login and `pong` say up to which
-//! they were taken. A session ends with `bye`, or with a closing handshake without code or with 1000 or 1001.
+//! before. A client acknowledges every 16 messages, every 64 KiB of them, and 5 s after the first that it hasn't yet:
+//! by default 256 messages or 256 KiB may wait for that, and what is more is refused, its sender told `undelivered`, and
+//! what the client itself asks for answered with `rate`. An `ack` of something new doesn't count against its rate.
+//!
+//! A member's own frames have a number, `id`, each above the last; the reply to a login and `pong` say up to which they
+//! were taken, and after a break it sends the rest again, at its rate. Those that were taken before count for nothing.
+//! What can't be delivered, or was not acknowledged when its recipient's session ended, comes back as `undelivered`, once
+//! for each frame: with the recipient as `name`, or with the `room` that not everybody in has got it.
+//!
+//! Whatever goes to a room counts as one message, and one more for each 16 members told: what is sent there, `join` and
+//! `part`. When more members come and go than a client reads of, `presence` says that it has `missed` some: `join` says
+//! again who is there.
+//!
+//! A session ends with `bye`, with a closing handshake without code or with 1000 or 1001, and when its client tries to
+//! take it up by a `seq` that can't be. A `login` refused with `"resume":false` has no session to take up, and signs in.
 
 use std::sync::Arc;
 
@@ -16,11 +29,13 @@ use self::frame::Command;
 use self::frame::Fault;
 use self::frame::Incoming;
 use self::frame::Login;
+use self::frame::Reason;
 use self::frame::Target;
 use self::frame::Version;
 use self::frame::Welcome;
 use super::Context;
 use super::link;
+use super::link::Price;
 use super::link::Protocol;
 use super::link::Response;
 use super::websocket::Ending;
@@ -29,6 +44,7 @@ use crate::signaling::accounts::Denied;
 use crate::signaling::hub::NotJoined;
 use crate::signaling::hub::NotThere;
 use crate::signaling::hub::Refusal;
+use crate::signaling::hub::Stale;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::message as signaling;
 use crate::signaling::name::Name;
@@ -81,8 +97,10 @@ impl Protocol for Connection {
             Ok(Command::Login(login)) => self.login(login, now).await,
             Ok(Command::Bye) => return Response::end(Ending::Bye),
             Ok(command) => self.carry_out(id, command, now),
-            Err(_) if self.is_stale(id) => return Response::default(),
-            Err(fault) => Err(fault),
+            Err(fault) => match self.stale(id) {
+                Some(why) => Ok(ignored(why)),
+                None => Err(fault),
+            },
         };
         outcome.unwrap_or_else(|fault| self.blame(&fault.about(id), now))
     }
@@ -92,9 +110,14 @@ impl Protocol for Connection {
     }
 
     fn refuse(&mut self, text: Option<&str>, now: Now) -> Response {
-        let id = text.and_then(|text| Incoming::read(text, self.version()).id);
-        if self.is_stale(id) {
-            return Response::default();
+        let incoming = text.map(|text| Incoming::read(text, self.version()));
+        let id = incoming.as_ref().and_then(|incoming| incoming.id);
+        if let Some(Incoming { said: Ok(command @ Command::Ack(_)), .. }) = incoming {
+            // Others make it say so much.
+            return self.carry_out(id, command, now).unwrap_or_else(|fault| self.blame(&fault.about(id), now));
+        }
+        if let Some(why) = self.stale(id) {
+            return ignored(why);
         }
         self.tell(Fault::new(Code::Rate, "too many messages; this one is dropped").about(id).encode(), now)
     }
@@ -144,7 +167,10 @@ impl Connection {
         let me = self.member.as_ref().ok_or_else(|| Fault::new(Code::NotSignedIn, "sign in first"))?;
         let version = version_of(me);
         let addresses = if let Command::Signal(_, _, payload) = &command { me.addresses(payload) } else { Vec::new() };
-        let Ok(turn) = me.turn(id) else { return Ok(Response::default()) };
+        let turn = match me.turn(id) {
+            Ok(turn) => turn,
+            Err(why) => return Ok(ignored(why)),
+        };
         let known = |target: Target| target.ok_or_else(|| Fault::unknown_member(None));
         match command {
             Command::Signal(kind, target, payload) => {
@@ -156,17 +182,22 @@ impl Connection {
                 let to = known(target)?;
                 turn.send(&to, data, now).map_err(|why| Fault::undelivered(why, to, version))?;
             }
-            Command::SendToRoom(room, data) => turn.send_to_room(&room, &data, now)?,
+            Command::SendToRoom(room, data) => {
+                return Ok(Response::at(Price::ToMembers(turn.send_to_room(&room, &data, now)?)));
+            }
             Command::Leave(None) => turn.leave_all(now),
             Command::Leave(Some(target)) => {
                 let to = known(target)?;
                 turn.leave(&to, now).map_err(|why| Fault::undelivered(why, to, version))?;
             }
             Command::Join(room) => {
-                let answer = |members: Vec<Name>| self.answer(me, frame::joined(&room, &members), now);
+                let answer = |members: Vec<Name>| {
+                    let answered = self.answer(me, frame::joined(&room, &members), now)?;
+                    Ok(Response { price: Price::ToMembers(members.len()), ..answered })
+                };
                 return turn.join(&room, answer, now)?;
             }
-            Command::Part(room) => turn.part(&room, now)?,
+            Command::Part(room) => return Ok(Response::at(Price::ToMembers(turn.part(&room, now)?))),
             Command::Who(room) => {
                 let members = turn.who(room.as_ref(), now);
                 let members = members.ok_or_else(|| Fault::new(Code::Forbidden, "nobody is told who is here"))?;
@@ -181,7 +212,10 @@ impl Connection {
                 return Ok(Response::reply(frame::pong(last_frame)));
             }
             Command::Ack(arrived) => {
-                me.reader().acknowledge(arrived).map_err(|_| Fault::bad("nothing was sent by this number"))?;
+                let more = me.reader().acknowledge(arrived);
+                let more = more.map_err(|_| Fault::bad("nothing was sent by this number"))?;
+                // There can't be more of these than of what it was told.
+                return Ok(Response::at(if more > 0 { Price::Free } else { Price::One }));
             }
             Command::Login(_) | Command::Bye => {}
         }
@@ -196,19 +230,19 @@ impl Connection {
     }
 
     /// The reply to a `login` that went well, or the reason why it didn't.
-    async fn sign_in(&mut self, login: Login, now: Now) -> Result<String, &'static str> {
+    async fn sign_in(&mut self, login: Login, now: Now) -> Result<String, Reason> {
         let Login { name, version, resume, room, token } = login;
         if token.is_some() {
             self.visitor.token = token;
         }
-        let name = name.ok_or("bad-name")?;
+        let name = name.map(|name| name.ok_or(Reason::BadName)).transpose()?;
         let sessions = &self.context.sessions;
         let (me, welcome) = if let Some((secret, arrived)) = resume {
-            let resumed = sessions.resume(name, &secret, arrived, &self.visitor, now);
+            let resumed = sessions.resume(name.ok_or(Reason::BadName)?, &secret, arrived, &self.visitor, now);
             let (me, last_frame) = resumed.map_err(reason)?;
             (me, Welcome { last_frame, members: None })
         } else {
-            let room = room.map(|room| room.ok_or("bad-name")).transpose()?;
+            let room = room.map(|room| room.ok_or(Reason::BadName)).transpose()?;
             let delivery = match version {
                 Version::First => Delivery::Once,
                 Version::Second => Delivery::Acknowledged,
@@ -253,9 +287,9 @@ impl Connection {
         Ok(Response::default())
     }
 
-    /// Whether a frame is nothing to act upon; else it has been taken, by its number.
-    fn is_stale(&self, id: Option<u64>) -> bool {
-        self.member.as_ref().is_some_and(|me| me.turn(id).is_err())
+    /// Why a frame is nothing to act upon; else it has been taken, by its number.
+    fn stale(&self, id: Option<u64>) -> Option<Stale> {
+        self.member.as_ref()?.turn(id).err()
     }
 
     fn version(&self) -> Option<Version> {
@@ -265,6 +299,14 @@ impl Connection {
     fn is_member(&self) -> bool {
         self.member.is_some()
     }
+}
+
+/// What comes of a frame that isn't acted upon.
+fn ignored(why: Stale) -> Response {
+    Response::at(match why {
+        Stale::Frame => Price::Again,
+        Stale::Connection => Price::One,
+    })
 }
 
 fn version_of(member: &Session) -> Version {
@@ -277,12 +319,14 @@ fn fresh_ice_at(ice: &Ice, now: Now) -> Instant {
 }
 
 /// What a login that failed says of it.
-const fn reason(why: NotSignedIn) -> &'static str {
+const fn reason(why: NotSignedIn) -> Reason {
     match why {
-        NotSignedIn::Refused(Refusal::NameTaken) => "name-taken",
-        NotSignedIn::Denied(Denied::Proof) | NotSignedIn::Refused(Refusal::Banned | Refusal::NoSession) => "auth",
-        NotSignedIn::Denied(Denied::Failures | Denied::Rate) => "rate",
-        NotSignedIn::NotJoined(_) => "full",
+        NotSignedIn::Refused(Refusal::NameTaken) => Reason::NameTaken,
+        NotSignedIn::Refused(Refusal::NoSession) => Reason::NoSession,
+        NotSignedIn::Denied(Denied::Proof) | NotSignedIn::Refused(Refusal::Banned) => Reason::Auth,
+        NotSignedIn::Denied(Denied::Failures | Denied::Rate | Denied::Later) => Reason::Rate,
+        NotSignedIn::Nameless => Reason::BadName,
+        NotSignedIn::NotJoined(_) => Reason::Full,
     }
 }
 
@@ -294,7 +338,11 @@ impl From<NotThere> for Fault {
 
 impl From<NotJoined> for Fault {
     fn from(why: NotJoined) -> Self {
-        Self::new(Code::Forbidden, why.to_string())
+        let code = match why {
+            NotJoined::TooMuchUnread => Code::Rate,
+            NotJoined::TooManyRooms | NotJoined::NoEntry(_) => Code::Forbidden,
+        };
+        Self::new(code, why.to_string())
     }
 }
 

@@ -68,12 +68,33 @@ pub(super) struct Response {
     pub(super) is_bad: bool,
     /// Why its connection ends.
     pub(super) ending: Option<Ending>,
+    /// What the message counts for.
+    pub(super) price: Price,
+}
+
+/// What a message counts for against its client's rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Price {
+    /// As one.
+    #[default]
+    One,
+    /// As none: something else bounds how many of them there can be.
+    Free,
+    /// As none, so often: it was taken before, over a connection that broke.
+    Again,
+    /// As more than one, because it is told to so many members.
+    ToMembers(usize),
 }
 
 impl Response {
     /// It is told something.
     pub(super) fn reply(reply: String) -> Self {
         Self { reply: Some(reply), ..Self::default() }
+    }
+
+    /// It isn't told anything at once.
+    pub(super) fn at(price: Price) -> Self {
+        Self { price, ..Self::default() }
     }
 
     /// Its connection ends.
@@ -162,6 +183,19 @@ async fn hear<P: Protocol>(
     now: Now,
 ) -> Response {
     let verdict = allowance.take(now.monotonic);
+    let response = hear_within(context, protocol, verdict, message, now).await;
+    allowance.settle(verdict, response.price);
+    response
+}
+
+/// The same, as far as its rate goes.
+async fn hear_within<P: Protocol>(
+    context: &Context,
+    protocol: &mut P,
+    verdict: Verdict,
+    message: &Message,
+    now: Now,
+) -> Response {
     let text = match message {
         Message::Close(frame) => return Response::end(Ending::of_close(frame.as_ref())),
         _ if verdict == Verdict::End => return Response::end(Ending::Flood),
@@ -216,11 +250,18 @@ impl Pulse {
     }
 }
 
+/// How many members are told for one token.
+const MEMBERS_PER_TOKEN: usize = 16;
+/// How many messages that were taken before cost nothing over one connection: as many as may wait for a member by default.
+const MAX_AGAIN: u32 = 256;
+
 /// How much a client may send, and how often it is told that it sends too much before it is closed for it.
 struct Allowance {
     rate: Rate,
     messages: TokenBucket,
     warnings: TokenBucket,
+    /// How many messages more that were taken before cost nothing.
+    again: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,7 +274,7 @@ enum Verdict {
 impl Allowance {
     fn new(rate: Rate, now: Instant) -> Self {
         let full = TokenBucket::new(rate, now);
-        Self { rate, messages: full, warnings: full }
+        Self { rate, messages: full, warnings: full, again: MAX_AGAIN }
     }
 
     fn take(&mut self, now: Instant) -> Verdict {
@@ -243,6 +284,24 @@ impl Allowance {
             Verdict::Warn
         } else {
             Verdict::End
+        }
+    }
+
+    /// Takes or gives back what a message turned out to count for besides; what is not there yet is owed.
+    fn settle(&mut self, verdict: Verdict, price: Price) {
+        let rest = match price {
+            Price::Again if self.again > 0 => {
+                self.again -= 1;
+                -1.0
+            }
+            Price::One | Price::Again => 0.0,
+            Price::Free => -1.0,
+            Price::ToMembers(members) => u32::try_from(members / MEMBERS_PER_TOKEN).map_or(f64::MAX, f64::from),
+        };
+        match verdict {
+            Verdict::Pass => self.messages.charge(rest, self.rate),
+            Verdict::Warn => self.warnings.charge(rest, self.rate),
+            Verdict::End => {}
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::clock::Now;
 use crate::signaling::hub::Refusal;
 use crate::signaling::message;
 use crate::signaling::message::Payload;
+use crate::signaling::message::Recipient;
 use crate::signaling::message::SignalKind;
 use crate::signaling::message::nests_too_deep;
 use crate::signaling::name::Name;
@@ -122,9 +123,13 @@ impl Protocol for Connection<'_> {
             Message::Signal { from, kind, payload } => Some(told(word(*kind), from.name.as_str(), me, Some(payload))),
             Message::Data { from, payload, .. } => Some(told("EXPIRE", from.name.as_str(), me, Some(payload))),
             Message::Leave { from } => Some(told("LEAVE", from.as_str(), me, None)),
-            Message::Undelivered { to, .. } => Some(told("EXPIRE", to.as_str(), me, None)),
+            Message::Undelivered { to: Recipient::Member(to), .. } => Some(told("EXPIRE", to.as_str(), me, None)),
             // What two clients have between them outlives their connections to the server.
-            Message::Away { .. } | Message::Gone { .. } | Message::Presence { .. } => None,
+            Message::Away { .. }
+            | Message::Gone { .. }
+            | Message::Presence { .. }
+            | Message::Missed
+            | Message::Undelivered { to: Recipient::Room(_), .. } => None,
             Message::Answer(text) | Message::Notice(text) => Some(text.to_string()),
         }
     }
@@ -155,7 +160,9 @@ impl Connection<'_> {
             NotSignedIn::Refused(Refusal::NameTaken) => {
                 json!({ "type": "ID-TAKEN", "payload": { "msg": "ID is taken" } }).to_string()
             }
-            NotSignedIn::Denied(_) | NotSignedIn::Refused(_) | NotSignedIn::NotJoined(_) => error(&why.to_string()),
+            NotSignedIn::Denied(_) | NotSignedIn::Refused(_) | NotSignedIn::NotJoined(_) | NotSignedIn::Nameless => {
+                error(&why.to_string())
+            }
         })
     }
 

@@ -48,14 +48,32 @@ pub(super) fn context(sign_ins: f64) -> Arc<Context> {
 }
 
 pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
-    context_of(Gateway::Json, Proof::None, sign_ins, credentials)
+    context_where(sign_ins, credentials, |_| {})
+}
+
+pub(super) fn context_where(
+    sign_ins: f64,
+    credentials: Arc<Credentials>,
+    change: impl FnOnce(&mut hub::Settings),
+) -> Arc<Context> {
+    build(Gateway::Json, Proof::None, sign_ins, credentials, change)
 }
 
 /// That of `gateway`, for who shows `proof`.
 pub(super) fn context_of(gateway: Gateway, proof: Proof, sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
+    build(gateway, proof, sign_ins, credentials, |_| {})
+}
+
+fn build(
+    gateway: Gateway,
+    proof: Proof,
+    sign_ins: f64,
+    credentials: Arc<Credentials>,
+    change: impl FnOnce(&mut hub::Settings),
+) -> Arc<Context> {
     let metrics = Arc::new(Metrics::default());
     let sign_ins = Rate { per_second: sign_ins, burst: sign_ins };
-    let settings = hub::Settings {
+    let mut settings = hub::Settings {
         queue: Capacity { messages: 256, bytes: 256 * 1024 },
         silence: LIMITS.gone_after,
         grace: GRACE,
@@ -64,7 +82,9 @@ pub(super) fn context_of(gateway: Gateway, proof: Proof, sign_ins: f64, credenti
         who: false,
         presence: gateway == Gateway::Json,
         first_version: gateway == Gateway::Json,
+        sources: Default::default(),
     };
+    change(&mut settings);
     let mut hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     if gateway == Gateway::PeerJs {
         hub = hub.patient(Places::new(places::Settings { total: 9, per_source: 3, sources: Sources::default() }));

@@ -7,20 +7,23 @@
 //! A session ends with its connection, or, if its client can come back to it, when that hasn't happened within the grace.
 //! What was not delivered by then comes back to its senders.
 
-use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::away::Away;
+pub use self::away::MAX_AWAY;
 use self::waiting::Waiting;
-
+use crate::address::Sources;
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::SessionId;
 use crate::metrics::Metrics;
+use crate::signaling::accounts::Account;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Mailbox;
@@ -30,6 +33,7 @@ use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
 use crate::signaling::message::Sender;
 use crate::signaling::message::SignalKind;
+use crate::signaling::message::Told;
 use crate::signaling::name::Name;
 use crate::signaling::secret::Secret;
 use crate::signaling::secret::Token;
@@ -42,15 +46,17 @@ use crate::signaling::store::Undelivered;
 use crate::signaling::store::memory::Mailboxes;
 use crate::signaling::store::memory::Tables;
 
+mod away;
 mod takeover;
 pub mod waiting;
 
 /// How many names may be banned.
 pub const MAX_BANNED: usize = 10_000;
-/// How many sessions wait for their clients to come back; beyond, the one that has waited longest ends.
-pub const MAX_AWAY: usize = 10_000;
 /// How many members `who` tells of.
 pub const MAX_WHO: usize = 500;
+/// How many sessions one [`Hub::tick`] ends, and how long others have their turn until the next does.
+const MAX_ENDINGS: usize = 32;
+const ENDINGS_PAUSE: Duration = Duration::from_millis(1);
 
 /// What members may do, and how long they are waited for.
 #[derive(Clone, Debug)]
@@ -71,6 +77,8 @@ pub struct Settings {
     pub presence: bool,
     /// Whether who doesn't acknowledge speaks the first version of our protocol, which has words for nothing but calls.
     pub first_version: bool,
+    /// What the clients' networks are: of each, only so many sessions wait.
+    pub sources: Sources,
 }
 
 /// The members signed in here.
@@ -80,8 +88,7 @@ pub struct Hub {
     bus: Box<dyn Bus>,
     /// Never more than open connections, which have places ([`crate::places`]), and those that are away.
     sessions: HashMap<SessionId, Seat>,
-    /// Sessions without connection, by when each ends. Capped by [`MAX_AWAY`].
-    away: BTreeSet<(Instant, SessionId)>,
+    away: Away,
     /// What waits for who isn't here, if anything does.
     waiting: Option<Waiting>,
     /// Capped by [`MAX_BANNED`].
@@ -94,6 +101,7 @@ pub struct Hub {
 #[derive(Debug)]
 struct Seat {
     name: Name,
+    account: Arc<Account>,
     mailbox: Arc<Mailbox>,
     /// None, if it ends with its connection.
     secret: Option<Secret>,
@@ -103,6 +111,8 @@ struct Seat {
     last_frame: u64,
     /// Capped by [`Settings::rooms`].
     rooms: Vec<Name>,
+    /// Where its client came from.
+    source: IpAddr,
     /// Until when its client may come back.
     away_until: Option<Instant>,
 }
@@ -112,6 +122,8 @@ struct Seat {
 pub struct Attached {
     /// What it is called.
     pub session: SessionId,
+    /// Whose it is.
+    pub account: Arc<Account>,
     /// What it is told.
     pub reader: Reader,
     /// What it can be taken up again by, if at all.
@@ -151,6 +163,9 @@ pub enum NotJoined {
     /// It is in as many as it may be.
     #[error("in too many rooms already")]
     TooManyRooms,
+    /// There is no room in its mailbox for who is there.
+    #[error("too much waits to be read")]
+    TooMuchUnread,
     /// The room says no.
     #[error(transparent)]
     NoEntry(#[from] NoEntry),
@@ -180,11 +195,12 @@ impl Hub {
         credentials: Arc<Credentials>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let away = Away::new(settings.sources.clone());
         Self {
             registry,
             bus,
             sessions: HashMap::new(),
-            away: BTreeSet::new(),
+            away,
             waiting: None,
             banned: HashSet::new(),
             settings,
@@ -193,15 +209,24 @@ impl Hub {
         }
     }
 
-    /// Signs `name` in. A session whose messages are acknowledged can be taken up again.
+    /// Signs `name` in, for `account` and a client at `source`. A session whose messages are acknowledged can be taken up
+    /// again.
     ///
     /// # Errors
     ///
     /// [`Refusal`]; nothing has changed then.
-    pub fn sign_in(&mut self, name: Name, delivery: Delivery, now: Now) -> Result<Attached, Refusal> {
+    pub fn sign_in(
+        &mut self,
+        name: Name,
+        account: Account,
+        delivery: Delivery,
+        source: IpAddr,
+        now: Now,
+    ) -> Result<Attached, Refusal> {
         if self.banned.contains(&name) {
             return Err(Refusal::Banned);
         }
+        self.end_if_lost(&name, now);
         let session = SessionId::new();
         let claimed = self.registry.claim(&name, session, self.connected_until(now), now.monotonic);
         claimed.map_err(|_| Refusal::NameTaken)?;
@@ -212,37 +237,52 @@ impl Hub {
         self.bus.open(session, Arc::clone(&mailbox));
         self.credentials.begin(session);
         self.metrics.members.increment();
+        let account = Arc::new(account);
         let seat = Seat {
             name: name.clone(),
+            account: Arc::clone(&account),
             mailbox,
             secret: secret.clone(),
             token: None,
             last_frame: 0,
             rooms: Vec::new(),
+            source,
             away_until: None,
         };
         self.sessions.insert(session, seat);
         self.hand_out(&name, now);
-        Ok(Attached { session, reader, secret, last_frame: 0 })
+        Ok(Attached { session, account, reader, secret, last_frame: 0 })
     }
 
-    /// Takes the session of `name` up again, over a connection that takes the place of an earlier one. Of what it was told
-    /// its client has everything up to the message number `arrived`; the rest it is told again.
+    /// Takes the session of `name` up again, over a connection from `source` that takes the place of an earlier one. Of what
+    /// it was told its client has everything up to the message number `arrived`; the rest it is told again.
     ///
     /// # Errors
     ///
-    /// [`Refusal`]; nothing has changed then.
-    pub fn resume(&mut self, name: &Name, secret: &str, arrived: u64, now: Now) -> Result<Attached, Refusal> {
+    /// [`Refusal`]; nothing has changed then, but that a session that its own client can't take up has ended.
+    pub fn resume(
+        &mut self,
+        name: &Name,
+        secret: &str,
+        arrived: u64,
+        source: IpAddr,
+        now: Now,
+    ) -> Result<Attached, Refusal> {
         let deadline = self.connected_until(now);
         let session = self.registry.holder_of(name, now.monotonic).ok_or(Refusal::NoSession)?;
         let seat = self.sessions.get_mut(&session).ok_or(Refusal::NoSession)?;
         let secret = seat.secret.clone().filter(|known| known.is(secret)).ok_or(Refusal::NoSession)?;
-        let reader = seat.mailbox.attach(arrived).map_err(|_| Refusal::NoSession)?;
-        self.registry.renew(session, deadline, now.monotonic).map_err(|_| Refusal::NoSession)?;
+        let renewed = self.registry.renew(session, deadline, now.monotonic);
+        let (Ok(()), Ok(reader)) = (renewed, seat.mailbox.attach(arrived)) else {
+            self.end(session, now);
+            return Err(Refusal::NoSession);
+        };
         if let Some(until) = seat.away_until.take() {
-            self.away.remove(&(until, session));
+            self.away.remove(until, session, seat.source);
         }
-        Ok(Attached { session, reader, secret: Some(secret), last_frame: seat.last_frame })
+        seat.source = source;
+        let account = Arc::clone(&seat.account);
+        Ok(Attached { session, account, reader, secret: Some(secret), last_frame: seat.last_frame })
     }
 
     /// Notes that the connection of `session` lives.
@@ -269,7 +309,7 @@ impl Hub {
             }
             seat.last_frame = frame;
         }
-        Ok(Sender { name: seat.name.clone(), session, frame })
+        Ok(Sender { name: seat.name.clone(), session, frame, told: Told::default() })
     }
 
     /// The connection of `reader` is over. The session is, too, or waits for its client if it can and `may_return`.
@@ -277,48 +317,55 @@ impl Hub {
         let current = self.sessions.get_mut(&session).filter(|seat| seat.away_until.is_none() && reader.is_current());
         let Some(seat) = current else { return };
         let until = now.monotonic + self.settings.grace;
-        let waits = may_return && seat.secret.is_some() && self.registry.renew(session, until, now.monotonic).is_ok();
-        if !waits {
+        let can_return = seat.secret.is_some() && !seat.mailbox.is_cut();
+        if !may_return || !can_return || self.registry.renew(session, until, now.monotonic).is_err() {
             return self.end(session, now);
         }
         seat.away_until = Some(until);
-        self.away.insert((until, session));
+        let too_many = self.away.insert(until, session, seat.source);
         let (name, partners) = (seat.name.clone(), seat.mailbox.partners());
         for partner in partners {
             self.notify(&partner, Message::Away { from: name.clone() }, now);
         }
-        if self.away.len() > MAX_AWAY
-            && let Some((_, longest)) = self.away.first().copied()
-        {
+        if let Some(longest) = too_many {
             self.end(longest, now);
         }
     }
 
-    /// Ends the sessions whose clients were waited for long enough, and what waited itself; when there may be something to
-    /// do again.
+    /// Ends sessions whose clients were waited for long enough, as many as others have the time for, and gives up what waited
+    /// itself; when there may be something to do again.
     pub fn tick(&mut self, now: Now) -> Instant {
-        // Whoever goes away from here on is waited for at least until then.
-        let grace = now.monotonic + self.settings.grace;
-        let next = self.give_up(now).map_or(grace, |next| next.min(grace));
-        while let Some((until, session)) = self.away.first().copied() {
-            if until > now.monotonic {
-                return until.min(next);
+        let given_up = self.give_up(now);
+        let ended = self.end_away(now);
+        given_up.map_or(ended, |next| next.min(ended))
+    }
+
+    fn end_away(&mut self, now: Now) -> Instant {
+        for _ in 0..MAX_ENDINGS {
+            match self.away.first() {
+                // Whoever goes away from here on is waited for at least until then.
+                None => return now.monotonic + self.settings.grace,
+                Some((until, _)) if until > now.monotonic => return until,
+                Some((_, session)) => self.end(session, now),
             }
-            self.away.pop_first();
-            self.end(session, now);
         }
-        next
+        now.monotonic + ENDINGS_PAUSE
     }
 
     /// Has the connection of `name` end, and the session with it; which it was, if somebody is signed in by it here.
     pub fn kick(&mut self, name: &Name, now: Now) -> Option<SessionId> {
         let session = self.registry.holder_of(name, now.monotonic)?;
-        let seat = self.sessions.get(&session)?;
+        self.kick_session(session, now).then_some(session)
+    }
+
+    /// Has the connection of `session` end, and the session with it; whether it is here.
+    pub fn kick_session(&mut self, session: SessionId, now: Now) -> bool {
+        let Some(seat) = self.sessions.get(&session) else { return false };
         seat.mailbox.kick();
         if seat.away_until.is_some() {
             self.end(session, now);
         }
-        Some(session)
+        true
     }
 
     /// Refuses `name` from now on; who is signed in by it stays so.
@@ -369,23 +416,28 @@ impl Hub {
         self.deliver(to, Message::Data { from, room: None, payload }, now)
     }
 
-    /// Passes an application's own message on to everybody else in `room`; the sender is told of those that it can't be
-    /// delivered to.
+    /// Passes an application's own message on to everybody else in `room`; how many these are. The sender is told, once, if
+    /// it can't be delivered to all of them.
     ///
     /// # Errors
     ///
     /// [`NotThere`]; nobody is told anything then.
-    pub fn send_to_room(&mut self, from: &Sender, room: &Name, payload: &Payload, now: Now) -> Result<(), NotThere> {
+    pub fn send_to_room(&mut self, from: &Sender, room: &Name, payload: &Payload, now: Now) -> Result<usize, NotThere> {
         if !self.sessions.get(&from.session).is_some_and(|seat| seat.rooms.contains(room)) {
             return Err(NotThere);
         }
+        let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
+        let mut others = 0;
         for Holder { name, session } in self.registry.in_room(room, now.monotonic) {
-            let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
-            if session != from.session && self.bus.deliver(session, message, now.monotonic).is_err() {
-                self.report(from, &name, now);
+            if session == from.session {
+                continue;
+            }
+            others += 1;
+            if self.bus.deliver(session, message.clone(), now.monotonic).is_err() {
+                self.report(message.clone(), &name, now);
             }
         }
-        Ok(())
+        Ok(others)
     }
 
     /// Tells `to` that `from` left; the two are partners no more.
@@ -431,19 +483,18 @@ impl Hub {
         Ok(others.into_iter().map(|other| other.name).collect())
     }
 
-    /// Takes a member out of `room` and tells those left there.
+    /// Takes a member out of `room` and tells those left there; how many these are.
     ///
     /// # Errors
     ///
     /// [`NotThere`].
-    pub fn part(&mut self, session: SessionId, room: &Name, now: Now) -> Result<(), NotThere> {
+    pub fn part(&mut self, session: SessionId, room: &Name, now: Now) -> Result<usize, NotThere> {
         let seat = self.sessions.get_mut(&session).ok_or(NotThere)?;
         let at = seat.rooms.iter().position(|known| known == room).ok_or(NotThere)?;
         seat.rooms.remove(at);
         let name = seat.name.clone();
         self.registry.leave(room, session);
-        self.tell_room(room, &name, Change::Left, now);
-        Ok(())
+        Ok(self.tell_room(room, &name, Change::Left, now))
     }
 
     /// Who is in `room`, or signed in at all, [`MAX_WHO`] of them; none, if members may not ask.
@@ -467,17 +518,12 @@ impl Hub {
         self.registry.holder_of(name, now.monotonic)
     }
 
-    /// Who is signed in here by `session`.
-    pub fn member_of(&self, session: SessionId) -> Option<Name> {
-        self.sessions.get(&session).map(|seat| seat.name.clone())
-    }
-
     /// Signs the session out: partners and rooms learn that it is over, and senders what it didn't get.
     fn end(&mut self, session: SessionId, now: Now) {
         self.leave_all(session, now);
         let Some(seat) = self.sessions.remove(&session) else { return };
         if let Some(until) = seat.away_until {
-            self.away.remove(&(until, session));
+            self.away.remove(until, session, seat.source);
         }
         for room in &seat.rooms {
             self.registry.leave(room, session);
@@ -485,12 +531,22 @@ impl Hub {
         }
         self.registry.release(session);
         self.bus.close(session);
-        for sender in seat.mailbox.close() {
-            self.report(&sender, &seat.name, now);
+        for message in seat.mailbox.close() {
+            self.report(message, &seat.name, now);
         }
         self.credentials.end(session);
         self.metrics.members.decrement();
         tracing::debug!(%session, "signed out");
+    }
+
+    /// Ends the session of `name` if nobody can come back to it.
+    fn end_if_lost(&mut self, name: &Name, now: Now) {
+        let lost = self.registry.holder_of(name, now.monotonic).filter(|session| {
+            self.sessions.get(session).is_some_and(|seat| seat.away_until.is_some() && seat.mailbox.is_cut())
+        });
+        if let Some(lost) = lost {
+            self.end(lost, now);
+        }
     }
 
     fn deliver(&self, to: &Name, message: Message, now: Now) -> Result<(), Undelivered> {
@@ -503,22 +559,27 @@ impl Hub {
         let _ = self.deliver(to, notice, now);
     }
 
-    fn tell_room(&self, room: &Name, name: &Name, change: Change, now: Now) {
+    /// Tells all in `room` but `name`; how many these are.
+    fn tell_room(&self, room: &Name, name: &Name, change: Change, now: Now) -> usize {
         if !self.settings.presence {
-            return;
+            return 0;
         }
+        let mut others = 0;
         for other in self.registry.in_room(room, now.monotonic) {
             if other.name != *name {
+                others += 1;
                 let presence = Message::Presence { room: room.clone(), name: name.clone(), change };
                 let _ = self.bus.deliver(other.session, presence, now.monotonic);
             }
         }
+        others
     }
 
-    /// Tells a sender, if it is still there, what did not get to `to`.
-    fn report(&self, sender: &Sender, to: &Name, now: Now) {
-        let undelivered = Message::Undelivered { to: to.clone(), frame: sender.frame };
-        let _ = self.bus.deliver(sender.session, undelivered, now.monotonic);
+    /// Tells a sender, if it is still there and doesn't know yet, what did not get to `to`.
+    fn report(&self, message: Message, to: &Name, now: Now) {
+        if let Some((sender, undelivered)) = message.undelivered(to) {
+            let _ = self.bus.deliver(sender, undelivered, now.monotonic);
+        }
     }
 
     fn connected_until(&self, now: Now) -> Instant {

@@ -14,7 +14,10 @@ use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::IceCredential;
 use crate::credentials::SessionId;
+use crate::metrics::Gateway;
+use crate::signaling::accounts::Account;
 use crate::signaling::accounts::Accounts;
+use crate::signaling::accounts::Asking;
 use crate::signaling::accounts::Denied;
 use crate::signaling::candidates;
 use crate::signaling::hub::Attached;
@@ -42,6 +45,7 @@ pub struct Sessions {
     accounts: Arc<Accounts>,
     credentials: Arc<Credentials>,
     served: Served,
+    gateway: Gateway,
 }
 
 /// Who asks to sign in.
@@ -60,6 +64,7 @@ pub struct Session {
     sessions: Arc<Sessions>,
     name: Name,
     id: SessionId,
+    account: Arc<Account>,
     reader: Arc<Reader>,
     secret: Option<Secret>,
     host: String,
@@ -77,6 +82,9 @@ pub struct Ice {
     pub lifetime: Duration,
 }
 
+/// What asks for ICE servers without signing in.
+const ELSEWHERE: &str = "ice";
+
 /// Why somebody isn't signed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSignedIn {
@@ -89,6 +97,9 @@ pub enum NotSignedIn {
     /// Into the room that it wants to be in.
     #[error(transparent)]
     NotJoined(#[from] NotJoined),
+    /// By no name at all, and its account has none either.
+    #[error("no name to sign in by")]
+    Nameless,
 }
 
 /// Why there are no ICE servers for who signals elsewhere.
@@ -114,27 +125,52 @@ pub enum NotTold {
 }
 
 impl Sessions {
-    /// Whom `accounts` let in meet in `hub` and get credentials of `credentials` for what is `served`.
+    /// Whom `accounts` let in meet in `hub` and get credentials of `credentials` for what is `served`, by our own protocol.
     pub fn new(hub: Hub, accounts: Arc<Accounts>, credentials: Arc<Credentials>, served: Served) -> Self {
-        Self { hub: Mutex::new(hub), accounts, credentials, served }
+        Self { hub: Mutex::new(hub), accounts, credentials, served, gateway: Gateway::Json }
     }
 
-    /// Signs `name` in, and into `room`; with who else is there.
+    /// The same by another protocol.
+    pub fn by(self, gateway: Gateway) -> Self {
+        Self { gateway, ..self }
+    }
+
+    /// Signs `name` in, and into `room`; with who else is there. In our own protocol, who has an account with a name signs
+    /// in by that one and no other, and needn't say it. Elsewhere a member's name is what its connection is called, which
+    /// anyone may choose who may sign in.
     ///
     /// # Errors
     ///
     /// [`NotSignedIn`]; nobody is signed in then.
     pub async fn sign_in(
         self: &Arc<Self>,
-        name: Name,
+        name: impl Into<Option<Name>>,
         delivery: Delivery,
         room: Option<&Name>,
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, Vec<Name>), NotSignedIn> {
-        self.admit(visitor, now)?;
+        let name = name.into();
+        if name.is_none() && !self.accounts.have_names() {
+            return Err(NotSignedIn::Nameless);
+        }
+        let account = self.admit(name.as_ref(), self.gateway.label(), visitor, now).await?;
+        let name = if self.gateway == Gateway::Json { account.bind(name)? } else { name };
+        self.enter(name.ok_or(NotSignedIn::Nameless)?, account, delivery, room, visitor, now)
+    }
+
+    /// Signs somebody in who was let in.
+    fn enter(
+        self: &Arc<Self>,
+        name: Name,
+        account: Account,
+        delivery: Delivery,
+        room: Option<&Name>,
+        visitor: &Visitor,
+        now: Now,
+    ) -> Result<(Session, Vec<Name>), NotSignedIn> {
         let mut hub = self.hub();
-        let attached = hub.sign_in(name.clone(), delivery, now)?;
+        let attached = hub.sign_in(name.clone(), account, delivery, visitor.source, now)?;
         let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
         drop(hub);
         tracing::debug!(session = %attached.session, "signed in");
@@ -153,7 +189,8 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<Session, NotSignedIn> {
-        Ok(self.sign_in(Name::random(), delivery, None, visitor, now).await?.0)
+        let account = self.admit(None, self.gateway.label(), visitor, now).await?;
+        Ok(self.enter(Name::random(), account, delivery, None, visitor, now)?.0)
     }
 
     /// Signs `name` in, in the place of an earlier connection that showed the same token: that proves that it is the same
@@ -168,11 +205,11 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<Session, NotSignedIn> {
-        self.admit(visitor, now)?;
+        let account = self.admit(Some(&name), self.gateway.label(), visitor, now).await?;
         let token = visitor.token.as_deref().filter(|_| self.accounts.are_tokens_personal());
         let attached = match token {
-            Some(token) => self.hub().sign_in_or_take_over(name.clone(), token, now)?,
-            None => self.hub().sign_in(name.clone(), Delivery::Once, now)?,
+            Some(token) => self.hub().sign_in_or_take_over(name.clone(), token, account, visitor.source, now)?,
+            None => self.hub().sign_in(name.clone(), account, Delivery::Once, visitor.source, now)?,
         };
         tracing::debug!(session = %attached.session, "signed in");
         Ok(self.session(name, attached, visitor, now).0)
@@ -192,7 +229,7 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, u64), NotSignedIn> {
-        let attached = match self.hub().resume(&name, secret, arrived, now) {
+        let attached = match self.hub().resume(&name, secret, arrived, visitor.source, now) {
             Ok(attached) => attached,
             Err(why) => {
                 // Who has the secret may come back as often as its network breaks.
@@ -210,7 +247,7 @@ impl Sessions {
     ///
     /// [`NotTold`].
     pub async fn who(&self, visitor: &Visitor, now: Now) -> Result<Vec<Name>, NotTold> {
-        self.admit(visitor, now)?;
+        self.admit(None, self.gateway.label(), visitor, now).await?;
         self.hub().who(None, now).ok_or(NotTold::Nobody)
     }
 
@@ -225,14 +262,13 @@ impl Sessions {
     /// # Errors
     ///
     /// [`NoIce`].
-    pub fn ice_elsewhere(&self, visitor: &Visitor, now: Now) -> Result<Ice, NoIce> {
+    pub async fn ice_elsewhere(&self, visitor: &Visitor, now: Now) -> Result<Ice, NoIce> {
         if self.credentials.binds_peers() {
             return Err(NoIce::SignaledPeersOnly);
         }
-        self.admit(visitor, now)?;
-        // Nobody is known to be behind it: it counts for itself, beside what counts by source.
-        let credential = self.credentials.mint_for(&SessionId::new().to_string(), now);
-        Ok(self.ice(&visitor.host, credential))
+        let account = self.admit(None, ELSEWHERE, visitor, now).await?;
+        let credential = self.credentials.mint_elsewhere(account.name.as_ref().map(Name::as_str), now);
+        Ok(self.ice(&visitor.host, credential, &account))
     }
 
     /// Ends the connection, the session and the allocations of `name`; false when nobody is signed in by it.
@@ -263,21 +299,28 @@ impl Sessions {
     /// Ends all that `session` has, whether it lives or has left its allocations behind; whether somebody was kicked.
     pub fn revoke(&self, session: SessionId, now: Now) -> bool {
         let mut hub = self.hub();
-        let kicked = hub.member_of(session).and_then(|name| hub.kick(&name, now));
+        let kicked = hub.kick_session(session, now);
         self.credentials.revoke(session, now);
-        kicked.is_some()
+        kicked
     }
 
-    fn admit(&self, visitor: &Visitor, now: Now) -> Result<(), Denied> {
-        self.accounts.admit(visitor.token.as_deref(), visitor.source, now)
+    async fn admit(
+        &self,
+        name: Option<&Name>,
+        gateway: &'static str,
+        Visitor { host, source, token }: &Visitor,
+        now: Now,
+    ) -> Result<Account, Denied> {
+        self.accounts.admit(&Asking { name, token: token.as_deref(), source: *source, host, gateway }, now).await
     }
 
     fn session(self: &Arc<Self>, name: Name, attached: Attached, visitor: &Visitor, now: Now) -> (Session, u64) {
-        let Attached { session, reader, secret, last_frame } = attached;
+        let Attached { session, account, reader, secret, last_frame } = attached;
         let session = Session {
             sessions: Arc::clone(self),
             name,
             id: session,
+            account,
             reader: Arc::new(reader),
             secret,
             host: visitor.host.clone(),
@@ -288,8 +331,11 @@ impl Sessions {
         (session, last_frame)
     }
 
-    fn ice(&self, host: &str, credential: IceCredential) -> Ice {
-        let servers = self.served.ice_servers(host, &credential);
+    fn ice(&self, host: &str, credential: IceCredential, account: &Account) -> Ice {
+        let mut servers = self.served.ice_servers(host, &credential);
+        if let Some(list) = servers.as_array_mut() {
+            list.extend_from_slice(&account.ice_servers);
+        }
         Ice { servers, lifetime: credential.lifetime }
     }
 
@@ -336,11 +382,11 @@ impl Session {
 
     /// ICE servers with fresh credentials; earlier ones stay good for their time.
     pub fn ice(&self, now: Now) -> Ice {
-        // No account has a name of its own: it is anyone's who may sign in, and whoever had it before must not use up what
-        // its next bearer may have. The session counts for itself.
-        let member = None;
+        // Without an account its name is anyone's who may sign in, and whoever had it before must not use up what its next
+        // bearer may have: then the session counts for itself.
+        let member = self.account.name.as_ref().map(Name::as_str);
         let credential = self.sessions.credentials.mint(self.id, member, now);
-        self.sessions.ice(&self.host, credential)
+        self.sessions.ice(&self.host, credential, &self.account)
     }
 
     /// The addresses of peers that `payload` tells its recipient of, if that matters.
@@ -428,7 +474,7 @@ impl Turn<'_> {
     /// # Errors
     ///
     /// [`NotThere`].
-    pub fn send_to_room(mut self, room: &Name, payload: &Payload, now: Now) -> Result<(), NotThere> {
+    pub fn send_to_room(mut self, room: &Name, payload: &Payload, now: Now) -> Result<usize, NotThere> {
         self.hub.send_to_room(&self.sender, room, payload, now)
     }
 
@@ -446,12 +492,16 @@ impl Turn<'_> {
         self.hub.leave_all(self.sender.session, now);
     }
 
-    /// Comes into a room, as [`Hub::join`], and has `tell` told who is there before anything else can happen there.
+    /// Comes into a room, as [`Hub::join`], and has `tell` told who is there before anything else can happen there. There is
+    /// room in the mailbox for an answer then.
     ///
     /// # Errors
     ///
-    /// [`NotJoined`], as there.
+    /// [`NotJoined`], as there, and for who has too much to read yet.
     pub fn join<T>(mut self, room: &Name, tell: impl FnOnce(Vec<Name>) -> T, now: Now) -> Result<T, NotJoined> {
+        if !self.session.reader.has_room() {
+            return Err(NotJoined::TooMuchUnread);
+        }
         Ok(tell(self.hub.join(self.sender.session, room, now)?))
     }
 
@@ -460,7 +510,7 @@ impl Turn<'_> {
     /// # Errors
     ///
     /// [`NotThere`].
-    pub fn part(mut self, room: &Name, now: Now) -> Result<(), NotThere> {
+    pub fn part(mut self, room: &Name, now: Now) -> Result<usize, NotThere> {
         self.hub.part(self.sender.session, room, now)
     }
 

@@ -59,14 +59,14 @@ fn finish(router: Router) -> Router {
         .layer(map_response(guard))
 }
 
-/// An answer that the page that asked may read, whose origin was let in, and that nothing keeps.
-fn shared(request: &Request, answer: impl IntoResponse) -> Response {
+/// An answer that the page that asked may read, whose `origin` was let in, and that nothing keeps.
+fn shared(origin: Option<HeaderValue>, answer: impl IntoResponse) -> Response {
     let mut response = answer.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
-    if let Some(origin) = request.headers().get(header::ORIGIN) {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }
     response
 }

@@ -52,7 +52,7 @@ fn id(state: &State, request: &Request) -> Response {
         return refusal.into_response();
     }
     let text = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-    shared(request, (text, Name::random().as_str().to_owned()))
+    shared(request.headers().get(header::ORIGIN).cloned(), (text, Name::random().as_str().to_owned()))
 }
 
 /// The ids of who is signed in, if they may be told, to whoever may sign in.
@@ -61,6 +61,9 @@ async fn list(state: &State, context: &Context, request: Request) -> Response {
         Ok(visitor) => visitor,
         Err(refusal) => return refusal.into_response(),
     };
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    // Its body is nobody's while an answer is waited for.
+    drop(request);
     let answer = match context.sessions.who(&visitor, context.clock.now()).await {
         Ok(names) => super::json(&names.iter().map(Name::as_str).collect()).into_response(),
         Err(NotTold::Nobody) => {
@@ -71,10 +74,14 @@ async fn list(state: &State, context: &Context, request: Request) -> Response {
             let why = "this needs ?token= as signaling.accounts has it";
             Refusal::new(StatusCode::UNAUTHORIZED, why).into_response()
         }
+        Err(NotTold::Denied(Denied::Later)) => {
+            let why = "who would know doesn't say, see signaling.accounts.webhook";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+        }
         Err(NotTold::Denied(Denied::Failures | Denied::Rate)) => {
             let why = "too many requests, see signaling.limits.sign_ins";
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, why).into_response()
         }
     };
-    shared(&request, answer)
+    shared(origin, answer)
 }

@@ -52,6 +52,11 @@ fn any_frames_of_a_peerjs_client_get_replies_in_json_at_most() {
 }
 
 #[test]
+fn no_text_is_a_token_that_nobody_signed() {
+    fuzz("token", targets::token, 50_000);
+}
+
+#[test]
 fn any_bytes_end_a_websocket_at_worst() {
     fuzz("websocket", targets::websocket, 3000);
 }

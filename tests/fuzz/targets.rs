@@ -10,8 +10,11 @@ use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::SinkExt;
 use futures_util::StreamExt;
+use ring::hmac;
 use stun::attributes::*;
 use stun::integrity::MessageIntegrity;
 use stun::message::Message;
@@ -46,6 +49,8 @@ use throughway::relay::command::Via;
 use throughway::relay::stream::frames::Frames;
 use throughway::signaling::accounts::Accounts;
 use throughway::signaling::accounts::Proof;
+use throughway::signaling::accounts::jwt::Key;
+use throughway::signaling::accounts::jwt::Verifier;
 use throughway::signaling::hub;
 use throughway::signaling::hub::Hub;
 use throughway::signaling::ice::Served;
@@ -228,6 +233,25 @@ pub fn stream(bytes: &[u8]) {
     assert!(stream.starts_with(&messages.concat()), "in order, and nothing made up");
     if let Ok(kept) = end {
         assert_eq!(messages.concat().len() + kept, stream.len(), "nothing lost");
+    }
+}
+
+/// A text as a signed token, as keys, and its first two lines as what a token is made of that has a good signature: only
+/// such a one is anybody's.
+pub fn token(bytes: &[u8]) {
+    const SECRET: &[u8] = b"a secret that no input can know..";
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    let (now, verifier) = (Clock::system().now(), Verifier::new(vec![Key::secret(SECRET).unwrap()], None, None));
+    assert!(verifier.check(&text, now).is_err(), "nobody signed it");
+    let _ = Key::from_pem(&text);
+    if let Ok(keys) = Key::from_jwks(&text) {
+        let _ = Verifier::new(keys, None, None).check(&text, now);
+    }
+    let mut lines = text.lines().map(|line| BASE64_URL_SAFE_NO_PAD.encode(line));
+    let made = format!("{}.{}", lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), made.as_bytes());
+    if let Ok(name) = verifier.check(&format!("{made}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag)), now) {
+        assert!(text.contains("HS256") && !name.as_str().is_empty());
     }
 }
 
@@ -423,6 +447,7 @@ fn context(gateway: Gateway) -> Arc<gateway::Context> {
         who: true,
         presence: gateway == Gateway::Json,
         first_version: gateway == Gateway::Json,
+        sources: Default::default(),
     };
     let waiting = Places::new(places::Settings { total: 4, per_source: 4, sources: Sources::default() });
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics)).patient(waiting);

@@ -32,6 +32,7 @@ impl Client {
     }
 }
 
+mod pace;
 mod second;
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ use crate::places::Place;
 use crate::places::Places;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
+use crate::signaling::message::Recipient;
 use crate::signaling::message::Sender;
 use crate::signaling::message::SignalKind;
 use crate::signaling::name::Name;
@@ -146,9 +147,9 @@ impl Hub {
     pub(super) fn hand_out(&mut self, name: &Name, now: Now) {
         let steps = self.waiting.as_mut().map(|waiting| waiting.take(name)).unwrap_or_default();
         for Step { from, kind, payload } in steps {
-            let sender = from.clone();
+            let message = Message::Signal { from: from.clone(), kind, payload: payload.clone() };
             if self.signal(from, name, kind, payload, now).is_err() {
-                self.report(&sender, name, now);
+                self.report(message, name, now);
             }
         }
     }
@@ -157,7 +158,8 @@ impl Hub {
     pub(super) fn give_up(&mut self, now: Now) -> Option<Instant> {
         while let Some((sender, to)) = self.waiting.as_mut()?.give_up(now.monotonic) {
             // Its client may have come back meanwhile, to its name: it waits all the same.
-            self.notify(&sender.name, Message::Undelivered { to, frame: sender.frame }, now);
+            let undelivered = Message::Undelivered { to: Recipient::Member(to), frame: sender.frame };
+            self.notify(&sender.name, undelivered, now);
         }
         Some(self.waiting.as_ref()?.next(now.monotonic))
     }

@@ -36,8 +36,13 @@ impl Scene {
         self.calls_from(1, from, to, 2)
     }
 
+    fn waits(&mut self, time: Duration) {
+        self.passes(time);
+        self.hub.tick(self.now);
+    }
+
     fn by_token(&mut self, name: &str, token: &str) -> Result<Attached, Refusal> {
-        self.hub.sign_in_or_take_over(named(name), token, self.now)
+        self.hub.sign_in_or_take_over(named(name), token, Default::default(), [192, 0, 2, 1].into(), self.now)
     }
 }
 
@@ -48,14 +53,14 @@ fn what_waits_is_handed_out_to_whoever_comes_and_given_up_no_more() {
     for from in [&alice, &carol, &alice] {
         assert_eq!(scene.calls(from, "bob"), Ok(()));
     }
-    scene.passes(WAIT / 2);
+    scene.waits(WAIT / 2);
 
     let bob = scene.old("bob");
 
     assert_eq!(heard(&bob), ["offer alice 0", "offer alice 0", "offer carol 0"]);
     assert_eq!(scene.calls(&alice, "bob"), Ok(()));
     assert_eq!(heard(&bob), ["offer alice 0"], "it is here");
-    scene.passes(WAIT);
+    scene.waits(WAIT);
     assert!(heard(&alice).is_empty() && heard(&carol).is_empty() && heard(&bob).is_empty());
 }
 
@@ -65,11 +70,11 @@ fn what_waited_long_enough_is_told_to_each_sender_once() {
     let [alice, carol] = ["alice", "carol"].map(|name| scene.old(name));
     scene.calls(&alice, "bob").unwrap();
     scene.calls(&alice, "dave").unwrap();
-    scene.passes(WAIT / 2);
+    scene.waits(WAIT / 2);
     scene.calls(&carol, "bob").unwrap();
     scene.calls(&alice, "bob").unwrap();
 
-    scene.passes(WAIT / 2);
+    scene.waits(WAIT / 2);
     assert_eq!(heard(&alice), ["undelivered bob 0", "undelivered dave 0"]);
     assert!(heard(&carol).is_empty());
 
@@ -85,7 +90,7 @@ fn a_sender_that_has_come_back_is_told_by_its_name() {
     scene.bye(&alice);
     let back = scene.old("alice");
 
-    scene.passes(WAIT);
+    scene.waits(WAIT);
 
     assert_eq!(heard(&back), ["undelivered bob 0"]);
 }
@@ -125,7 +130,7 @@ fn what_waits_is_bounded_for_each_source_and_in_all_and_makes_room_when_it_waits
     scene.old("absent-0");
     assert_eq!(scene.calls_from(3, &alice, "bob", 2), Ok(()));
     assert_eq!(scene.calls_from(3, &alice, "carol", 2), full);
-    scene.passes(WAIT);
+    scene.waits(WAIT);
     assert_eq!(heard(&eve).len(), TOTAL - 1);
     assert_eq!(scene.calls_from(1, &eve, "one more", 2), Ok(()));
 }
