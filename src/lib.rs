@@ -118,7 +118,10 @@
 //! | a foreign page with a name that leads here (DNS rebinding), polling without an Origin header | its host is no origin of ours, or it must post and name it | `a_page_that_has_its_own_name_lead_here_hears_nothing_of_others` |
 //! | events that clients take for their own library's | they are no events | `what_is_no_packet_is_refused`, `what_makes_no_sense_is_answered_and_ends_the_connection_the_third_time` |
 //! | rooms, or members of one, without number | so many for each | `rooms_are_capped_for_each_member_and_members_for_each_room` |
-//! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end` |
+//! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end`, `ids_are_listed_only_where_that_is_on_and_not_without_end` |
+//! | having things wait for names without number | so many for each sender and name; names for each source, and in all | `what_waits_is_bounded_for_each_pair_and_nobody_fills_anothers_share`, `what_waits_is_bounded_for_each_source_and_in_all_and_makes_room_when_it_waits_no_more` |
+//! | guessing the token that a name is taken over by | each guess counts as a sign-in; digests are compared, and take as long | `guessing_tokens_counts_as_signing_in` |
+//! | taking over somebody else's name by a token that all share | it takes over nothing | `a_token_that_all_share_lets_in_and_takes_nothing_over` |
 //! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
 //! | kicks, or ends of sessions, without number | remembered up to a number, beyond it rather refused; who falls behind looks at all | `more_revoked_sessions_than_can_be_remembered_are_refused_all_the_same`, `who_hears_of_too_many_ends_at_once_ends_what_is_over_and_no_more` |
 //! | signing in again for another share | what a session counts for stands in its user names | `quotas_count_a_member_in_all_its_sessions_and_a_session_without_one_alone` |

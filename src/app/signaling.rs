@@ -40,6 +40,10 @@ const TOPIC_BURST: u32 = 4;
 const PAIR: usize = 2;
 /// How many WebSockets may be open at once: what a small host can carry.
 const MAX_WEBSOCKETS: u32 = 50_000;
+/// For how many pairs of a sender and an absent name something may wait at once: 64 MiB of it.
+const MAX_WAITING: u32 = 1024;
+/// For how many whose sender is at one source.
+const WAITING_PER_SOURCE: u32 = 64;
 
 /// Signaling, and everything that the web side serves of it.
 pub(super) fn routes(
@@ -85,6 +89,10 @@ impl Spaces<'_> {
     fn open(&self, gateway: Gateway) -> Arc<gateway::Context> {
         let Self { config, accounts, served, shared } = self;
         let hub = Hub::new(hub_settings(config, gateway), Arc::clone(&shared.credentials), Arc::clone(&shared.metrics));
+        let hub = match gateway {
+            Gateway::PeerJs => hub.patient(places(MAX_WAITING, WAITING_PER_SOURCE, exempt(config))),
+            Gateway::Json | Gateway::SocketIo | Gateway::PubSub | Gateway::Ayame => hub,
+        };
         let sessions = Sessions::new(hub, Arc::clone(accounts), Arc::clone(&shared.credentials), served.clone());
         let sessions = Arc::new(sessions.by(gateway));
         shared.tasks.spawn(gateway::tend(Arc::clone(&sessions), shared.clock, shared.stop.clone()));
@@ -114,7 +122,7 @@ fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
         grace: signaling.resume_within.get(),
         rooms,
         room_members,
-        who: signaling.who,
+        who: if gateway == Gateway::PeerJs { signaling.gateways.peerjs_discovery } else { signaling.who },
         presence: matches!(gateway, Gateway::Json | Gateway::Ayame),
         sources: Sources::networks(exempt(config)),
         vocabulary: vocabulary(gateway),
@@ -135,9 +143,11 @@ fn signaling_limits(signaling: &Signaling, gateway: Gateway) -> gateway::Limits 
 
 /// What a gateway has words for, besides signals and that somebody leaves.
 const fn vocabulary(gateway: Gateway) -> Vocabulary {
+    let calls = Vocabulary { data: false, presence: false, undelivered: false };
     match gateway {
-        Gateway::Json | Gateway::PeerJs => Vocabulary { data: false, presence: false },
-        Gateway::SocketIo | Gateway::PubSub => Vocabulary { data: true, presence: false },
-        Gateway::Ayame => Vocabulary { data: false, presence: true },
+        Gateway::Json => calls,
+        Gateway::SocketIo | Gateway::PubSub => Vocabulary { data: true, ..calls },
+        Gateway::PeerJs => Vocabulary { data: true, undelivered: true, ..calls },
+        Gateway::Ayame => Vocabulary { presence: true, ..calls },
     }
 }

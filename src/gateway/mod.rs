@@ -14,6 +14,7 @@ use crate::signaling::session::Sessions;
 pub mod ayame;
 pub mod json;
 mod link;
+pub mod peerjs;
 pub mod pubsub;
 pub mod socketio;
 mod websocket;

@@ -16,10 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::Limits;
 use super::tend;
+use crate::address::Sources;
 use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::metrics::Gateway;
 use crate::metrics::Metrics;
+use crate::places;
+use crate::places::Places;
 use crate::rate::Rate;
 use crate::signaling::accounts::Accounts;
 use crate::signaling::accounts::Proof;
@@ -45,12 +48,12 @@ pub(super) fn context(sign_ins: f64) -> Arc<Context> {
 }
 
 pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
-    behind(Gateway::Json, sign_ins, credentials, |_| {})
+    behind(Gateway::Json, Proof::None, sign_ins, credentials, |_| {})
 }
 
 /// That of another gateway, with a hub of other settings.
 pub(super) fn context_of(gateway: Gateway, change: impl FnOnce(&mut hub::Settings)) -> Arc<Context> {
-    behind(gateway, 1e9, Arc::new(Credentials::new(Default::default())), change)
+    context_for(gateway, Proof::None, change)
 }
 
 pub(super) fn context_where(
@@ -58,11 +61,17 @@ pub(super) fn context_where(
     credentials: Arc<Credentials>,
     change: impl FnOnce(&mut hub::Settings),
 ) -> Arc<Context> {
-    behind(Gateway::Json, sign_ins, credentials, change)
+    behind(Gateway::Json, Proof::None, sign_ins, credentials, change)
+}
+
+/// That of `gateway`, for who shows `proof`.
+pub(super) fn context_for(gateway: Gateway, proof: Proof, change: impl FnOnce(&mut hub::Settings)) -> Arc<Context> {
+    behind(gateway, proof, 1e9, Arc::new(Credentials::new(Default::default())), change)
 }
 
 fn behind(
     gateway: Gateway,
+    proof: Proof,
     sign_ins: f64,
     credentials: Arc<Credentials>,
     change: impl FnOnce(&mut hub::Settings),
@@ -81,9 +90,12 @@ fn behind(
         vocabulary: Default::default(),
     };
     change(&mut settings);
-    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
+    let mut hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
+    if gateway == Gateway::PeerJs {
+        hub = hub.patient(Places::new(places::Settings { total: 9, per_source: 3, sources: Sources::default() }));
+    }
     let served = Served { udp_port: Some(3478), ..Served::default() };
-    let accounts = Arc::new(Accounts::new(Proof::None, sign_ins, Vec::new()));
+    let accounts = Arc::new(Accounts::new(proof, sign_ins, Vec::new()));
     let sessions = Arc::new(Sessions::new(hub, accounts, credentials, served));
     let (clock, shutdown) = (Clock::anchored(Duration::from_secs(1 << 30)), CancellationToken::new());
     if tokio::runtime::Handle::try_current().is_ok() {

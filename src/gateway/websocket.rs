@@ -54,6 +54,8 @@ pub(super) enum Ending {
     Protocol,
     /// Nobody signed in in time.
     NoSignIn,
+    /// The client was told why it isn't signed in.
+    Refused,
     /// The mailbox overflowed.
     TooSlow,
     /// The operator ended it.
@@ -92,6 +94,7 @@ impl Ending {
             | Self::Bye
             | Self::Restart
             | Self::NoSignIn
+            | Self::Refused
             | Self::TooSlow
             | Self::Kicked
             | Self::Replaced
@@ -110,6 +113,7 @@ impl Ending {
             Self::Restart => (1012, "the server restarts"),
             Self::Kicked => (4000, "ended by the operator"),
             Self::NoSignIn => (4001, "no sign-in in time"),
+            Self::Refused => (4001, "not signed in"),
             Self::Replaced => (4002, "continued over another connection"),
             Self::TooSlow => (4008, "reads too slowly"),
             Self::NameLost => (4009, "somebody else has the name"),

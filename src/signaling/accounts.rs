@@ -119,6 +119,14 @@ impl Accounts {
         }
     }
 
+    /// Whether who shows the same token twice is the same member, as far as can be told here.
+    pub fn are_tokens_personal(&self) -> bool {
+        match self.proof {
+            Proof::None | Proof::Jwt(_) => true,
+            Proof::Token(_) | Proof::Webhook(_) => false,
+        }
+    }
+
     /// Lets somebody from `source` try to sign in, or do what counts as much.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use self::away::Away;
 pub use self::away::MAX_AWAY;
+use self::waiting::Waiting;
 use crate::address::Sources;
 use crate::clock::Now;
 use crate::credentials::Credentials;
@@ -36,8 +37,8 @@ use crate::signaling::message::SignalKind;
 use crate::signaling::message::Told;
 use crate::signaling::name::Name;
 use crate::signaling::secret::Secret;
+use crate::signaling::secret::Token;
 use crate::signaling::store::Bus;
-use crate::signaling::store::Holder;
 use crate::signaling::store::Lost;
 use crate::signaling::store::NoEntry;
 use crate::signaling::store::Registry;
@@ -47,6 +48,9 @@ use crate::signaling::store::memory::Tables;
 
 mod away;
 pub mod listing;
+mod rooms;
+mod takeover;
+pub mod waiting;
 
 /// How many names may be banned, and how many accounts.
 pub const MAX_BANNED: usize = 10_000;
@@ -87,6 +91,8 @@ pub struct Hub {
     /// Never more than open connections, which have places ([`crate::places`]), and those that are away.
     sessions: HashMap<SessionId, Seat>,
     away: Away,
+    /// What waits for who isn't here, if anything does.
+    waiting: Option<Waiting>,
     /// Capped by [`MAX_BANNED`].
     banned: HashSet<Name>,
     credentials: Arc<Credentials>,
@@ -103,6 +109,8 @@ struct Seat {
     mailbox: Arc<Mailbox>,
     /// None, if it ends with its connection.
     secret: Option<Secret>,
+    /// Whose its name is, if another connection may take it over.
+    token: Option<Token>,
     /// The last of its client's frames, by the client's count.
     last_frame: u64,
     /// Capped by [`Settings::rooms`].
@@ -192,7 +200,17 @@ impl Hub {
         metrics: Arc<Metrics>,
     ) -> Self {
         let away = Away::new(settings.sources.clone());
-        Self { registry, bus, sessions: HashMap::new(), away, banned: HashSet::new(), settings, credentials, metrics }
+        Self {
+            registry,
+            bus,
+            sessions: HashMap::new(),
+            away,
+            waiting: None,
+            banned: HashSet::new(),
+            settings,
+            credentials,
+            metrics,
+        }
     }
 
     /// Signs `name` in, for `account` and a client at `source`. A session whose messages are acknowledged can be taken up
@@ -225,17 +243,19 @@ impl Hub {
         self.metrics.members.increment();
         let account = Arc::new(account);
         let seat = Seat {
-            name,
+            name: name.clone(),
             account: Arc::clone(&account),
             since: now.unix,
             mailbox,
             secret: secret.clone(),
+            token: None,
             last_frame: 0,
             rooms: Vec::new(),
             source,
             away_until: None,
         };
         self.sessions.insert(session, seat);
+        self.hand_out(&name, now);
         Ok(Attached { session, account, reader, secret, last_frame: 0 })
     }
 
@@ -317,9 +337,15 @@ impl Hub {
         }
     }
 
-    /// Ends sessions whose clients were waited for long enough, as many as others have the time for; when there may be
-    /// something to do again.
+    /// Ends sessions whose clients were waited for long enough, as many as others have the time for, and gives up what waited
+    /// itself; when there may be something to do again.
     pub fn tick(&mut self, now: Now) -> Instant {
+        let given_up = self.give_up(now);
+        let ended = self.end_away(now);
+        given_up.map_or(ended, |next| next.min(ended))
+    }
+
+    fn end_away(&mut self, now: Now) -> Instant {
         for _ in 0..MAX_ENDINGS {
             match self.away.first() {
                 // Whoever goes away from here on is waited for at least until then.
@@ -395,66 +421,6 @@ impl Hub {
         self.deliver(to, Message::Data { from, room: None, payload }, now)
     }
 
-    /// Passes an application's own message on to everybody else in `room`; how many these are. The sender is told, once, if
-    /// it can't be delivered to all of them.
-    ///
-    /// # Errors
-    ///
-    /// [`NotThere`]; nobody is told anything then.
-    pub fn send_to_room(&mut self, from: &Sender, room: &Name, payload: &Payload, now: Now) -> Result<usize, NotThere> {
-        if !self.sessions.get(&from.session).is_some_and(|seat| seat.rooms.contains(room)) {
-            return Err(NotThere);
-        }
-        let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
-        let mut others = 0;
-        for Holder { name, session } in self.registry.in_room(room, now.monotonic) {
-            if session == from.session {
-                continue;
-            }
-            others += 1;
-            if self.bus.deliver(session, message.clone(), now.monotonic).is_err() {
-                self.report(message.clone(), &name, now);
-            }
-        }
-        Ok(others)
-    }
-
-    /// Passes it on to everybody else in any of `rooms`, once however many of them somebody is in; how many that are. The
-    /// sender needn't be there.
-    pub fn send_to_rooms(&mut self, from: &Sender, rooms: &[Name], payload: &Payload, now: Now) -> usize {
-        let mut told = HashSet::from([from.session]);
-        for room in rooms {
-            let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
-            for Holder { name, session } in self.registry.in_room(room, now.monotonic) {
-                if told.insert(session) && self.bus.deliver(session, message.clone(), now.monotonic).is_err() {
-                    self.report(message.clone(), &name, now);
-                }
-            }
-        }
-        told.len() - 1
-    }
-
-    /// Passes what `payload` makes of their number on to everybody in `room`, the sender too if it is there, which it needn't
-    /// be; how many that are. Where nobody is, or nothing is made, nobody is told anything.
-    pub fn publish(
-        &mut self,
-        from: &Sender,
-        room: &Name,
-        payload: impl FnOnce(usize) -> Option<Payload>,
-        now: Now,
-    ) -> usize {
-        let present = self.registry.in_room(room, now.monotonic);
-        let members = present.len();
-        let Some(payload) = (members > 0).then(|| payload(members)).flatten() else { return 0 };
-        let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload };
-        for Holder { name, session } in present {
-            if self.bus.deliver(session, message.clone(), now.monotonic).is_err() {
-                self.report(message.clone(), &name, now);
-            }
-        }
-        members
-    }
-
     /// Tells `to` that `from` left; the two are partners no more.
     ///
     /// # Errors
@@ -476,59 +442,6 @@ impl Hub {
             mailbox.forget_partner(&partner);
             self.notify(&partner, Message::Gone { from: name.clone() }, now);
         }
-    }
-
-    /// Lets a member into `room` and tells those there; who they are, in the order they came in.
-    ///
-    /// # Errors
-    ///
-    /// [`NotJoined`]; nothing has changed then.
-    pub fn join(&mut self, session: SessionId, room: &Name, now: Now) -> Result<Vec<Name>, NotJoined> {
-        let seat = self.sessions.get_mut(&session).ok_or(NotJoined::NoEntry(NoEntry::Lost(Lost)))?;
-        let is_there = seat.rooms.contains(room);
-        if !is_there && seat.rooms.len() >= self.settings.rooms {
-            return Err(NotJoined::TooManyRooms);
-        }
-        let others = self.registry.enter(room, session, self.settings.room_members, now.monotonic)?;
-        if !is_there {
-            seat.rooms.push(room.clone());
-            let name = seat.name.clone();
-            self.tell_room(room, &name, Change::Joined, now);
-        }
-        Ok(others.into_iter().map(|other| other.name).collect())
-    }
-
-    /// Takes a member out of `room` and tells those left there; how many these are.
-    ///
-    /// # Errors
-    ///
-    /// [`NotThere`].
-    pub fn part(&mut self, session: SessionId, room: &Name, now: Now) -> Result<usize, NotThere> {
-        let seat = self.sessions.get_mut(&session).ok_or(NotThere)?;
-        let at = seat.rooms.iter().position(|known| known == room).ok_or(NotThere)?;
-        seat.rooms.remove(at);
-        let name = seat.name.clone();
-        self.registry.leave(room, session);
-        Ok(self.tell_room(room, &name, Change::Left, now))
-    }
-
-    /// Who else is in `room` with the member of `session`; nobody, if it isn't there.
-    pub fn others(&self, session: SessionId, room: &Name, now: Now) -> Vec<Name> {
-        let mut present = self.registry.in_room(room, now.monotonic);
-        let Some(at) = present.iter().position(|holder| holder.session == session) else { return Vec::new() };
-        present.remove(at);
-        present.into_iter().map(|holder| holder.name).collect()
-    }
-
-    /// Who is in `room`, or signed in at all, [`MAX_WHO`] of them; none, if members may not ask.
-    pub fn who(&self, room: Option<&Name>, now: Now) -> Option<Vec<Name>> {
-        self.settings.who.then(|| match room {
-            Some(room) => {
-                let present = self.registry.in_room(room, now.monotonic);
-                present.into_iter().take(MAX_WHO).map(|holder| holder.name).collect()
-            }
-            None => self.registry.names(MAX_WHO, now.monotonic),
-        })
     }
 
     /// The last frame that was taken from the client of `session`.
@@ -580,22 +493,6 @@ impl Hub {
     /// Whoever is gone needs no notice.
     fn notify(&self, to: &Name, notice: Message, now: Now) {
         let _ = self.deliver(to, notice, now);
-    }
-
-    /// Tells all in `room` but `name`; how many these are.
-    fn tell_room(&self, room: &Name, name: &Name, change: Change, now: Now) -> usize {
-        if !self.settings.presence {
-            return 0;
-        }
-        let mut others = 0;
-        for other in self.registry.in_room(room, now.monotonic) {
-            if other.name != *name {
-                others += 1;
-                let presence = Message::Presence { room: room.clone(), name: name.clone(), change };
-                let _ = self.bus.deliver(other.session, presence, now.monotonic);
-            }
-        }
-        others
     }
 
     /// Tells a sender, if it is still there and doesn't know yet, what did not get to `to`.

@@ -41,6 +41,8 @@ pub struct Vocabulary {
     pub data: bool,
     /// Who comes into their rooms and leaves them.
     pub presence: bool,
+    /// What of their own didn't get there.
+    pub undelivered: bool,
 }
 
 /// How many partners a member is known to have; beyond, the earliest is forgotten, whose leaving is then not told.
@@ -256,7 +258,8 @@ impl Mailbox {
         Ok(match (message, self.delivery) {
             (Message::Data { .. }, Delivery::Once) if !self.vocabulary.data => return Err(Refused::Unknown),
             (Message::Presence { .. } | Message::Missed, Delivery::Once) => self.vocabulary.presence,
-            (Message::Away { .. }, Delivery::Acknowledged) | (Message::Undelivered { .. }, Delivery::Once) => false,
+            (Message::Undelivered { .. }, Delivery::Once) => self.vocabulary.undelivered,
+            (Message::Away { .. }, Delivery::Acknowledged) => false,
             (Message::Away { from } | Message::Gone { from }, _) => {
                 inner.partners.iter().any(|partner| partner.name == *from && !partner.is_away)
             }

@@ -29,6 +29,7 @@ use crate::signaling::hub::Stale;
 use crate::signaling::hub::TooManyBanned;
 use crate::signaling::hub::listing::Member;
 use crate::signaling::hub::listing::Room;
+use crate::signaling::hub::waiting::Step;
 use crate::signaling::ice::Served;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Reader;
@@ -69,6 +70,7 @@ pub struct Session {
     reader: Arc<Reader>,
     secret: Option<Secret>,
     host: String,
+    source: IpAddr,
     since: Now,
     is_over: bool,
 }
@@ -120,6 +122,17 @@ pub enum NoIce {
     /// Peers must be signaled here: a credential without a session would be the way around that.
     #[error("turn.peers.mode is \"signaled\": sign in and signal here")]
     SignaledPeersOnly,
+}
+
+/// Why nobody is told who is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTold {
+    /// Who asks may not sign in either.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Nobody is.
+    #[error("nobody is told who is here")]
+    Nobody,
 }
 
 impl Sessions {
@@ -195,6 +208,28 @@ impl Sessions {
         Ok(self.enter(Name::random(), account, delivery, None, visitor, now)?.0)
     }
 
+    /// Signs `name` in, in the place of an earlier connection that showed the same token: that proves that it is the same
+    /// client, unless the token is one that all share.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSignedIn`]; nothing has changed then.
+    pub async fn sign_in_or_take_over(
+        self: &Arc<Self>,
+        name: Name,
+        visitor: &Visitor,
+        now: Now,
+    ) -> Result<Session, NotSignedIn> {
+        let account = self.admit(Some(&name), self.gateway.label(), visitor, now).await?;
+        let token = visitor.token.as_deref().filter(|_| self.accounts.are_tokens_personal());
+        let attached = match token {
+            Some(token) => self.hub().sign_in_or_take_over(name.clone(), token, account, visitor.source, now)?,
+            None => self.hub().sign_in(name.clone(), account, Delivery::Once, visitor.source, now)?,
+        };
+        tracing::debug!(session = %attached.session, "signed in");
+        Ok(self.session(name, attached, visitor, now).0)
+    }
+
     /// Takes the session of `name` up again, as [`Hub::resume`]; with the last frame that was taken from its client. A try
     /// that fails counts as a sign-in.
     ///
@@ -219,6 +254,16 @@ impl Sessions {
         };
         tracing::debug!(session = %attached.session, "resumed");
         Ok(self.session(name, attached, visitor, now))
+    }
+
+    /// Who is signed in, as [`Hub::who`], for somebody who isn't; asking counts as a sign-in.
+    ///
+    /// # Errors
+    ///
+    /// [`NotTold`].
+    pub async fn who(&self, visitor: &Visitor, now: Now) -> Result<Vec<Name>, NotTold> {
+        self.admit(None, self.gateway.label(), visitor, now).await?;
+        self.hub().who(None, now).ok_or(NotTold::Nobody)
     }
 
     /// Ends what is over, as [`Hub::tick`]; when to do so again.
@@ -340,6 +385,7 @@ impl Sessions {
             reader: Arc::new(reader),
             secret,
             host: visitor.host.clone(),
+            source: visitor.source,
             since: now,
             is_over: false,
         };
@@ -457,6 +503,22 @@ impl Turn<'_> {
             self.session.sessions.credentials.signaled(recipient, self.sender.session, addresses);
         }
         self.hub.signal(self.sender, to, kind, payload, now)
+    }
+
+    /// The same, or has it wait, as [`Hub::signal_or_wait`]. What it tells of peers counts for nobody: clients that wait
+    /// for others get no credentials of a session.
+    ///
+    /// # Errors
+    ///
+    /// [`Undelivered`], as there.
+    pub fn signal_or_wait(
+        mut self,
+        to: &Name,
+        kind: SignalKind,
+        payload: Payload,
+        now: Now,
+    ) -> Result<(), Undelivered> {
+        self.hub.signal_or_wait(Step { from: self.sender, kind, payload }, to, self.session.source, now)
     }
 
     /// Passes an application's own message on, as [`Hub::send`].

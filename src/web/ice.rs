@@ -49,11 +49,7 @@ async fn servers(state: &State, request: Request) -> Result<Response, Refusal> {
             Refusal::new(StatusCode::FORBIDDEN, "turn.peers.mode is \"signaled\": sign in and signal here")
         }
     })?;
-    let mut response = super::json(&ice.servers).into_response();
-    if let Some(origin) = origin {
-        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    }
-    Ok(response)
+    Ok(super::shared(origin, super::json(&ice.servers)))
 }
 
 /// The token in the header that a back end would send it in.

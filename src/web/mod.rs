@@ -22,6 +22,7 @@ pub mod forwarded;
 pub mod host;
 mod ice;
 pub mod pages;
+mod peerjs;
 mod pubsub;
 pub mod serve;
 pub mod socket;
@@ -33,6 +34,7 @@ pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
     let more = socket::routes(sockets.clone())
         .merge(ice::routes(sockets.clone()))
         .merge(socketio::routes(sockets.clone()))
+        .merge(peerjs::routes(&sockets))
         .merge(pubsub::routes(sockets.clone()))
         .merge(ayame::routes(sockets.clone()));
     let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));
@@ -63,6 +65,18 @@ fn finish(router: Router) -> Router {
         .fallback(async || (StatusCode::NOT_FOUND, "Not found\n"))
         .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed\n"))
         .layer(map_response(guard))
+}
+
+/// An answer that the page that asked may read, whose `origin` was let in, and that nothing keeps.
+fn shared(origin: Option<HeaderValue>, answer: impl IntoResponse) -> Response {
+    let mut response = answer.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    response
 }
 
 /// A JSON text as an answer.

@@ -47,6 +47,11 @@ fn any_frames_get_replies_in_json_at_most() {
 }
 
 #[test]
+fn any_frames_of_a_peerjs_client_get_replies_in_json_at_most() {
+    fuzz("peerjs", targets::peerjs, 3000);
+}
+
+#[test]
 fn no_text_is_a_token_that_nobody_signed() {
     fuzz("token", targets::token, 50_000);
 }

@@ -29,8 +29,8 @@ use throughway::gateway;
 use throughway::gateway::ayame;
 use throughway::gateway::json;
 use throughway::gateway::json::Dialect;
+use throughway::gateway::peerjs;
 use throughway::gateway::pubsub;
-
 use throughway::gateway::socketio::engineio;
 use throughway::gateway::socketio::engineio::Packets;
 use throughway::gateway::socketio::engineio::Revision;
@@ -352,6 +352,30 @@ pub fn socketio(bytes: &[u8]) {
     }
 }
 
+/// A query, and lines as frames of a PeerJS client that came with it: every reply is JSON.
+pub fn peerjs(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    let (query, frames) = text.split_once('\n').unwrap_or((&text, ""));
+    run(async {
+        let (server, client) = tokio::io::duplex(1 << 20);
+        let talk = async {
+            let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+            for frame in frames.lines() {
+                let _ = client.feed(tungstenite::Message::text(frame)).await;
+            }
+            let _ = client.close(None).await;
+            while let Some(Ok(message)) = client.next().await {
+                if let tungstenite::Message::Text(reply) = message {
+                    let reply: serde_json::Value = serde_json::from_str(&reply).expect("a reply is JSON");
+                    assert!(reply["type"].is_string(), "{reply}");
+                }
+            }
+        };
+        let visitor = Visitor { token: Some("fuzz".into()), ..visitor() };
+        tokio::join!(peerjs::serve(context(Gateway::PeerJs), visitor, query, server), talk);
+    });
+}
+
 /// Any bytes where the WebSocket protocol is expected: the connection ends when they do.
 pub fn websocket(bytes: &[u8]) {
     run(async {
@@ -495,9 +519,14 @@ fn context(gateway: Gateway) -> Arc<gateway::Context> {
         who: true,
         presence: true,
         sources: Default::default(),
-        vocabulary: Vocabulary { data: gateway != Gateway::Json, presence: gateway == Gateway::Ayame },
+        vocabulary: Vocabulary {
+            data: gateway != Gateway::Json,
+            presence: gateway == Gateway::Ayame,
+            undelivered: gateway == Gateway::PeerJs,
+        },
     };
-    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
+    let waiting = Places::new(places::Settings { total: 4, per_source: 4, sources: Sources::default() });
+    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics)).patient(waiting);
     let accounts = Accounts::new(Proof::None, Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new());
     Arc::new(gateway::Context {
         gateway,

@@ -20,7 +20,7 @@ use crate::signaling::mailbox::Vocabulary;
 fn context() -> Arc<Context> {
     context_of(Gateway::Ayame, |settings| {
         (settings.rooms, settings.room_members) = (1, 2);
-        settings.vocabulary = Vocabulary { data: false, presence: true };
+        settings.vocabulary = Vocabulary { presence: true, ..Default::default() };
     })
 }
 

@@ -24,7 +24,7 @@ use crate::signaling::mailbox::Vocabulary;
 fn context() -> Arc<Context> {
     context_of(Gateway::PubSub, |settings| {
         settings.presence = false;
-        settings.vocabulary = Vocabulary { data: true, presence: false };
+        settings.vocabulary = Vocabulary { data: true, ..Default::default() };
     })
 }
 

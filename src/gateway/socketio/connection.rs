@@ -104,6 +104,7 @@ impl Protocol for Connection {
             | Ending::Restart
             | Ending::NotUtf8
             | Ending::Protocol
+            | Ending::Refused
             | Ending::NoSignIn
             | Ending::TooSlow
             | Ending::Replaced

@@ -11,6 +11,7 @@ use crate::signaling::mailbox::MAX_PARTNERS;
 use crate::signaling::mailbox::Refused;
 use crate::signaling::message::Recipient;
 
+mod absent;
 mod away;
 mod life;
 mod rooms;

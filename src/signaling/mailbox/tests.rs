@@ -311,7 +311,7 @@ fn who_acknowledges_nothing_hears_only_what_the_first_version_has() {
 
 #[test]
 fn who_acknowledges_nothing_hears_what_its_gateway_has_words_for() {
-    let everything = Vocabulary { data: true, presence: true };
+    let everything = Vocabulary { data: true, presence: true, undelivered: true };
     let mailbox = Arc::new(Mailbox::new(named("alice"), CAPACITY, Delivery::Once, everything));
     let (reader, now) = (mailbox.attach(0).unwrap(), Clock::system().now().monotonic);
     let payload = Payload::new(serde_json::from_str("1").unwrap());
@@ -323,7 +323,7 @@ fn who_acknowledges_nothing_hears_what_its_gateway_has_words_for() {
 
     assert!(matches!(reader.take(), Some((None, Message::Data { .. }))));
     assert!(matches!(reader.take(), Some((None, Message::Presence { .. }))));
-    assert!(reader.take().is_none());
+    assert!(matches!(reader.take(), Some((None, Message::Undelivered { .. }))));
 }
 
 #[test]
