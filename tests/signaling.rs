@@ -21,6 +21,7 @@ use crate::support::client;
 use crate::support::client::Client;
 
 mod accounts;
+mod crowd;
 pub(crate) mod resume;
 mod websocket;
 
