@@ -7,6 +7,8 @@
 
 #[path = "relay/clients.rs"]
 mod clients;
+#[path = "servers/cores.rs"]
+mod cores;
 #[path = "relay/datagrams.rs"]
 mod datagrams;
 #[path = "relay/generator.rs"]

@@ -102,6 +102,8 @@
 //! | messages in pieces, or none, over TCP and TLS | cut by their own length; idle ones are closed | `messages_survive_one_byte_at_a_time_and_pipelining`, `who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute` |
 //! | asking and never reading | data dropped, unread answers capped, nobody else waits | `who_reads_too_slowly_loses_data_but_no_answer_and_holds_nobody_back`, `who_asks_and_never_reads_is_cut` |
 //! | filling another member's mailbox | the sender is refused, only who takes nothing is closed | `a_member_that_reads_is_not_closed_by_who_sends_faster_than_it_reads` |
+//! | reading nothing of what one is sent | its mailbox is bounded, and nobody waits for its socket | `a_stalled_reader_among_a_thousand_costs_the_others_nothing` |
+//! | connecting, and going no further | places for those, in all and per source, and a time by which to go on | `a_thousand_half_open_connections_do_not_keep_a_new_member_from_signing_in` |
 //! | never acknowledging what one is sent | the mailbox is bounded, and its senders are told | `what_is_not_acknowledged_fills_the_mailbox_and_is_never_given_up`, `notices_fit_into_a_full_mailbox_but_not_without_end` |
 //! | acknowledging what was never sent, or sending a frame twice | counted, and refused or ignored | `nobody_acknowledges_what_was_never_sent_or_takes_an_acknowledgement_back`, `a_frame_counts_once_whatever_connection_it_comes_over` |
 //! | taking up somebody else's session, or ending it | 128 random bits, and wrong ones count as sign-ins | `only_who_knows_the_secret_and_left_off_where_we_know_comes_back`, `guessing_a_secret_counts_as_signing_in_and_knowing_it_never_does`, `a_guess_ends_nobodys_session` |

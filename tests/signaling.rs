@@ -22,6 +22,7 @@ use crate::support::client::Client;
 
 mod accounts;
 mod ayame;
+mod crowd;
 mod peerjs;
 mod pubsub;
 pub(crate) mod resume;

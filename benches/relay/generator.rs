@@ -11,6 +11,7 @@ use super::datagrams::Datagrams;
 use super::datagrams::Peers;
 use super::datagrams::unread;
 use super::streams::Streams;
+use crate::cores::core_used;
 use crate::servers::Failure;
 use crate::servers::Pair;
 use crate::servers::Server;
@@ -308,15 +309,6 @@ impl<'a> Load<'a> {
             delay.map_or(f64::NAN, |nanos| *nanos as f64 / 1e3)
         })
     }
-}
-
-/// For how long the servers' core has been used by anyone, the hypervisor included (proc(5)).
-fn core_used() -> Result<Duration, Failure> {
-    let stat = std::fs::read_to_string("/proc/stat")?;
-    let fields = stat.lines().find_map(|line| line.strip_prefix("cpu0 ")).ok_or("no cpu0 in /proc/stat")?;
-    let ticks = fields.split_whitespace().take(8).map(str::parse).collect::<Result<Vec<u64>, _>>()?;
-    let idle: u64 = ticks.iter().skip(3).take(2).sum();
-    Ok(Duration::from_millis((ticks.iter().sum::<u64>() - idle) * 10))
 }
 
 /// Nanoseconds since `epoch`.

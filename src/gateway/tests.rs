@@ -53,7 +53,7 @@ pub(super) fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<
 
 /// That of another gateway, with a hub of other settings.
 pub(super) fn context_of(gateway: Gateway, change: impl FnOnce(&mut hub::Settings)) -> Arc<Context> {
-    context_for(gateway, Proof::None, change)
+    context_for(gateway, Proof::None, 1e9, change)
 }
 
 pub(super) fn context_where(
@@ -65,8 +65,13 @@ pub(super) fn context_where(
 }
 
 /// That of `gateway`, for who shows `proof`.
-pub(super) fn context_for(gateway: Gateway, proof: Proof, change: impl FnOnce(&mut hub::Settings)) -> Arc<Context> {
-    behind(gateway, proof, 1e9, Arc::new(Credentials::new(Default::default())), change)
+pub(super) fn context_for(
+    gateway: Gateway,
+    proof: Proof,
+    sign_ins: f64,
+    change: impl FnOnce(&mut hub::Settings),
+) -> Arc<Context> {
+    behind(gateway, proof, sign_ins, Arc::new(Credentials::new(Default::default())), change)
 }
 
 fn behind(

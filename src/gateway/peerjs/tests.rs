@@ -16,7 +16,7 @@ use crate::signaling::mailbox::Vocabulary;
 const SHARED: &str = "0123456789abcdef";
 
 fn context(proof: Proof) -> Arc<Context> {
-    context_for(Gateway::PeerJs, proof, |settings| {
+    context_for(Gateway::PeerJs, proof, 9.0, |settings| {
         settings.presence = false;
         settings.vocabulary = Vocabulary { data: true, presence: false, undelivered: true };
     })
