@@ -94,7 +94,8 @@ impl Protocol for Connection {
     async fn hear(&mut self, text: &str, now: Now) -> Response {
         let Incoming { id, said } = Incoming::read(text, self.version());
         let outcome = match said {
-            Ok(Command::Login(login)) => self.login(login, now).await,
+            // Once a connection, and large: every one would have room for it for life.
+            Ok(Command::Login(login)) => Box::pin(self.login(login, now)).await,
             Ok(Command::Bye) => return Response::end(Ending::Bye),
             Ok(command) => self.carry_out(id, command, now),
             Err(fault) => match self.stale(id) {

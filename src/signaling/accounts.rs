@@ -197,7 +197,8 @@ impl Accounts {
                 })?;
                 Ok(Account { name: Some(name), ice_servers: Vec::new() })
             }
-            Proof::Webhook(webhook) => webhook.ask(asking, now).await,
+            // Every connection would have room for it for life otherwise.
+            Proof::Webhook(webhook) => Box::pin(webhook.ask(asking, now)).await,
         }
     }
 }

@@ -21,6 +21,7 @@ use axum::response::Response;
 use axum::routing::any;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::FutureExt;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -122,11 +123,11 @@ impl State {
     pub(super) fn spawn(&self, place: Place, serve: impl Future<Output = ()> + Send + 'static) {
         let metrics = Arc::clone(&self.gateways().json.metrics);
         metrics.connections.increment();
-        self.0.tasks.spawn(async move {
-            serve.await;
+        // An async block around it would have room for it twice, for life.
+        self.0.tasks.spawn(serve.map(move |()| {
             drop(place);
             metrics.connections.decrement();
-        });
+        }));
     }
 }
 
