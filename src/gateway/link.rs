@@ -154,7 +154,11 @@ where
     let mut pulse = Pulse::new(context.limits, now.monotonic);
     let mut allowance = Allowance::new(context.limits.messages, now.monotonic);
     let mut bad_frames = 0;
-    let mut response = protocol.greet(now).await;
+    let mut response = tokio::select! {
+        biased;
+        () = &mut stop => return Ending::Restart,
+        response = protocol.greet(now) => response,
+    };
     loop {
         if let Some(reply) = response.reply {
             socket.reply(reply);

@@ -3,10 +3,8 @@
 use axum::Router;
 use axum::extract::Request;
 use axum::http::HeaderMap;
-use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use axum::http::header;
-use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::get;
 
@@ -27,15 +25,12 @@ pub(super) fn routes(state: State) -> Router {
 
 /// The list for `RTCPeerConnection`, readable by the page that asked, when pages of its origin may sign in here.
 async fn answer(state: &State, request: Request) -> Response {
-    let mut response = servers(state, request).await.unwrap_or_else(Refusal::into_response);
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::VARY, HeaderValue::from_static("origin"));
-    response
+    servers(state, request).await.unwrap_or_else(|refusal| super::shared(None, refusal))
 }
 
 async fn servers(state: &State, request: Request) -> Result<Response, Refusal> {
     let mut visitor = state.visitor(&request)?;
+    state.check_host(&request)?;
     if let Some(token) = bearer(request.headers()) {
         visitor.token = Some(token.to_owned());
     }

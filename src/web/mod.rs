@@ -28,8 +28,8 @@ pub mod serve;
 pub mod socket;
 mod socketio;
 
-/// Everything served to browsers: the pages, `/healthz`, `/ice`, and WebSockets; `/` is one for those who ask for it. And
-/// to operators, if they may command: `/admin`.
+/// Everything served to browsers: the pages, `/healthz`, `/ice`, WebSockets (`/` is one for those who ask for it) and what
+/// else clients of other protocols ask for. And to operators, if they may command: `/admin`.
 pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
     let more = socket::routes(sockets.clone())
         .merge(ice::routes(sockets.clone()))

@@ -27,6 +27,7 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
+use crate::address::host_in_url;
 use crate::gateway::Gateways;
 use crate::gateway::json;
 use crate::gateway::json::Dialect;
@@ -39,6 +40,7 @@ use crate::signaling::accounts::Denied;
 use crate::signaling::session::Visitor;
 use crate::web::connection::Connection;
 use crate::web::connection::RequestHost;
+use crate::web::host::Authority;
 
 /// From where a page may open a WebSocket here.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +91,7 @@ impl State {
         let (Some(connection), Some(RequestHost(host))) = (Connection::of(request), request.extensions().get()) else {
             return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE));
         };
-        if let Err(origin) = self.0.origins.check(request.headers(), connection.local.ip()) {
+        if let Err(origin) = self.0.origins.check(request.headers(), host, connection.local.ip()) {
             self.0.log_refused(&origin);
             return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin isn't among http.allowed_origins"));
         }
@@ -104,10 +106,13 @@ impl State {
         let (Some(connection), Some(RequestHost(host))) = (Connection::of(request), request.extensions().get()) else {
             return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE));
         };
-        if request.headers().contains_key(header::ORIGIN) || self.0.origins.knows(host, connection.local.ip()) {
+        // What no host is called isn't ours, though the connection's own address stands in for it elsewhere.
+        let is_host = Authority::of(request).is_some() || !request.headers().contains_key(header::HOST);
+        let is_known = is_host && self.0.origins.knows(host, connection.local.ip());
+        if request.headers().contains_key(header::ORIGIN) || is_known {
             return Ok(());
         }
-        self.0.log_refused(host);
+        self.0.log_refused(&format!("http://{}", host_in_url(host)));
         Err(Refusal::new(StatusCode::FORBIDDEN, "this host isn't among http.allowed_origins"))
     }
 
@@ -299,13 +304,17 @@ impl Origins {
     ///
     /// Never compared with the Host header: a page that has its own name resolve to our address (DNS rebinding) sends
     /// its name there, too.
-    fn check(&self, headers: &HeaderMap, local: IpAddr) -> Result<(), String> {
+    fn check(&self, headers: &HeaderMap, host: &str, local: IpAddr) -> Result<(), String> {
         let any = self.allowed.iter().any(|allowed| allowed == "*");
         let Some(value) = headers.get(header::ORIGIN) else {
-            // A page says no origin when it gets something from where it comes from itself; that it does no page can say of
-            // its own accord (Fetch Metadata).
-            let is_own = only(headers, &SEC_FETCH_SITE) == Some("same-origin");
-            return if self.required && !is_own { Err("none".into()) } else { Ok(()) };
+            // A page says no origin when it gets something from where it comes from itself, or an image from elsewhere;
+            // which of them no page can say of its own accord (Fetch Metadata).
+            return match only(headers, &SEC_FETCH_SITE) {
+                Some("cross-site" | "same-site") if !any => Err("another site's, as an image or the like".into()),
+                Some("same-origin") if self.knows(host, local) => Ok(()),
+                Some(_) | None if self.required => Err("none".into()),
+                Some(_) | None => Ok(()),
+            };
         };
         let origin = only(headers, &header::ORIGIN).map(str::to_ascii_lowercase);
         if any || origin.is_some_and(|origin| self.is_allowed(&origin, local)) {
@@ -372,7 +381,7 @@ mod tests {
 
     fn check(origins: &Origins, origin: &str) -> bool {
         let headers = HeaderMap::from_iter([(header::ORIGIN, origin.parse().unwrap())]);
-        origins.check(&headers, [10, 0, 0, 7].into()).is_ok()
+        origins.check(&headers, "10.0.0.7", [10, 0, 0, 7].into()).is_ok()
     }
 
     #[test]
@@ -427,13 +436,16 @@ mod tests {
     #[test]
     fn no_origin_is_fine_unless_one_is_required() {
         let required = Origins { required: true, ..Origins::default() };
-        let local = [10, 0, 0, 7].into();
+        let check = |origins: &Origins, headers, host| origins.check(&headers, host, [10, 0, 0, 7].into()).is_ok();
 
-        assert!(Origins::default().check(&HeaderMap::new(), local).is_ok());
-        assert!(required.check(&HeaderMap::new(), local).is_err());
+        assert!(check(&Origins::default(), HeaderMap::new(), "10.0.0.7"));
+        assert!(!check(&required, HeaderMap::new(), "10.0.0.7"));
         let fetch = |site: &str| HeaderMap::from_iter([(SEC_FETCH_SITE, site.parse().unwrap())]);
-        assert!(required.check(&fetch("same-origin"), local).is_ok());
-        assert!(required.check(&fetch("cross-site"), local).is_err());
+        assert!(check(&required, fetch("same-origin"), "10.0.0.7"));
+        assert!(!check(&required, fetch("same-origin"), "evil.example"), "whose own page it is, it is not ours");
+        for site in ["cross-site", "same-site"] {
+            assert!(!check(&Origins::default(), fetch(site), "10.0.0.7"), "an image of {site}");
+        }
     }
 
     #[test]
