@@ -4,8 +4,9 @@
 //! `cargo bench --bench signaling` starts throughway, the tutorials' server on Node and PeerServer (npm `peer`) in turn, each
 //! pinned to core 0, and loads them from core 1 by real sockets. Rounds alternate between the servers; the first of each is
 //! dropped; medians are printed, and their ratios to the tutorial's server. Members come in pairs; a message is a candidate
-//! of 200 bytes. `-- NAME...` runs what has a name that begins so: `cost`, `latency`, `tls`, `many`, `stalled`,
-//! `half-open`.
+//! of 200 bytes. Half of a rate is half of what a short warm-up had, or, of 10,000 members, the run before.
+//!
+//! `-- NAME...` runs what has a name that begins so: `cost`, `latency`, `tls`, `many`, `stalled`, `half-open`.
 //!
 //! Throughway runs with its defaults but for `signaling.limits.messages`, which is raised: what one member may send isn't
 //! what is measured. It relays nothing.
@@ -119,7 +120,8 @@ fn cost(pair: &Pair) -> Result<(), Failure> {
     Ok(())
 }
 
-/// All servers: how long messages take at half of the rate that each has just had, and at half of what the slowest did.
+/// All servers: how long messages take at half of the rate that each has just had in a short warm-up, and at half of what
+/// the slowest did in the warm-up of its first round.
 fn latency(pair: &Pair) -> Result<(), Failure> {
     let mut measured: Vec<_> = Kind::found().into_iter().map(|kind| (kind, Vec::new())).collect();
     let mut slowest = f64::INFINITY;
@@ -137,8 +139,8 @@ fn latency(pair: &Pair) -> Result<(), Failure> {
             }
         }
     }
-    tables::runs("2,000 members at half of its own rate", &runs(&measured, |[own, _]| *own));
-    tables::runs("at half of the slowest one's rate", &runs(&measured, |[_, even]| *even));
+    tables::runs("2,000 members at half its warm-up's rate", &runs(&measured, |[own, _]| *own));
+    tables::runs("at half the slowest one's warm-up's", &runs(&measured, |[_, even]| *even));
     Ok(())
 }
 

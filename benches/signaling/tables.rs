@@ -34,8 +34,9 @@ pub(crate) fn alone(title: &str, lines: &[(&str, Alone)]) {
     for (name, alone) in lines {
         match alone {
             Alone::Figures(values, unit) => {
-                let worst = values.iter().copied().fold(f64::NAN, f64::max);
-                println!("  {name:56} {:>14.2} {unit}, {worst:.2} at most", median(values.clone()));
+                let most = values.iter().copied().fold(f64::NAN, f64::max);
+                let least = values.iter().copied().fold(f64::NAN, f64::min);
+                println!("  {name:56} {:>14.2} {unit}, {least:.2} to {most:.2} in all rounds", median(values.clone()));
             }
             Alone::Runs(outcomes) => {
                 let of = |value: fn(&Outcome) -> f64| median(outcomes.iter().map(value).collect());

@@ -33,9 +33,9 @@ pub(super) mod accounts;
 
 /// How many times `rooms_per_member` topics a client may subscribe to: it has one for each document, or two for each room.
 const TOPICS: usize = 8;
-/// How many times `message_burst` it may send at once: who comes into a room answers everybody there, in a message for each
-/// candidate.
-const TOPIC_BURST: u32 = 4;
+/// How many times `message_burst` a client may send at once where it answers everybody who comes, and who is there when it
+/// comes itself, in a message for each candidate.
+const MESH_BURST: u32 = 4;
 /// How many members an Ayame room has.
 const PAIR: usize = 2;
 /// How many WebSockets may be open at once: what a small host can carry.
@@ -130,7 +130,10 @@ fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
 }
 
 fn signaling_limits(signaling: &Signaling, gateway: Gateway) -> gateway::Limits {
-    let bursts = if gateway == Gateway::PubSub { TOPIC_BURST } else { 1 };
+    let bursts = match gateway {
+        Gateway::PeerJs | Gateway::PubSub => MESH_BURST,
+        Gateway::Json | Gateway::SocketIo | Gateway::Ayame => 1,
+    };
     gateway::Limits {
         message_bytes: signaling.message_bytes.get(),
         messages: rate(signaling.limits.messages.get(), signaling.limits.message_burst.get() * bursts),

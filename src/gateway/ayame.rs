@@ -78,8 +78,9 @@ impl Protocol for Connection {
                 Ok(()) => Response::default(),
                 Err(fault) => blame(&fault),
             },
-            Ok(Command::Pong) => Response::default(),
-            Ok(Command::Connected | Command::Bye) => Response::end(Ending::Bye),
+            Ok(Command::Bye) => Response::end(Ending::Bye),
+            Ok(Command::Connected) if self.is_standalone() => Response::end(Ending::Bye),
+            Ok(Command::Connected | Command::Pong) => Response::default(),
             Err(fault) => blame(&fault),
         }
     }
@@ -102,8 +103,7 @@ impl Protocol for Connection {
             Message::Signal { payload, .. } => Some(payload.json().to_owned()),
             // In a room of two nothing else can be missed.
             Message::Presence { change: Change::Left, .. } | Message::Missed => {
-                let standalone = self.member.as_ref().is_some_and(|member| member.standalone);
-                (!standalone).then(frame::bye)
+                (!self.is_standalone()).then(frame::bye)
             }
             Message::Answer(text) | Message::Notice(text) => Some(text.to_string()),
             // Whoever hangs up leaves the room, too.
@@ -154,6 +154,11 @@ impl Connection {
         let accept = frame::accept(session.name(), !others.is_empty(), session.ice(now).servers);
         self.member = Some(Member { session, room, standalone });
         Ok(accept)
+    }
+
+    /// Whether it goes when it is connected.
+    fn is_standalone(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.standalone)
     }
 
     /// Passes a step on to the other, if there is one.

@@ -42,8 +42,10 @@ struct Subscriber {
 
 impl Protocol for Subscriber {
     async fn hear(&mut self, text: &str, now: Now) -> Response {
-        let outcome = Command::read(text).and_then(|command| self.carry_out(command, now));
-        outcome.unwrap_or_else(|fault| blame(&fault))
+        match Command::read(text) {
+            Ok(command) => self.carry_out(command, now),
+            Err(fault) => blame(&fault),
+        }
     }
 
     fn hear_binary(&mut self, _now: Now) -> Response {
@@ -83,41 +85,45 @@ impl Protocol for Subscriber {
 }
 
 impl Subscriber {
-    fn carry_out(&self, command: Command<'_>, now: Now) -> Result<Response, Fault> {
+    fn carry_out(&self, command: Command<'_>, now: Now) -> Response {
         match command {
-            Command::Subscribe(topics) => self.subscribe(&topics, now)?,
+            Command::Subscribe(topics) => self.subscribe(&topics, now),
             Command::Unsubscribe(topics) => {
-                for topic in topics {
+                for topic in &topics {
                     if let Ok(turn) = self.member.turn(None) {
                         // Who isn't there has what it wants.
                         let _ = turn.part(&topic.room(), now);
                     }
                 }
+                Response::at(Price::ToMembers(topics.len()))
             }
             Command::Publish(topic, publication) => {
-                if let Ok(turn) = self.member.turn(None) {
-                    let members = turn.publish(&topic.room(), |clients| publication.told(&topic, clients), now);
-                    return Ok(Response::at(Price::ToMembers(members)));
-                }
+                let Ok(turn) = self.member.turn(None) else { return Response::default() };
+                let members = turn.publish(&topic.room(), |clients| publication.told(&topic, clients), now);
+                Response::at(Price::ToMembers(members))
             }
-            Command::Ping => return Ok(Response::reply(frame::pong())),
+            Command::Ping => Response::reply(frame::pong()),
         }
-        Ok(Response::default())
     }
 
-    /// Subscribes to as many of the `topics` as may be; why not to the first that it isn't.
-    fn subscribe(&self, topics: &[Topic<'_>], now: Now) -> Result<(), Fault> {
-        let mut outcome = Ok(());
+    /// Subscribes to as many of the `topics` as may be, and says of the first that it isn't why. Each topic counts, and
+    /// everybody who is looked at there.
+    fn subscribe(&self, topics: &[Topic<'_>], now: Now) -> Response {
+        let (mut looked_at, mut fault) = (topics.len(), None);
         for topic in topics {
             let Ok(turn) = self.member.turn(None) else { break };
-            if let Err(why) = turn.join(&topic.room(), drop, now) {
-                outcome = outcome.and(Err(Fault::not_subscribed(topic, why)));
-                if why == NotJoined::TooManyRooms {
-                    break;
+            match turn.join(&topic.room(), |others| others.len(), now) {
+                Ok(others) => looked_at += others,
+                Err(why) => {
+                    fault.get_or_insert_with(|| Fault::not_subscribed(topic, why));
+                    if why == NotJoined::TooManyRooms {
+                        break;
+                    }
                 }
             }
         }
-        outcome
+        let response = fault.as_ref().map(blame).unwrap_or_default();
+        Response { price: Price::ToMembers(looked_at), ..response }
     }
 }
 

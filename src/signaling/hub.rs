@@ -467,6 +467,9 @@ impl Hub {
         }
         self.registry.release(session);
         self.bus.close(session);
+        if seat.mailbox.is_cut() {
+            self.forget_waiting(session);
+        }
         for message in seat.mailbox.close() {
             self.report(message, &seat.name, now);
         }

@@ -236,6 +236,8 @@ impl Mailbox {
         }
         inner.acknowledge(arrived)?;
         inner.taken = 0;
+        // Its own time to read begins: what waited was an earlier one's to take.
+        inner.untaken = None;
         inner.connection += 1;
         let connection = inner.connection;
         inner.wake();

@@ -206,8 +206,8 @@ impl Sessions {
         Ok(self.enter(Name::random(), account, delivery, None, visitor, now)?.0)
     }
 
-    /// Signs `name` in, in the place of an earlier connection that showed the same token: that proves that it is the same
-    /// client, unless the token is one that all share.
+    /// Signs `name` in, in the place of an earlier connection for the same account, or that showed the same token: that
+    /// proves that it is the same client, unless the token is one that all share.
     ///
     /// # Errors
     ///
@@ -220,10 +220,7 @@ impl Sessions {
     ) -> Result<Session, NotSignedIn> {
         let account = self.admit(Some(&name), self.gateway.label(), visitor, now).await?;
         let token = visitor.token.as_deref().filter(|_| self.accounts.are_tokens_personal());
-        let attached = match token {
-            Some(token) => self.hub().sign_in_or_take_over(name.clone(), token, account, visitor.source, now)?,
-            None => self.hub().sign_in(name.clone(), account, Delivery::Once, visitor.source, now)?,
-        };
+        let attached = self.hub().sign_in_or_take_over(name.clone(), token, account, visitor.source, now)?;
         tracing::debug!(session = %attached.session, "signed in");
         Ok(self.session(name, attached, visitor, now).0)
     }

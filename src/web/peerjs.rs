@@ -17,7 +17,6 @@ use super::socket::Refusal;
 use super::socket::State;
 use crate::gateway::Context;
 use crate::gateway::peerjs;
-use crate::signaling::accounts::Denied;
 use crate::signaling::name::Name;
 use crate::signaling::session::NotTold;
 
@@ -70,18 +69,7 @@ async fn list(state: &State, context: &Context, request: Request) -> Response {
             let why = "nobody is told who is here, see signaling.gateways.peerjs_discovery";
             Refusal::new(StatusCode::UNAUTHORIZED, why).into_response()
         }
-        Err(NotTold::Denied(Denied::Proof)) => {
-            let why = "this needs ?token= as signaling.accounts has it";
-            Refusal::new(StatusCode::UNAUTHORIZED, why).into_response()
-        }
-        Err(NotTold::Denied(Denied::Later)) => {
-            let why = "who would know doesn't say, see signaling.accounts.webhook";
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response()
-        }
-        Err(NotTold::Denied(Denied::Failures | Denied::Rate)) => {
-            let why = "too many requests, see signaling.limits.sign_ins";
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, why).into_response()
-        }
+        Err(NotTold::Denied(denied)) => Refusal::from(denied).into_response(),
     };
     shared(origin, answer)
 }

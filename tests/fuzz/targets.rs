@@ -352,28 +352,42 @@ pub fn socketio(bytes: &[u8]) {
     }
 }
 
-/// A query, and lines as frames of a PeerJS client that came with it: every reply is JSON.
+/// A query, and lines as frames of two PeerJS clients, of which one came with it: every reply is JSON, and nothing is left
+/// when both are gone and nobody is waited for any more.
 pub fn peerjs(bytes: &[u8]) {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
     let (query, frames) = text.split_once('\n').unwrap_or((&text, ""));
     run(async {
-        let (server, client) = tokio::io::duplex(1 << 20);
-        let talk = async {
-            let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-            for frame in frames.lines() {
-                let _ = client.feed(tungstenite::Message::text(frame)).await;
-            }
-            let _ = client.close(None).await;
-            while let Some(Ok(message)) = client.next().await {
-                if let tungstenite::Message::Text(reply) = message {
-                    let reply: serde_json::Value = serde_json::from_str(&reply).expect("a reply is JSON");
-                    assert!(reply["type"].is_string(), "{reply}");
-                }
-            }
+        let waiting = places();
+        let context = context_where(Gateway::PeerJs, Arc::clone(&waiting));
+        let client = |query, token: &str| {
+            let (server, client) = tokio::io::duplex(1 << 20);
+            let visitor = Visitor { token: Some(token.into()), ..visitor() };
+            let served = peerjs::serve(Arc::clone(&context), visitor, query, server);
+            async move { tokio::join!(served, talk_typed(client, frames.lines())) }
         };
-        let visitor = Visitor { token: Some("fuzz".into()), ..visitor() };
-        tokio::join!(peerjs::serve(context(Gateway::PeerJs), visitor, query, server), talk);
+        tokio::join!(client(query, "fuzz"), client("key=peerjs&id=other", "other"));
+
+        context.sessions.tick(context.clock.now().after(hub::waiting::WAIT));
+        assert_eq!(context.metrics.members.get(), 0);
+        let free: Vec<_> = std::iter::from_fn(|| waiting.enter(visitor().source).ok()).collect();
+        assert_eq!(free.len(), WAITING, "nothing waits");
     });
+}
+
+/// The same as [`talk`], where each reply has a type.
+async fn talk_typed<'a>(client: DuplexStream, frames: impl Iterator<Item = &'a str>) {
+    let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    for frame in frames {
+        let _ = client.feed(tungstenite::Message::text(frame)).await;
+    }
+    let _ = client.close(None).await;
+    while let Some(Ok(message)) = client.next().await {
+        if let tungstenite::Message::Text(reply) = message {
+            let reply: serde_json::Value = serde_json::from_str(&reply).expect("a reply is JSON");
+            assert!(reply["type"].is_string(), "{reply}");
+        }
+    }
 }
 
 /// Any bytes where the WebSocket protocol is expected: the connection ends when they do.
@@ -398,6 +412,9 @@ pub fn media(bytes: &[u8]) {
     let length = u16::try_from(bytes.len()).unwrap();
     rig.throw(&[&0x4000_u16.to_be_bytes()[..], &length.to_be_bytes(), bytes].concat());
 }
+
+/// For how many pairs of a sender and an absent name something may wait.
+const WAITING: usize = 4;
 
 /// A control plane without sockets.
 struct Control {
@@ -508,6 +525,16 @@ fn requests(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn context(gateway: Gateway) -> Arc<gateway::Context> {
+    context_where(gateway, places())
+}
+
+/// For what may wait for who isn't here.
+fn places() -> Arc<Places> {
+    Places::new(places::Settings { total: WAITING, per_source: WAITING, sources: Sources::default() })
+}
+
+/// One where things wait in the places `waiting`.
+fn context_where(gateway: Gateway, waiting: Arc<Places>) -> Arc<gateway::Context> {
     let metrics = Arc::new(Metrics::default());
     let credentials = Arc::new(Credentials::new(credentials::Settings::default()));
     let settings = hub::Settings {
@@ -525,7 +552,6 @@ fn context(gateway: Gateway) -> Arc<gateway::Context> {
             undelivered: gateway == Gateway::PeerJs,
         },
     };
-    let waiting = Places::new(places::Settings { total: 4, per_source: 4, sources: Sources::default() });
     let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics)).patient(waiting);
     let accounts = Accounts::new(Proof::None, Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new());
     Arc::new(gateway::Context {

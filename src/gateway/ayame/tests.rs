@@ -156,6 +156,22 @@ async fn standalone_clients_part_without_bye() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connected_means_nothing_of_clients_that_stay() {
+    let context = context();
+    let mut unknown = connect(&context).await;
+    unknown.send(&json!({ "type": "connected" })).await;
+    let mut alice = registered(&context, json!({}), false).await;
+    let mut bob = registered(&context, json!({}), true).await;
+
+    alice.send(&json!({ "type": "connected" })).await;
+    alice.send(&json!({ "type": "offer", "sdp": "after" })).await;
+
+    assert_eq!(bob.hear().await["sdp"], "after");
+    unknown.send(&json!({ "type": "offer", "sdp": "" })).await;
+    assert_eq!(unknown.hear().await["code"], "not-signed-in", "it is served");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_is_pinged_every_five_seconds_and_gone_when_nothing_comes() {
     let context = context();
     let mut alive = registered(&context, json!({}), false).await;

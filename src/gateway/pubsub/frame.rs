@@ -1,6 +1,7 @@
 //! The frames of topics: what a client's text says, and the text of what it is told.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
@@ -101,16 +102,18 @@ impl<'a> Command<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// One, or a list: y-webrtc and Trystero differ in that.
+    /// One, or a list: y-webrtc and Trystero differ in that. Each of them once.
     fn topics(self) -> Result<Vec<Topic<'a>>, Fault> {
-        self.topics.0.into_iter().chain(self.topic).map(Topic::new).collect()
+        let mut seen = HashSet::new();
+        let topics = self.topics.0.into_iter().chain(self.topic);
+        topics.filter(|text| seen.insert(text.clone())).map(Topic::new).collect()
     }
 }
 
 impl<'a> Topic<'a> {
     fn new(text: Cow<'a, str>) -> Result<Self, Fault> {
         if text.len() > MAX_TOPIC_BYTES {
-            return Err(Fault::new(BAD, format!("a topic has at most {MAX_TOPIC_BYTES} bytes")));
+            return Err(Fault::new("bad-topic", format!("a topic has at most {MAX_TOPIC_BYTES} bytes")));
         }
         Ok(Self(text))
     }

@@ -108,10 +108,13 @@ async fn any_text_is_a_topic_up_to_its_length() {
         assert_eq!(client.hear().await, json!({ "type": "publish", "topic": topic, "clients": 1 }));
     }
     let mut client = connect(&context).await;
-    client.send(&json!({ "type": "subscribe", "topics": ["Zo\u{eb}", format!("{longest}x")] })).await;
-    assert_eq!(client.hear().await["code"], "bad-message");
-    client.send(&json!({ "type": "publish", "topic": format!("{longest}x") })).await;
-    assert_eq!(client.hear().await["code"], "bad-message");
+    for _ in 0..3 {
+        client.send(&json!({ "type": "subscribe", "topics": ["Zo\u{eb}", format!("{longest}x")] })).await;
+        assert_eq!(client.hear().await["code"], "bad-topic");
+        client.send(&json!({ "type": "publish", "topic": format!("{longest}x") })).await;
+        assert_eq!(client.hear().await["code"], "bad-topic");
+    }
+    is_served(&mut client).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,6 +149,46 @@ async fn a_frame_names_so_many_topics() {
     client.send(&topics(MAX_TOPICS + 1)).await;
 
     assert_eq!(client.hear().await["code"], "bad-message");
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_count_each_once_and_so_does_everybody_there() {
+    let context = context();
+    let _others = [subscriber(&context, &json!(["1"])).await, subscriber(&context, &json!(["1", "2"])).await];
+    let mut subscriber = Subscriber { context: Arc::clone(&context), member: signed_in(&context).await };
+    let now = context.clock.now();
+    let all: Vec<_> = (0..MAX_TOPICS).map(|n| n.to_string()).collect();
+
+    for (kind, topics, price) in [
+        ("subscribe", json!(["1", "1", "2", "1"]), 2 + 3),
+        ("subscribe", json!(["1"]), 1 + 2),
+        ("unsubscribe", json!(["1", "2", "1"]), 2),
+        ("unsubscribe", json!(all), MAX_TOPICS),
+        ("subscribe", json!(vec!["same"; MAX_TOPICS]), 1),
+        // There is no place for all of them, and they cost as much.
+        ("subscribe", json!(all), MAX_TOPICS + 2),
+    ] {
+        let frame = json!({ "type": kind, "topics": topics }).to_string();
+        assert_eq!(subscriber.hear(&frame, now).await.price, Price::ToMembers(price), "{frame:.60}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_names_a_thousand_topics_again_and_again_is_beyond_its_rate() {
+    let context = context();
+    let mut client = connect(&context).await;
+    let all: Vec<_> = (0..MAX_TOPICS).map(|n| n.to_string()).collect();
+
+    for kind in ["subscribe", "unsubscribe"].repeat(2) {
+        client.send(&json!({ "type": kind, "topics": all })).await;
+    }
+    client.send(&json!({ "type": "ping" })).await;
+
+    let mut codes = Vec::new();
+    for _ in 0..3 {
+        codes.push(client.hear().await["code"].clone());
+    }
+    assert_eq!(codes, ["forbidden", "forbidden", "rate"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Names that their client's own token takes over: for protocols whose clients come back to a name and not to a session.
+//! Names that their owner takes over: for protocols whose clients come back to a name and not to a session.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Attached;
 use super::Hub;
 use super::Refusal;
+use super::Seat;
 use crate::clock::Now;
 use crate::credentials::SessionId;
 use crate::signaling::accounts::Account;
@@ -13,9 +14,30 @@ use crate::signaling::mailbox::Delivery;
 use crate::signaling::name::Name;
 use crate::signaling::secret::Token;
 
+/// Whose a name is: the same account's, if that has a name, or who says the same token.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    account: Arc<Account>,
+    token: Option<Token>,
+}
+
+impl Seat {
+    /// Whose it is.
+    pub(super) fn owner(&self) -> Owner {
+        Owner { account: Arc::clone(&self.account), token: self.token.clone() }
+    }
+
+    /// Whether it is `owner`'s.
+    pub(super) fn is_of(&self, owner: &Owner) -> bool {
+        let same_account = owner.account.name.is_some() && self.account.name == owner.account.name;
+        let known = self.token.as_ref().zip(owner.token.as_ref());
+        same_account || known.is_some_and(|(ours, theirs)| ours.is(theirs))
+    }
+}
+
 impl Hub {
-    /// Signs `name` in, whose session goes on over any later connection that says the same `token`: the earlier one ends
-    /// then, if it hasn't yet. The session waits for nobody.
+    /// Signs `name` in, whose session goes on over any later connection for the same account, or that says the same `token`,
+    /// if it has one of its own: the earlier one ends then, if it hasn't yet. The session waits for nobody.
     ///
     /// # Errors
     ///
@@ -23,33 +45,34 @@ impl Hub {
     pub fn sign_in_or_take_over(
         &mut self,
         name: Name,
-        token: &str,
+        token: Option<&str>,
         account: Account,
         source: IpAddr,
         now: Now,
     ) -> Result<Attached, Refusal> {
-        let token = Token::of(token);
+        let owner = Owner { account: Arc::new(account), token: token.map(Token::of) };
         let holder = self.registry.holder_of(&name, now.monotonic);
-        if let Some(session) = holder.filter(|session| self.is_of(*session, &token)) {
-            return self.take_over(session, now);
+        let is_its = |session: &SessionId| self.sessions.get(session).is_some_and(|seat| seat.is_of(&owner));
+        if let Some(session) = holder.filter(is_its) {
+            return self.take_over(session, owner, source, now);
         }
-        let attached = self.sign_in(name, account, Delivery::Once, source, now)?;
+        let Owner { account, token } = owner;
+        let attached = self.sign_in(name, Arc::unwrap_or_clone(account), Delivery::Once, source, now)?;
         if let Some(seat) = self.sessions.get_mut(&attached.session) {
-            seat.token = Some(token);
+            seat.token = token;
         }
         Ok(attached)
     }
 
-    fn take_over(&mut self, session: SessionId, now: Now) -> Result<Attached, Refusal> {
-        let seat = self.sessions.get(&session).ok_or(Refusal::NameTaken)?;
+    fn take_over(&mut self, session: SessionId, owner: Owner, source: IpAddr, now: Now) -> Result<Attached, Refusal> {
+        let seat = self.sessions.get_mut(&session).ok_or(Refusal::NameTaken)?;
         // Nothing is acknowledged: what an earlier connection took is gone. One that was cut has the name until it ends.
         let reader = seat.mailbox.attach(0).map_err(|_| Refusal::NameTaken)?;
+        seat.source = source;
+        // A signed token is another one each time.
+        seat.token = owner.token;
         let (account, last_frame) = (Arc::clone(&seat.account), seat.last_frame);
         self.renew(session, now).map_err(|_| Refusal::NameTaken)?;
         Ok(Attached { session, account, reader, secret: None, last_frame })
-    }
-
-    fn is_of(&self, session: SessionId, token: &Token) -> bool {
-        self.sessions.get(&session).and_then(|seat| seat.token.as_ref()).is_some_and(|known| known.is(token))
     }
 }

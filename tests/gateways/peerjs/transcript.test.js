@@ -12,7 +12,7 @@ import { discovery, scenes } from "./scenes.js";
 
 const file = (name) => fileURLToPath(new URL(name, import.meta.url));
 
-test("both do the same in every scene, but for what DIFFERENCES.md has", async () => {
+test("both do the same in every scene, but for what DIFFERENCES.md has", { timeout: 120_000 }, async (t) => {
   const [known, found] = [await differences(), {}];
 
   const on = { flag: "--discovery", more: "[signaling.gateways]\npeerjs_discovery = true\n" };
@@ -21,7 +21,7 @@ test("both do the same in every scene, but for what DIFFERENCES.md has", async (
     ...Object.entries(discovery).map((scene) => [found, scene, on]),
   ];
   const some = async () => {
-    while (left.length > 0) await compare(...left.pop());
+    while (left.length > 0) await compare(t, ...left.pop());
   };
   await Promise.all([some(), some(), some(), some()]);
 
@@ -29,14 +29,19 @@ test("both do the same in every scene, but for what DIFFERENCES.md has", async (
 });
 
 /** Plays a scene for both, and notes what each shows if that is not the same. */
-async function compare(found, [title, play], { flag, more }) {
+async function compare(t, found, [title, play], { flag, more }) {
+  const hangs = () => t.diagnostic(`still in the scene "${title}"`);
+  t.signal.addEventListener("abort", hangs);
   const oracle = await startOracle(flag);
   const server = await Server.start({ more });
   try {
     const [theirs, ours] = await Promise.all([play(oracle.port), play(server.ports.http)]);
     assert.ok(theirs.length > 0, title);
     if (theirs.join("\n") !== ours.join("\n")) found[title] = { theirs, ours };
+  } catch (error) {
+    throw new Error(`the scene "${title}" fails`, { cause: error });
   } finally {
+    t.signal.removeEventListener("abort", hangs);
     oracle.child.kill();
     await server.stop();
   }

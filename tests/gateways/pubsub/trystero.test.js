@@ -2,9 +2,12 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { launch, open } from "../../browser/pages.js";
 import { Server } from "../../browser/server.js";
 import { bundle } from "./bundle.js";
+
+const HERE = fileURLToPath(new URL(".", import.meta.url));
 
 // On a busy machine the first try may fail, and Trystero takes 23 s to try again.
 const WAIT = { timeout: 60_000, polling: 50 };
@@ -15,7 +18,7 @@ let script;
 let people = [];
 
 before(async () => {
-  script = await bundle(`export * from "@trystero-p2p/core";`, import.meta.dirname);
+  script = await bundle(`export * from "@trystero-p2p/core";`, HERE);
   server = await Server.start();
   browser = await launch();
 });

@@ -2,10 +2,12 @@
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { launch, open } from "../../browser/pages.js";
 import { Server } from "../../browser/server.js";
 import { bundle } from "./bundle.js";
 
+const HERE = fileURLToPath(new URL(".", import.meta.url));
 const WAIT = { timeout: 60_000, polling: 50 };
 
 let server;
@@ -14,7 +16,7 @@ let script;
 let people = [];
 
 before(async () => {
-  script = await bundle(`export * as Y from "yjs"; export { WebrtcProvider } from "y-webrtc";`, import.meta.dirname);
+  script = await bundle(`export * as Y from "yjs"; export { WebrtcProvider } from "y-webrtc";`, HERE);
   server = await Server.start();
   browser = await launch();
 });

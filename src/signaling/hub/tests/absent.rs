@@ -14,11 +14,14 @@ const PER_SOURCE: usize = 3;
 
 /// A hub where things wait, and members that are told all.
 fn patient() -> Scene {
+    patient_with(places::Settings { total: TOTAL, per_source: PER_SOURCE, sources: Sources::default() })
+}
+
+fn patient_with(places: places::Settings) -> Scene {
     let mut scene = Scene::with(|settings| {
         settings.vocabulary = Vocabulary { data: true, presence: false, undelivered: true };
         settings.presence = false;
     });
-    let places = places::Settings { total: TOTAL, per_source: PER_SOURCE, sources: Sources::default() };
     scene.hub = scene.hub.patient(Places::new(places));
     scene
 }
@@ -42,7 +45,18 @@ impl Scene {
     }
 
     fn by_token(&mut self, name: &str, token: &str) -> Result<Attached, Refusal> {
-        self.hub.sign_in_or_take_over(named(name), token, Default::default(), [192, 0, 2, 1].into(), self.now)
+        self.for_account(None, name, Some(token), 1)
+    }
+
+    fn for_account(
+        &mut self,
+        account: Option<&str>,
+        name: &str,
+        token: Option<&str>,
+        source: u8,
+    ) -> Result<Attached, Refusal> {
+        let account = Account { name: account.map(named), ..Default::default() };
+        self.hub.sign_in_or_take_over(named(name), token, account, [192, 0, 2, source].into(), self.now)
     }
 }
 
@@ -57,7 +71,7 @@ fn what_waits_is_handed_out_to_whoever_comes_and_given_up_no_more() {
 
     let bob = scene.old("bob");
 
-    assert_eq!(heard(&bob), ["offer alice 0", "offer alice 0", "offer carol 0"]);
+    assert_eq!(heard(&bob), ["offer alice 0", "offer carol 0", "offer alice 0"]);
     assert_eq!(scene.calls(&alice, "bob"), Ok(()));
     assert_eq!(heard(&bob), ["offer alice 0"], "it is here");
     scene.waits(WAIT);
@@ -83,16 +97,78 @@ fn what_waited_long_enough_is_told_to_each_sender_once() {
 }
 
 #[test]
-fn a_sender_that_has_come_back_is_told_by_its_name() {
+fn what_waits_is_its_senders_that_comes_back_and_no_strangers_that_has_its_name() {
+    for (token, is_back) in [("mine", true), ("another", false)] {
+        let mut scene = patient();
+        let alice = scene.by_token("alice", "mine").unwrap();
+        scene.calls(&alice, "bob").unwrap();
+        scene.calls(&alice, "carol").unwrap();
+        scene.bye(&alice);
+        let heir = scene.by_token("alice", token).unwrap();
+
+        let bob = scene.old("bob");
+        scene.waits(WAIT);
+
+        assert_eq!(heard(&bob).is_empty(), !is_back, "{token}");
+        assert_eq!(heard(&heir).is_empty(), !is_back, "{token}");
+        scene.bye(&bob);
+        assert_eq!(heard(&heir).is_empty(), !is_back, "it hears of its partner's end: {token}");
+    }
+}
+
+#[test]
+fn what_waits_of_a_sender_that_is_gone_is_handed_out_while_nobody_has_its_name() {
     let mut scene = patient();
-    let alice = scene.old("alice");
+    let alice = scene.by_token("alice", "mine").unwrap();
     scene.calls(&alice, "bob").unwrap();
     scene.bye(&alice);
-    let back = scene.old("alice");
 
-    scene.waits(WAIT);
+    let bob = scene.old("bob");
 
-    assert_eq!(heard(&back), ["undelivered bob 0"]);
+    assert_eq!(heard(&bob), ["offer alice 0"]);
+}
+
+#[test]
+fn nothing_waits_any_more_of_who_was_kicked() {
+    for ends in [true, false] {
+        let mut scene = patient();
+        let [eve, alice] = ["eve", "alice"].map(|name| scene.by_token(name, name).unwrap());
+        scene.calls(&alice, "bob").unwrap();
+        scene.calls(&eve, "bob").unwrap();
+        scene.calls(&eve, "carol").unwrap();
+        scene.hub.kick(&named("eve"), scene.now);
+        if ends {
+            scene.bye(&eve);
+            assert!(scene.calls(&alice, "carol").is_ok() && scene.calls(&alice, "dave").is_ok(), "there is room");
+        }
+
+        let (bob, carol) = (scene.old("bob"), scene.old("carol"));
+
+        assert_eq!(heard(&bob), ["offer alice 0"]);
+        assert_eq!(heard(&carol).len(), usize::from(ends));
+    }
+}
+
+#[test]
+fn each_sender_has_its_turn_in_a_mailbox_that_has_not_room_for_all_and_is_told_once() {
+    const SENDERS: usize = 9;
+    let mut scene = patient_with(places::Settings { total: 9, per_source: 9, sources: Sources::default() });
+    let senders: Vec<_> = (0..SENDERS).map(|n| scene.old(&format!("sender-{n}"))).collect();
+    for sender in &senders {
+        for _ in 0..MAX_STEPS {
+            scene.calls(sender, "bob").unwrap();
+        }
+    }
+
+    let bob = scene.old("bob");
+
+    let heard_by_bob = heard(&bob);
+    assert_eq!(heard_by_bob.len(), scene.hub.settings.queue.messages);
+    for (n, sender) in senders.iter().enumerate() {
+        let of = heard_by_bob.iter().filter(|heard| **heard == format!("offer sender-{n} 0")).count();
+        assert!(of >= heard_by_bob.len() / SENDERS, "{of} of sender-{n}");
+        assert_eq!(heard(sender), ["undelivered bob 0"]);
+    }
 }
 
 #[test]
@@ -201,4 +277,38 @@ fn a_kicked_name_is_not_taken_over() {
     scene.bye(&alice);
     scene.hub.ban(named("alice")).unwrap();
     assert_eq!(scene.by_token("alice", "mine").err(), Some(Refusal::Banned));
+}
+
+#[test]
+fn an_account_takes_its_own_name_over_whatever_it_shows_and_no_others() {
+    let mut scene = patient();
+    let before = scene.for_account(Some("account"), "alice", Some("signed once"), 1).unwrap();
+    let unnamed = scene.for_account(None, "bob", None, 1).unwrap();
+    for (account, name) in [(Some("other"), "alice"), (None, "alice"), (Some("account"), "bob"), (None, "bob")] {
+        assert_eq!(scene.for_account(account, name, None, 1).err(), Some(Refusal::NameTaken), "{account:?} {name}");
+    }
+
+    let again = scene.for_account(Some("account"), "alice", Some("signed again"), 2).unwrap();
+    let after = scene.for_account(Some("account"), "alice", None, 3).unwrap();
+
+    assert_eq!([again.session, after.session], [before.session; 2]);
+    assert_eq!(again.reader.watch(Waker::noop()), Err(Cut::Replaced));
+    assert_eq!(unnamed.reader.watch(Waker::noop()), Ok(()));
+    assert_eq!(scene.hub.sessions[&after.session].source, IpAddr::from([192, 0, 2, 3]));
+}
+
+#[test]
+fn who_takes_over_has_its_own_time_to_read_what_waits() {
+    let mut scene = patient();
+    scene.hub.settings.queue.messages = 1;
+    let (before, bob) = (scene.by_token("alice", "mine").unwrap(), scene.old("bob"));
+    scene.calls(&bob, "alice").unwrap();
+    scene.passes(Duration::from_secs(2));
+    let after = scene.by_token("alice", "mine").unwrap();
+
+    assert_eq!(scene.calls(&bob, "alice"), Err(Undelivered::Refused(Refused::Full)));
+
+    assert_eq!(after.reader.watch(Waker::noop()), Ok(()));
+    assert_eq!(heard(&after), ["offer bob 0"]);
+    assert!(heard(&before).is_empty());
 }
