@@ -142,7 +142,7 @@ test("bytes are refused and text goes on", { timeout: LONG }, async (t) => {
 });
 
 test("who comes too fast is let in later, and needn't do anything for it", { timeout: LONG }, async (t) => {
-  const busy = await Server.start({ more: '[limits]\nexempt = []\nsign_ins = "1/s"\n' });
+  const busy = await Server.start({ more: '[limits]\nexempt = []\n[signaling.limits]\nsign_ins = "1/s"\n' });
   t.after(() => busy.stop());
   const clients = new Clients(t);
   const fast = { reconnectionDelay: 200, reconnectionDelayMax: 1000 };
