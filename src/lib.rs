@@ -114,7 +114,8 @@
 //! | having one's own frames come back, for each in a room | once a frame | `a_frame_that_not_all_in_a_room_got_comes_back_once` |
 //! | pings and pongs without number, instead of messages | they count as messages | `control_frames_count_as_messages_do` |
 //! | announcing a message larger than any that is taken | refused by the length that it declares | `messages_beyond_64_kib_are_refused_by_the_length_they_declare_and_nothing_is_kept_for_them` |
-//! | Socket.IO sessions by GET, without number and without a word | each has a place of its source's, and so long to say something | `a_thousand_sessions_of_one_source_are_as_many_as_its_connections_may_be_and_soon_over`, `who_comes_into_no_namespace_is_let_go_of` |
+//! | Socket.IO sessions by GET, without number and without a word | each has a place of its source's, and ten seconds to ask on | `a_thousand_sessions_of_one_source_are_as_many_as_its_connections_may_be_and_soon_over`, `who_comes_into_no_namespace_is_let_go_of`, `who_polls_no_more_is_gone_and_its_name_is_free` |
+//! | Sitting in Socket.IO's lobby until it is full | who finds it so comes in all the same, and into rooms; that one source can fill it isn't prevented, only told | `rooms_and_the_lobby_have_so_many_places_and_say_when_they_are_full` |
 //! | polling no more, or never taking what one is sent | as gone as a silent WebSocket, as slow as one that doesn't read | `who_polls_no_more_is_gone_and_its_name_is_free`, `who_takes_nothing_is_cut_and_holds_nobody_back` |
 //! | WebSockets for a session that somebody polls | one is tried at a time, and soon let go of | `a_web_socket_that_is_not_tried_as_it_should_changes_nothing` |
 //! | a foreign page with a name that leads here (DNS rebinding), polling without an Origin header | its host is no origin of ours, or it must post and name it | `a_page_that_has_its_own_name_lead_here_hears_nothing_of_others` |

@@ -3,11 +3,12 @@
 //!
 //! # Events
 //!
-//! A member is in the lobby, with all that are in no room, until it comes into one. What it emits goes to those it is with
+//! A member is in the lobby, with all that are in no room, until it comes into one; or with nobody, while the lobby is full. What it emits goes to those it is with
 //! as it came, but for these: `join` and `leave` (a room; to leave without one is to leave all); `create or join` (a room of
 //! two; answered with `created`, `joined` or `full`, and the others hear `join` and `ready`); `message` with
 //! `{channel, message}`, whose message goes to the room `channel`. An acknowledgement that is asked for is empty and says
-//! that the server has the event. What went wrong is told as the event `exception`, or as a failed connection.
+//! that the server has the event. What went wrong is told as the event `exception`, or as a failed connection; who may try
+//! again later has its transport closed, which is what clients come back from.
 //!
 //! There is one namespace. Bytes aren't carried: signaling is text.
 //!
@@ -37,6 +38,7 @@ use self::wire::Request;
 use self::wire::Wire;
 use super::Context;
 use super::link;
+use super::websocket::Ending;
 use super::websocket::Transport;
 use super::websocket::WebSocket;
 use crate::signaling::name::Name;
@@ -46,6 +48,30 @@ mod connection;
 pub mod engineio;
 mod packet;
 mod wire;
+
+/// How many packets of the largest size fit into one post.
+const PACKETS_OF_MOST: usize = 4;
+
+/// Why a post isn't heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unheard {
+    /// It is larger than one may be.
+    TooLarge,
+    /// It is bytes.
+    NotText,
+    /// It broke off.
+    Broken,
+}
+
+impl From<Unheard> for Ending {
+    fn from(why: Unheard) -> Self {
+        match why {
+            Unheard::TooLarge => Self::TooLarge,
+            Unheard::NotText => Self::NotUtf8,
+            Unheard::Broken => Self::Lost,
+        }
+    }
+}
 
 /// The Engine.IO sessions that polling requests and upgrades find by their number, over streams `S`.
 pub struct Engine<S> {
@@ -106,10 +132,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Engine<S> {
         heard.await.ok()
     }
 
-    /// Ends the session `sid`, whose client says more at once than it may.
-    pub async fn too_large(&self, sid: &str) {
+    /// Ends the session `sid`, whose client posts what can't be heard.
+    pub async fn end(&self, sid: &str, why: Unheard) {
         if let Some(session) = self.session(sid) {
-            let _ = session.send(Request::TooLarge).await;
+            let _ = session.send(Request::End(why.into())).await;
         }
     }
 
@@ -117,7 +143,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Engine<S> {
     pub async fn upgrade(&self, sid: &str, io: S) {
         if let Some(session) = self.session(sid) {
             let socket = WebSocket::new(io, self.context.limits.message_bytes).await;
-            let _ = session.send(Request::Upgrade(Box::new(socket))).await;
+            // A session takes what comes at once: where sockets pile up they aren't its client's own.
+            let _ = session.try_send(Request::Upgrade(Box::new(socket)));
         }
     }
 
@@ -135,9 +162,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Engine<S> {
         self.polling().contains_key(sid)
     }
 
-    /// The largest payload that a session hears, in bytes.
+    /// The largest post that a session hears, in bytes; a packet in it has at most `message_bytes`, as everywhere. Clients
+    /// before Socket.IO 4.5 send all that they have in one, whatever they are told.
     pub fn most(&self) -> usize {
-        self.context.limits.message_bytes
+        self.context.limits.message_bytes.saturating_mul(PACKETS_OF_MOST)
     }
 
     fn session(&self, sid: &str) -> Option<mpsc::Sender<Request<S>>> {

@@ -1,8 +1,10 @@
 //! Socket.IO's HTTP side: the library, polling, and WebSockets, alone or in place of polling.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::HeaderMap;
@@ -14,6 +16,7 @@ use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::any;
 use axum::routing::get;
+use http_body_util::LengthLimitError;
 use serde_json::json;
 
 use super::connection::Closing;
@@ -22,6 +25,7 @@ use super::socket;
 use super::socket::State;
 use super::socket::Upgrade;
 use crate::gateway::socketio;
+use crate::gateway::socketio::Unheard;
 use crate::gateway::socketio::engineio::Revision;
 use crate::signaling::session::Visitor;
 
@@ -31,7 +35,10 @@ type Engine = socketio::Engine<Upgrade>;
 pub(super) fn routes(state: State) -> Router {
     let Some(context) = &state.gateways().socketio else { return Router::new() };
     let engine = Engine::new(Arc::clone(context));
-    let library = pages::socketio();
+    let library = get({
+        let library = pages::socketio();
+        async move |headers: HeaderMap| library(&headers)
+    });
     let answer = move |request: Request| {
         let (state, engine) = (state.clone(), Arc::clone(&engine));
         async move { answer(&state, &engine, request).await }
@@ -39,7 +46,8 @@ pub(super) fn routes(state: State) -> Router {
     Router::new()
         .route("/socket.io", any(answer.clone()))
         .route("/socket.io/", any(answer))
-        .route("/socket.io/socket.io.js", get(async move |headers: HeaderMap| library(&headers)))
+        .route("/socket.io/socket.io.js", library.clone())
+        .route("/socket.io/socket.io.min.js", library)
 }
 
 /// An answer that the page that asked may read, if it may ask at all.
@@ -119,17 +127,33 @@ async fn post(engine: &Arc<Engine>, sid: &str, request: Request) -> Result<Respo
         return Err(Fault::SESSION);
     }
     let is_bytes = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/octet-stream");
-    if request.headers().get(header::CONTENT_TYPE).is_some_and(is_bytes) {
-        return Err(Fault::BYTES);
-    }
-    // What else can go wrong with a body is that its client is gone.
-    let Ok(body) = to_bytes(request.into_body(), engine.most()).await else {
-        engine.too_large(sid).await;
-        return Err(Fault::TOO_LARGE);
+    let payload = if request.headers().get(header::CONTENT_TYPE).is_some_and(is_bytes) {
+        Err(Unheard::NotText)
+    } else {
+        read(request.into_body(), engine.most()).await
     };
-    let payload = String::from_utf8(body.into()).map_err(|_| Fault::BYTES)?;
-    engine.post(sid, payload).await.ok_or(Fault::SESSION)?;
-    Ok(text("ok".into()))
+    match payload {
+        Ok(payload) => {
+            engine.post(sid, payload).await.ok_or(Fault::SESSION)?;
+            Ok(text("ok".into()))
+        }
+        Err(why) => {
+            engine.end(sid, why).await;
+            Err(match why {
+                Unheard::TooLarge => Fault::TOO_LARGE,
+                Unheard::NotText => Fault::BYTES,
+                Unheard::Broken => Fault::BROKEN,
+            })
+        }
+    }
+}
+
+async fn read(body: Body, most: usize) -> Result<String, Unheard> {
+    let body = to_bytes(body, most).await.map_err(|error| {
+        let is_too_large = error.source().is_some_and(|source| source.is::<LengthLimitError>());
+        if is_too_large { Unheard::TooLarge } else { Unheard::Broken }
+    })?;
+    String::from_utf8(body.into()).map_err(|_| Unheard::NotText)
 }
 
 fn text(body: String) -> Response {
@@ -177,7 +201,8 @@ impl Fault {
     const JSONP: Self = Self::new(3, "JSONP isn't spoken here");
     const BYTES: Self = Self::new(3, "bytes aren't carried here; send text");
     const TOO_LARGE: Self =
-        Self { status: StatusCode::PAYLOAD_TOO_LARGE, code: 3, why: "more than signaling.message_bytes at once" };
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, code: 3, why: "more than four signaling.message_bytes at once" };
+    const BROKEN: Self = Self::new(3, "the body broke off");
     const REVISION: Self = Self::new(5, "Unsupported protocol version");
 
     const fn new(code: u8, why: &'static str) -> Self {
@@ -187,5 +212,22 @@ impl Fault {
     fn into_response(self) -> Response {
         let Self { status, code, why } = self;
         (status, super::json(&json!({ "code": code, "message": why }))).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_library_that_is_served_is_the_one_that_its_readme_names() {
+        let readme = include_str!("../../static/vendor/socket.io/README.md");
+        let named = readme.lines().find_map(|line| line.strip_prefix("SHA-256: ")).unwrap();
+
+        let served = pages::socketio()(&HeaderMap::new()).into_body();
+
+        let body = to_bytes(served, usize::MAX).await.unwrap();
+        let digest = ring::digest::digest(&ring::digest::SHA256, &body);
+        assert_eq!(digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>(), named);
     }
 }

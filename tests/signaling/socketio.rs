@@ -69,6 +69,8 @@ async fn what_cannot_be_is_refused_by_number() {
     let bytes = "Content-Type: application/octet-stream\r\n";
     let (status, _, body) = server.ask(&format!("POST {POLLING}&sid={sid}"), bytes, "40").await;
     assert!(status == 400 && body.contains("send text"), "{body}");
+    assert_eq!(poll(&server, &sid).await, (200, "1".into()), "its session is over");
+    server.metric_becomes("throughway_connections", 0).await;
     let (status, _, _) = server.ask("GET /socket.io/?EIO=4&transport=websocket", "", "").await;
     assert_eq!(status, 426);
 }
@@ -144,7 +146,7 @@ async fn a_post_that_is_too_large_ends_its_session_and_no_other() {
         assert!(poll(&server, sid).await.1.starts_with("40{"));
     }
 
-    assert_eq!(post(&server, &wordy, &"4".repeat(64 * 1024 + 1)).await, 413);
+    assert_eq!(post(&server, &wordy, &"4".repeat(4 * 64 * 1024 + 1)).await, 413);
 
     assert!(poll(&server, &wordy).await.1.ends_with("\u{1e}1"));
     server.metric_becomes("throughway_members", 1).await;

@@ -32,14 +32,18 @@ use crate::signaling::store::NoEntry;
 
 /// How many a room of `create or join` holds: a call of that tutorial has two ends.
 const PAIR: usize = 2;
+/// How long a room's name may be, in bytes: it comes back in answers, which wait for who reads slowly.
+const MAX_ROOM: usize = 256;
 
 /// What the server knows of one client.
 pub(super) struct Connection {
     context: Arc<Context>,
     visitor: Visitor,
     revision: Revision,
-    /// What its member is called. Clients of revision 3 take the session's number for it.
+    /// What its member is called.
     name: Name,
+    /// What the client itself is told that it is called: those of revision 3 take the session's number for it.
+    called: Name,
     member: Option<Session>,
     lobby: Name,
     /// Where what it emits goes: the lobby, or rooms, of which the hub lets it have so many.
@@ -85,7 +89,16 @@ impl Protocol for Connection {
         }
     }
 
-    fn refuse(&mut self, _text: Option<&str>, _now: Now) -> Response {
+    /// What it announces in bytes comes all the same.
+    fn refuse(&mut self, text: Option<&str>, _now: Now) -> Response {
+        match text.map_or(Ok(engineio::Packet::Binary), engineio::Packet::read) {
+            Ok(engineio::Packet::Binary) => self.attachments = self.attachments.saturating_sub(1),
+            Ok(engineio::Packet::Message(text)) => {
+                let announced = packet::announced(text).unwrap_or(0);
+                self.attachments = self.attachments.saturating_add(announced);
+            }
+            Ok(_) | Err(engineio::Malformed) => {}
+        }
         Response::reply(packet::exception("too many messages; this one is dropped"))
     }
 
@@ -139,13 +152,14 @@ impl Protocol for Connection {
 
 impl Connection {
     pub(super) fn new(context: Arc<Context>, visitor: Visitor, revision: Revision, sid: Name) -> Self {
-        let name = match revision {
+        // Who knows the number of a session that polls can speak for it; names are shown around.
+        let name = Name::random();
+        let called = match revision {
             Revision::Third => sid,
-            // Who knows the number of a session that polls can speak for it; names are shown around.
-            Revision::Fourth => Name::random(),
+            Revision::Fourth => name.clone(),
         };
         let lobby = Name::of_any(LOBBY);
-        Self { context, visitor, revision, name, member: None, lobby, rooms: Vec::new(), attachments: 0 }
+        Self { context, visitor, revision, name, called, member: None, lobby, rooms: Vec::new(), attachments: 0 }
     }
 
     async fn hear_packet(&mut self, packet: Packet<'_>, now: Now) -> Response {
@@ -173,38 +187,39 @@ impl Connection {
         }
     }
 
-    /// Comes into the namespace.
+    /// Comes into the namespace. Who isn't let in for good hears why; where trying again may help, the transport ends
+    /// instead: clients come back to that by themselves after a while, and never to a namespace that has refused them.
     async fn connect(&mut self, now: Now) -> Response {
         let sessions = &self.context.sessions;
-        let signed_in = sessions.sign_in(self.name.clone(), Delivery::Once, Some(&self.lobby), &self.visitor, now);
-        match signed_in.await {
+        match sessions.sign_in(self.name.clone(), Delivery::Once, None, &self.visitor, now).await {
             Ok((member, _)) => {
                 self.member = Some(member);
-                self.rooms = vec![self.lobby.clone()];
-                Response::reply(packet::connected(self.name.as_str(), self.revision))
+                let others = self.back_to_lobby(now);
+                let reply = Some(packet::connected(self.called.as_str(), self.revision));
+                Response { reply, ..Response::at(Price::ToMembers(others)) }
             }
+            Err(NotSignedIn::Denied(Denied::Rate | Denied::Later | Denied::Failures)) => Response::end(Ending::Refused),
             Err(why) => Response::reply(packet::refused(packet::ROOT, reason(why), self.revision)),
         }
     }
 
     fn hear_event(&mut self, event: &Event<'_>, now: Now) -> Response {
-        let room = event.arguments.first().and_then(|argument| Room::of(argument)).ok_or(BAD_ROOM);
+        if packet::is_reserved(&event.name) {
+            return Response::reply(packet::exception("this name means something to the clients themselves"));
+        }
+        let room = || event.arguments.first().and_then(|argument| Room::of(argument)).ok_or(BAD_ROOM);
         let outcome = match (event.name.as_str(), &event.arguments[..]) {
-            ("join", _) => room.and_then(|room| self.join(&room, now).map(|()| 0)),
-            ("create or join", _) => room.and_then(|room| self.create_or_join(&room, now).map(|()| 0)),
-            ("leave", []) => {
-                self.leave_all(now);
-                Ok(0)
-            }
-            ("leave", _) => room.and_then(|room| self.leave(&room.name, now).map(|()| 0)),
-            ("message", [argument]) => match serde_json::from_str::<Channelled<'_>>(argument.get()) {
-                Ok(Channelled { channel, message }) => {
-                    let room = Room::of(channel).ok_or(BAD_ROOM);
-                    room.map(|room| self.emit(&[room.name], format!("[\"message\",{message}]"), now))
-                }
-                Err(_) => Ok(self.emit(&self.rooms, event.json.get().into(), now)),
+            ("join", _) => room().and_then(|room| self.join(&room, now)),
+            ("create or join", _) => room().and_then(|room| self.create_or_join(&room, now)),
+            ("leave", []) => Ok(self.leave_all(now)),
+            ("leave", _) => room().and_then(|room| self.leave(&room.name, now)),
+            ("message", [argument]) => match packet::object::<Channelled<'_>>(argument.get()) {
+                Some(Channelled { channel, message }) => Room::of(channel)
+                    .ok_or(BAD_ROOM)
+                    .map(|room| self.emit(&[room.name], format!("[\"message\",{message}]"), now)),
+                None => Ok(self.pass_on(event, now)),
             },
-            _ => Ok(self.emit(&self.rooms, event.json.get().into(), now)),
+            _ => Ok(self.pass_on(event, now)),
         };
         match outcome {
             Ok(members) => Response { reply: event.ack.map(packet::ack), ..Response::at(Price::ToMembers(members)) },
@@ -212,32 +227,42 @@ impl Connection {
         }
     }
 
-    fn join(&mut self, room: &Room, now: Now) -> Result<(), &'static str> {
+    /// Tells those it is with what it emits; how many members were looked at for it. Who found the lobby full has another
+    /// try.
+    fn pass_on(&mut self, event: &Event<'_>, now: Now) -> usize {
+        if self.rooms.is_empty() {
+            self.back_to_lobby(now);
+        }
+        self.send(&self.rooms, &Payload::verbatim(event.json), now)
+    }
+
+    /// How many others are there.
+    fn join(&mut self, room: &Room, now: Now) -> Result<usize, &'static str> {
         match self.enter(&room.name, now) {
-            Ok(_) => Ok(()),
+            Ok(others) => Ok(others),
             Err(NotJoined::NoEntry(NoEntry::Full)) => {
                 self.tell(&json!(["full", room.text]), now);
-                Ok(())
+                Ok(0)
             }
             Err(why) => Err(not_joined(why)),
         }
     }
 
-    /// What the tutorial of that name does, of which both ends run the same code.
-    fn create_or_join(&mut self, room: &Room, now: Now) -> Result<(), &'static str> {
+    /// What the tutorial of that name does, of which both ends run the same code; how many others are there.
+    fn create_or_join(&mut self, room: &Room, now: Now) -> Result<usize, &'static str> {
         let others = match self.enter(&room.name, now) {
             Ok(others) => others,
             Err(NotJoined::NoEntry(NoEntry::Full)) => PAIR,
             Err(why) => return Err(not_joined(why)),
         };
-        let me = self.name.clone();
+        let me = self.called.as_str();
         match others {
-            0 => self.tell(&json!(["created", room.text, me.as_str()]), now),
+            0 => self.tell(&json!(["created", room.text, me]), now),
             _ if others < PAIR => {
                 let there = std::slice::from_ref(&room.name);
                 self.emit(there, json!(["join", room.text]).to_string(), now);
                 self.emit(there, json!(["ready"]).to_string(), now);
-                self.tell(&json!(["joined", room.text, me.as_str()]), now);
+                self.tell(&json!(["joined", room.text, me]), now);
                 self.tell(&json!(["ready"]), now);
             }
             _ => {
@@ -246,7 +271,7 @@ impl Connection {
                 self.tell(&json!(["full", room.text]), now);
             }
         }
-        Ok(())
+        Ok(others)
     }
 
     /// Comes into a room and leaves the lobby for it; how many others are there.
@@ -262,28 +287,27 @@ impl Connection {
         joined
     }
 
-    fn leave(&mut self, room: &Name, now: Now) -> Result<(), &'static str> {
+    /// How many members hear or see of it.
+    fn leave(&mut self, room: &Name, now: Now) -> Result<usize, &'static str> {
         if !self.rooms.contains(room) {
             return Err("not in this room");
         }
-        self.part(room, now);
-        if self.rooms.is_empty() {
-            self.back_to_lobby(now);
-        }
-        Ok(())
+        let left = self.part(room, now);
+        Ok(left + if self.rooms.is_empty() { self.back_to_lobby(now) } else { 0 })
     }
 
-    fn leave_all(&mut self, now: Now) {
-        for room in std::mem::take(&mut self.rooms) {
-            self.part(&room, now);
-        }
-        self.back_to_lobby(now);
+    fn leave_all(&mut self, now: Now) -> usize {
+        let rooms = std::mem::take(&mut self.rooms);
+        let left: usize = rooms.iter().map(|room| self.part(room, now)).sum();
+        left + self.back_to_lobby(now)
     }
 
-    fn back_to_lobby(&mut self, now: Now) {
-        if self.come_into(&self.lobby.clone(), now).is_err() {
+    /// How many others are there. Who finds it full is with nobody, and may come into a room.
+    fn back_to_lobby(&mut self, now: Now) -> usize {
+        self.come_into(&self.lobby.clone(), now).unwrap_or_else(|_| {
             self.tell(&json!(["exception", { "status": "error", "message": LOBBY_FULL }]), now);
-        }
+            0
+        })
     }
 
     fn come_into(&mut self, room: &Name, now: Now) -> Result<usize, NotJoined> {
@@ -295,26 +319,30 @@ impl Connection {
         Ok(others)
     }
 
-    fn part(&mut self, room: &Name, now: Now) {
+    /// How many are told.
+    fn part(&mut self, room: &Name, now: Now) -> usize {
         self.rooms.retain(|known| known != room);
-        if let Some(turn) = self.member.as_ref().and_then(|me| me.turn(None).ok()) {
-            // It is where it has been told that it is.
-            let _ = turn.part(room, now);
-        }
-    }
-
-    /// Tells everybody else in `rooms`; how many that are.
-    fn emit(&self, rooms: &[Name], event: String, now: Now) -> usize {
-        let Some(payload) = Payload::made(event) else { return 0 };
         let turn = self.member.as_ref().and_then(|me| me.turn(None).ok());
-        turn.map_or(0, |turn| turn.send_to_rooms(rooms, &payload, now))
+        // It is where it has been told that it is.
+        turn.and_then(|turn| turn.part(room, now).ok()).unwrap_or(0)
     }
 
-    /// Tells the client itself, behind what it has been told.
+    /// Tells everybody else in `rooms` what we make of it.
+    fn emit(&self, rooms: &[Name], event: String, now: Now) -> usize {
+        Payload::made(event).map_or(0, |payload| self.send(rooms, &payload, now))
+    }
+
+    /// Tells everybody else in `rooms`; how many members were looked at for it.
+    fn send(&self, rooms: &[Name], payload: &Payload, now: Now) -> usize {
+        let turn = self.member.as_ref().and_then(|me| me.turn(None).ok());
+        turn.map_or(0, |turn| turn.send_to_rooms(rooms, payload, now))
+    }
+
+    /// Tells the client itself, behind what it has been told, however much that is.
     fn tell(&self, event: &serde_json::Value, now: Now) {
         if let Some(me) = &self.member {
             // Refused only to who has long stopped reading.
-            let _ = me.reader().put(message::Message::Answer(packet::event(&event.to_string()).into()), now.monotonic);
+            let _ = me.reader().put(message::Message::Notice(packet::event(&event.to_string()).into()), now.monotonic);
         }
     }
 
@@ -337,10 +365,8 @@ impl Room {
             #[serde(borrow)]
             room: &'a RawValue,
         }
-        let text = match serde_json::from_str::<Within<'_>>(raw.get()) {
-            Ok(within) => packet::word(within.room)?,
-            Err(_) => packet::word(raw)?,
-        };
+        let raw = packet::object::<Within<'_>>(raw.get()).map_or(raw, |within| within.room);
+        let text = packet::word(raw).filter(|text| text.len() <= MAX_ROOM)?;
         let name = Name::of_any(&format!("room {text}"));
         Some(Self { text, name })
     }
@@ -357,7 +383,7 @@ struct Channelled<'a> {
 
 /// Where those are who are in no room. No room is called so: theirs begin otherwise.
 const LOBBY: &str = "lobby";
-const BAD_ROOM: &str = "which room? name it by a text";
+const BAD_ROOM: &str = "which room? name it by a text of at most 256 bytes";
 const LOBBY_FULL: &str = "too many are connected without a room, see signaling.limits.members_per_room";
 
 /// Why somebody isn't let in.
@@ -366,10 +392,9 @@ const fn reason(why: NotSignedIn) -> &'static str {
         NotSignedIn::Denied(Denied::Proof) => "this needs auth.token, or ?token= in the URL",
         NotSignedIn::Denied(Denied::Later) => "who would know doesn't say, try again later",
         NotSignedIn::Denied(Denied::Failures | Denied::Rate) => "too many come from this address, try again later",
-        NotSignedIn::Refused(Refusal::NameTaken | Refusal::Banned | Refusal::NoSession) | NotSignedIn::Nameless => {
-            "not welcome"
-        }
-        NotSignedIn::NotJoined(_) => LOBBY_FULL,
+        NotSignedIn::Refused(Refusal::NameTaken | Refusal::Banned | Refusal::NoSession)
+        | NotSignedIn::NotJoined(_)
+        | NotSignedIn::Nameless => "not welcome",
     }
 }
 

@@ -54,25 +54,8 @@ pub(super) struct Malformed;
 pub(super) const ROOT: &str = "/";
 /// How many parts in bytes may be announced at once: what the clients' own decoders take.
 const MAX_ATTACHMENTS: u32 = 10;
-/// Names that mean something to the clients themselves: a server never emits them.
-const RESERVED: &[&str] = &[
-    "connect",
-    "connect_error",
-    "connect_timeout",
-    "connecting",
-    "disconnect",
-    "disconnecting",
-    "error",
-    "newListener",
-    "ping",
-    "pong",
-    "reconnect",
-    "reconnect_attempt",
-    "reconnect_error",
-    "reconnect_failed",
-    "reconnecting",
-    "removeListener",
-];
+/// Names that mean something to the clients themselves, whose decoders end the connection over them.
+const RESERVED: &[&str] = &["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
 impl<'a> Packet<'a> {
     /// Reads one: its type, how many parts in bytes follow, the namespace if it isn't [`ROOT`], the number of its ack, JSON.
@@ -84,11 +67,9 @@ impl<'a> Packet<'a> {
         let mut rest = text.chars();
         let kind = rest.next().ok_or(Malformed)?;
         let mut rest = rest.as_str();
-        let mut attachments = 0;
-        if matches!(kind, '5' | '6') {
-            let (count, after) = rest.split_once('-').ok_or(Malformed)?;
-            attachments = number(count).and_then(|count| u32::try_from(count).ok()).ok_or(Malformed)?;
-            rest = after;
+        let attachments = announced(text);
+        if attachments.is_some() {
+            rest = rest.split_once('-').ok_or(Malformed)?.1;
         }
         let namespace = if rest.starts_with('/') {
             let (namespace, after) = rest.split_once(',').unwrap_or((rest, ""));
@@ -105,8 +86,7 @@ impl<'a> Packet<'a> {
             '1' => Kind::Disconnect,
             '2' => Kind::Event(Event::read(ack, json)?),
             '3' => Kind::Ack,
-            '5' | '6' if (1..=MAX_ATTACHMENTS).contains(&attachments) => Kind::Binary(attachments),
-            _ => return Err(Malformed),
+            _ => Kind::Binary(attachments.ok_or(Malformed)?),
         };
         Ok(Self { namespace, kind })
     }
@@ -122,9 +102,26 @@ impl<'a> Event<'a> {
         if arguments.is_empty() {
             return Err(Malformed);
         }
-        let name = word(arguments.remove(0)).filter(|name| !RESERVED.contains(&name.as_str())).ok_or(Malformed)?;
+        let name = word(arguments.remove(0)).ok_or(Malformed)?;
         Ok(Self { ack, name, arguments, json })
     }
+}
+
+/// How many parts in bytes a packet announces, if it is one that does.
+pub(super) fn announced(text: &str) -> Option<u32> {
+    let (count, _) = text.strip_prefix(['5', '6'])?.split_once('-')?;
+    let count = number(count).and_then(|count| u32::try_from(count).ok())?;
+    (1..=MAX_ATTACHMENTS).contains(&count).then_some(count)
+}
+
+/// Whether no event may be called `name`: a server never emits such a one.
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
+/// Reads an object of fields; derived readers take arrays for it, too.
+pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
+    if json.starts_with('{') { serde_json::from_str(json).ok() } else { None }
 }
 
 /// A string, or a number as one: what events and rooms may be called.
@@ -150,8 +147,8 @@ fn token(json: &str) -> Result<Option<String>, Malformed> {
     if json.is_empty() {
         return Ok(None);
     }
-    let auth: Option<Auth<'_>> = serde_json::from_str(json).map_err(|_| Malformed)?;
-    Ok(auth.and_then(|auth| serde_json::from_str(auth.token?.get()).ok()))
+    let auth: &RawValue = serde_json::from_str(json).map_err(|_| Malformed)?;
+    Ok(object::<Auth<'_>>(auth.get()).and_then(|auth| serde_json::from_str(auth.token?.get()).ok()))
 }
 
 /// An event, from its name and arguments as JSON.
@@ -215,11 +212,13 @@ mod tests {
             (r#"0{"token":"north","x":[1]}"#, r#"/ connect Some("north")"#),
             (r#"0/,{"token":7}"#, "/ connect None"),
             ("0null", "/ connect None"),
+            (r#"0["north"]"#, "/ connect None"),
             ("1", "/ Disconnect"),
             ("1/chat,", "/chat Disconnect"),
             (r#"2["offer",{"sdp" : 1}]"#, r#"/ offer None 1 ["offer",{"sdp" : 1}]"#),
             (r#"2/chat,12["of\u0066er"]"#, r#"/chat offer Some(12) 0 ["of\u0066er"]"#),
             ("20[7,1]", "/ 7 Some(0) 1 [7,1]"),
+            ("2[\"conn\\u0065ct\",1]", r#"/ connect None 1 ["conn\u0065ct",1]"#),
             ("312[]", "/ Ack"),
             (r#"51-["image",{"_placeholder":true,"num":0}]"#, "/ Binary(1)"),
             ("610-/chat,3[]", "/chat Binary(10)"),
@@ -244,8 +243,6 @@ mod tests {
             "2[\"a\"",
             "2[\"a\"]x",
             "299999999999999999999[\"a\"]",
-            "2[\"disconnect\"]",
-            "2[\"conn\\u0065ct\",1]",
             "5[\"a\"]",
             "50-[\"a\"]",
             "511-[\"a\"]",

@@ -14,6 +14,7 @@ use super::engineio::Packets;
 use super::*;
 use crate::gateway::tests::*;
 use crate::metrics::Gateway;
+use crate::signaling::accounts::Proof;
 use crate::signaling::mailbox::Delivery;
 
 type Engine = super::Engine<DuplexStream>;
@@ -143,6 +144,11 @@ impl Socket {
     }
 }
 
+/// What the only member is called.
+fn name_of(engine: &Engine) -> Name {
+    engine.context.sessions.members(None, 1).pop().unwrap().name
+}
+
 const OFFER: &str = r#"42["offer",{"sdp" : "€ 😀"}]"#;
 
 #[tokio::test(start_paused = true)]
@@ -235,20 +241,33 @@ async fn rooms_and_the_lobby_have_so_many_places_and_say_when_they_are_full() {
     for _ in 0..3 {
         inside.push(Socket::connect(&engine, Revision::Fourth).await);
     }
-    let [mut fourth, mut third] =
-        [Socket::open(&engine, Revision::Fourth).await, Socket::open(&engine, Revision::Third).await];
+    let mut outside =
+        [Socket::connect(&engine, Revision::Fourth).await, Socket::connect(&engine, Revision::Third).await];
 
-    fourth.say("40").await;
-    assert!(fourth.hear().await.starts_with("44{\"message\":\"too many are connected without a room"));
-    assert!(third.hear().await.starts_with("44\"too many are connected without a room"));
+    for socket in &mut outside {
+        assert!(socket.hear().await.contains("too many are connected without a room"));
+        socket.say(OFFER).await;
+        assert!(socket.hear().await.contains("too many are connected without a room"), "so nobody heard it");
+        socket.say("42[\"join\",\"elsewhere\"]").await;
+        assert!(socket.settle().await.is_empty(), "a room is free");
+    }
+    let [mut fourth, mut third] = outside;
+    fourth.say(OFFER).await;
+    assert_eq!(third.hear().await, OFFER);
+    fourth.say("42[\"leave\"]").await;
+    assert!(fourth.hear().await.contains("too many are connected without a room"));
     for socket in &mut inside {
         socket.say("42[\"join\",\"r\"]").await;
         assert!(socket.settle().await.is_empty());
     }
-    fourth.say("40").await;
-    assert!(fourth.hear().await.starts_with("40{"), "those in rooms leave room");
+    third.say("42[\"leave\"]").await;
+    assert!(third.settle().await.is_empty(), "those in rooms leave room");
+    fourth.say(OFFER).await;
+    assert_eq!(third.hear().await, OFFER, "also for who was without");
     fourth.say("42[\"join\",\"r\"]").await;
     assert_eq!(fourth.settle().await, ["42[\"full\",\"r\"]"]);
+    fourth.say(&format!("42[\"join\",\"{}\"]", "x".repeat(257))).await;
+    assert!(fourth.settle().await[0].contains("at most 256 bytes"));
     for room in ["a", "b"] {
         inside[0].say(&format!("42[\"join\",\"{room}\"]")).await;
     }
@@ -306,12 +325,19 @@ async fn a_web_socket_that_is_not_tried_as_it_should_changes_nothing() {
 async fn who_polls_no_more_is_gone_and_its_name_is_free() {
     let engine = engine();
     let alice = Poller::connect(&engine, Revision::Third).await;
-    let name = Name::new(&alice.sid).unwrap();
+    let name = name_of(&engine);
+    assert_ne!(name.as_str(), alice.sid, "who knows the number speaks for it");
     let began = engine.context.clock.now().monotonic;
 
+    let patience = tokio::time::sleep(Duration::from_secs(30));
+    assert_eq!(engine.poll(&alice.sid, Revision::Third, patience).await.as_deref(), Some("1:6"), "who waits is there");
     alice.served.await.unwrap();
 
-    assert_eq!(engine.context.clock.now().monotonic - began, LIMITS.gone_after, "who is gone isn't waited for");
+    assert_eq!(
+        engine.context.clock.now().monotonic - began,
+        Duration::from_secs(30) + wire::ABSENT,
+        "who is gone isn't waited for"
+    );
     assert!(!engine.knows(&alice.sid));
     assert_eq!(engine.context.metrics.members.get(), 0);
     let now = engine.context.clock.now();
@@ -340,8 +366,7 @@ async fn the_server_pings_clients_of_revision_4_and_answers_those_of_revision_3(
     let mut third = Socket::connect(&engine, Revision::Third).await;
 
     for _ in 0..5 {
-        assert_eq!(fourth.hear().await, "2");
-        assert_eq!(poller.poll().await, ["2"]);
+        assert_eq!(tokio::join!(fourth.hear(), poller.poll()), ("2".into(), vec!["2".to_owned()]));
         fourth.say("3").await;
         poller.say(&["3"]).await;
         third.say("2").await;
@@ -352,7 +377,7 @@ async fn the_server_pings_clients_of_revision_4_and_answers_those_of_revision_3(
 
 #[tokio::test(start_paused = true)]
 async fn what_makes_no_sense_is_answered_and_ends_the_connection_the_third_time() {
-    for nonsense in ["x", "0", "5", "2x", "4", "42[]", "42[\"disconnect\"]", "42/chat,[\"a\"]", "41/chat,", "bAAA="] {
+    for nonsense in ["x", "0", "5", "2x", "4", "42[]", "42/chat,[\"a\"]", "41/chat,", "bAAA="] {
         let engine = engine();
         let mut client = Socket::connect(&engine, Revision::Fourth).await;
         let polling = Poller::connect(&engine, Revision::Fourth).await;
@@ -477,12 +502,13 @@ async fn at_the_end_web_sockets_are_closed_for_a_restart_and_polls_are_answered(
 async fn who_is_kicked_is_told_not_to_come_back_and_who_says_too_much_that_it_does() {
     let engine = engine();
     let kicked = Poller::connect(&engine, Revision::Third).await;
+    let name = name_of(&engine);
     let mut wordy = Socket::connect(&engine, Revision::Fourth).await;
     let poster = Poller::connect(&engine, Revision::Fourth).await;
 
-    engine.context.sessions.kick(&Name::new(&kicked.sid).unwrap(), engine.context.clock.now());
+    engine.context.sessions.kick(&name, engine.context.clock.now());
     wordy.say(&"x".repeat(LIMITS.message_bytes + 1)).await;
-    engine.too_large(&poster.sid).await;
+    poster.try_say(&["40", &"x".repeat(LIMITS.message_bytes + 1)]).await;
 
     assert_eq!(kicked.poll().await, ["41", "1"]);
     let (last, code) = wordy.hear_out().await;
@@ -490,4 +516,92 @@ async fn who_is_kicked_is_told_not_to_come_back_and_who_says_too_much_that_it_do
     assert_eq!(code, Some(1009));
     let told = poster.poll().await;
     assert!(told[0].contains("at most 65536 bytes") && told[1] == "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_try_again_later_has_its_transport_closed_which_clients_come_back_from() {
+    for revision in BOTH {
+        let engine = Engine::new(context_for(Gateway::SocketIo, Proof::None, 1.0, |_| {}));
+        let _first = Socket::connect(&engine, Revision::Third).await;
+
+        let mut socket = Socket::open(&engine, revision).await;
+        let poller = Poller::open(&engine, revision);
+        if revision == Revision::Fourth {
+            socket.say("40").await;
+            poller.say(&["40"]).await;
+        }
+
+        assert_eq!(socket.hear_out().await, (None, Some(4001)));
+        assert_eq!(poller.poll().await, ["1"]);
+        poller.served.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_mean_something_to_clients_are_refused_and_all_others_go_on() {
+    let engine = engine();
+    let mut alice = Socket::connect(&engine, Revision::Fourth).await;
+    let mut bob = Socket::connect(&engine, Revision::Third).await;
+
+    for name in ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"] {
+        alice.say(&format!("42[\"{name}\",1]")).await;
+        assert!(alice.hear().await.contains("the clients themselves"), "{name}");
+    }
+    for name in ["ping", "pong", "error", "reconnect", "reconnecting", "connecting"] {
+        alice.say(&format!("42[\"{name}\",1]")).await;
+        assert_eq!(bob.hear().await, format!("42[\"{name}\",1]"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_array_is_not_taken_for_an_object_of_fields() {
+    let engine = engine();
+    let mut alice = Socket::connect(&engine, Revision::Fourth).await;
+    let mut bob = Socket::connect(&engine, Revision::Fourth).await;
+
+    alice.say("42[\"message\",[\"foo\",\"bar\"]]").await;
+    assert_eq!(bob.hear().await, "42[\"message\",[\"foo\",\"bar\"]]");
+    alice.say("42[\"join\",[\"foo\"]]").await;
+    assert!(alice.hear().await.contains("which room?"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_during_the_upgrade_is_heard_though_nobody_polls_for_replies() {
+    let engine = engine();
+    let mut bob = Socket::connect(&engine, Revision::Fourth).await;
+    let alice = Poller::connect(&engine, Revision::Fourth).await;
+    let mut socket = alice.socket().await;
+    let (polled, ()) = tokio::join!(alice.poll(), async {
+        socket.say("2probe").await;
+        assert_eq!(socket.hear().await, "3probe");
+    });
+    assert_eq!(polled, ["6"]);
+
+    alice.say(&["421[\"first\"]"]).await;
+    alice.say(&["42[\"second\"]"]).await;
+    socket.say("5").await;
+
+    assert_eq!([bob.hear().await, bob.hear().await], ["42[\"first\"]", "42[\"second\"]"]);
+    assert_eq!(socket.hear().await, "431[]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_in_bytes_of_what_is_refused_for_the_rate_count_for_nothing() {
+    let engine = engine();
+    let mut alice = Socket::connect(&engine, Revision::Fourth).await;
+
+    // The first of the 200 that it may send at once was its coming in.
+    for _ in 1..200 {
+        alice.say("3").await;
+    }
+    for _ in 0..3 {
+        alice.say("451-[\"image\",{\"_placeholder\":true,\"num\":0}]").await;
+        assert!(alice.hear().await.contains("too many messages"));
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+    for _ in 0..3 {
+        alice.0.send(Message::binary(vec![1])).await.unwrap();
+    }
+
+    assert!(alice.settle().await.is_empty());
 }

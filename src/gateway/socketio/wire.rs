@@ -33,8 +33,8 @@ pub(super) enum Request<S> {
     Poll(oneshot::Sender<String>),
     /// Says several packets, and wants to know when they have been heard.
     Post(String, oneshot::Sender<()>),
-    /// Would say more than it may.
-    TooLarge,
+    /// Says what can't be heard, or breaks off.
+    End(Ending),
     /// Has a WebSocket that the session could go over.
     Upgrade(Box<WebSocket<S>>),
 }
@@ -43,6 +43,8 @@ pub(super) enum Request<S> {
 pub(super) const REQUESTS: usize = 4;
 /// How long a WebSocket may take to become the session's.
 const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a client may have nothing here that waits: it asks again as soon as it has its answer, and who is gone doesn't.
+pub(super) const ABSENT: Duration = Duration::from_secs(10);
 
 /// The server's end of an Engine.IO session.
 pub(super) struct Wire<S> {
@@ -56,7 +58,7 @@ enum Way<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    /// One that goes by polling; no answer to a poll is much larger than `most`.
+    /// One that goes by polling; no packet is larger than `most`, and no answer to a poll much larger.
     pub(super) fn polling(
         revision: Revision,
         requests: mpsc::Receiver<Request<S>>,
@@ -73,6 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             probe: None,
             replies: VecDeque::new(),
             unsent: None,
+            absent: None,
         };
         Self { revision, way: Way::Polling(Box::new(polling)) }
     }
@@ -153,6 +156,8 @@ struct Polling<S> {
     replies: VecDeque<String>,
     /// What answered a poll that nobody waited for any more.
     unsent: Option<Packets>,
+    /// Until when its client has to ask again, while nothing of its waits.
+    absent: Option<Pin<Box<Sleep>>>,
 }
 
 struct Post {
@@ -189,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Polling<S> {
                 Request::Poll(answer) => {
                     // One that waits already is of a connection that broke.
                     self.poll = Some(answer);
+                    self.absent = None;
                     return Poll::Ready(Ok(Step::Heard(Heard::Pulse)));
                 }
                 Request::Post(payload, heard) if self.post.is_none() => {
@@ -201,14 +207,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Polling<S> {
                 }
                 // A client posts when the last post is heard, and tries one WebSocket.
                 Request::Post(..) | Request::Upgrade(_) => {}
-                Request::TooLarge => return Poll::Ready(Err(Ending::TooLarge)),
+                Request::End(ending) => return Poll::Ready(Err(ending)),
             }
         }
         self.answer(cx, mailbox, render)?;
         if let Some(packet) = self.next_packet() {
+            if packet.len() > self.most {
+                return Poll::Ready(Err(Ending::TooLarge));
+            }
             return Poll::Ready(Ok(Step::Heard(Heard::Message(Message::text(packet)))));
         }
-        self.poll_probe(cx).map(|socket| Ok(Step::Upgraded(socket)))
+        if let Poll::Ready(socket) = self.poll_probe(cx) {
+            return Poll::Ready(Ok(Step::Upgraded(socket)));
+        }
+        self.poll_absent(cx).map(|()| Err(Ending::Lost))
+    }
+
+    /// Whether the client has stayed away for too long.
+    fn poll_absent(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll.is_some() || self.probe.is_some() {
+            self.absent = None;
+            return Poll::Pending;
+        }
+        self.absent.get_or_insert_with(|| Box::pin(tokio::time::sleep(ABSENT))).as_mut().poll(cx)
     }
 
     /// Answers the poll that waits, if there is something to tell.
@@ -250,7 +271,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Polling<S> {
 
     /// The next packet of a post. One that can't be read is no packet either.
     fn next_packet(&mut self) -> Option<String> {
-        let post = self.post.as_mut().filter(|post| post.has_begun || self.replies.is_empty())?;
+        // Who is about to go over a WebSocket asks for no replies any more, and waits until its last post is heard.
+        let is_leaving = self.probe.as_ref().is_some_and(|probe| probe.is_tried);
+        let post = self.post.as_mut().filter(|post| post.has_begun || self.replies.is_empty() || is_leaving)?;
         post.has_begun = true;
         if let Some(packet) = post.packets.next() {
             return Some(packet.unwrap_or_default());
@@ -313,17 +336,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Polling<S> {
             payload.push(&packet);
         }
         payload.push(engineio::CLOSE);
-        let poll = loop {
+        let mut farewell = payload.into_text();
+        loop {
             if let Some(poll) = self.poll.take() {
-                break poll;
+                // One of a connection that broke; its client asks over another one.
+                let Err(unsent) = poll.send(farewell) else { return };
+                farewell = unsent;
             }
             match self.requests.recv().await {
                 Some(Request::Poll(poll)) => self.poll = Some(poll),
-                Some(Request::Post(..) | Request::Upgrade(_) | Request::TooLarge) => {}
+                Some(Request::Post(..) | Request::Upgrade(_) | Request::End(_)) => {}
                 None => return,
             }
-        };
-        let _ = poll.send(payload.into_text());
+        }
     }
 }
 

@@ -42,19 +42,21 @@ impl Hub {
         Ok(others)
     }
 
-    /// Passes it on to everybody else in any of `rooms`, once however many of them somebody is in; how many that are. The
-    /// sender needn't be there.
+    /// Passes it on to everybody else in any of `rooms`, once however many of them somebody is in; how many were looked at in
+    /// all of them, which is what it costs. The sender needn't be there.
     pub fn send_to_rooms(&mut self, from: &Sender, rooms: &[Name], payload: &Payload, now: Now) -> usize {
         let mut told = HashSet::from([from.session]);
+        let mut visited = 0;
         for room in rooms {
             let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
             for Holder { name, session } in self.registry.in_room(room, now.monotonic) {
+                visited += 1;
                 if told.insert(session) && self.bus.deliver(session, message.clone(), now.monotonic).is_err() {
                     self.report(message.clone(), &name, now);
                 }
             }
         }
-        told.len() - 1
+        visited
     }
 
     /// Passes what `payload` makes of their number on to everybody in `room`, the sender too if it is there, which it needn't

@@ -82,7 +82,7 @@ impl<'a> Turn<'a> {
         self.hub.send_to_room(&self.sender, room, payload, now)
     }
 
-    /// The same to everybody else in any of `rooms`, as [`Hub::send_to_rooms`]; how many that are.
+    /// The same to everybody else in any of `rooms`, as [`Hub::send_to_rooms`].
     pub fn send_to_rooms(mut self, rooms: &[Name], payload: &Payload, now: Now) -> usize {
         self.hub.send_to_rooms(&self.sender, rooms, payload, now)
     }

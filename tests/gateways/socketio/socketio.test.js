@@ -141,12 +141,36 @@ test("bytes are refused and text goes on", { timeout: LONG }, async (t) => {
   }
 });
 
+test("who comes too fast is let in later, and needn't do anything for it", { timeout: LONG }, async (t) => {
+  const busy = await Server.start({ more: '[limits]\nexempt = []\n[signaling.limits]\nsign_ins = "1/s"\n' });
+  t.after(() => busy.stop());
+  const clients = new Clients(t);
+  const fast = { reconnectionDelay: 200, reconnectionDelayMax: 1000 };
+  const ends = [];
+
+  const arrived = [];
+  for (let n = 0; n < 6; n += 1) {
+    for (const version of Object.keys(VERSIONS)) {
+      const options = { ...fast, transports: n % 2 ? ["polling", "websocket"] : ["websocket"] };
+      const socket = clients.open(version, `http://127.0.0.1:${busy.ports.http}`, options);
+      socket.io.on("close", (why) => ends.push(`${version} ${why}`));
+      for (const event of ["connect_error", "error"]) socket.on(event, (why) => ends.push(why));
+      arrived.push(heard(socket, "connect"));
+    }
+  }
+  await Promise.all(arrived);
+
+  for (const version of Object.keys(VERSIONS)) assert.ok(ends.some((end) => String(end).startsWith(version)), version);
+});
+
 test("the library that is served is the one of the package, and is kept by who has it", async () => {
   const file = new URL("node_modules/socket.io-client/dist/socket.io.min.js", import.meta.url);
   const first = await fetch(`${url}/socket.io/socket.io.js`);
   assert.equal(await first.text(), await readFile(file, "utf8"));
   assert.match(first.headers.get("content-type"), /javascript/);
 
+  const minified = await fetch(`${url}/socket.io/socket.io.min.js`);
+  assert.equal(minified.headers.get("etag"), first.headers.get("etag"));
   const again = await fetch(`${url}/socket.io/socket.io.js`, { headers: { "If-None-Match": first.headers.get("etag") } });
   assert.equal(again.status, 304);
 });

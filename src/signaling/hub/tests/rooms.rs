@@ -160,8 +160,9 @@ fn who_shares_several_rooms_with_a_sender_is_told_once() {
     }
     let sender = scene.hub.admit(alice.session, &alice.reader, None).unwrap();
 
-    scene.hub.send_to_rooms(&sender, &["a", "b", "nobody's"].map(named), &payload(), scene.now);
+    let visited = scene.hub.send_to_rooms(&sender, &["a", "b", "nobody's"].map(named), &payload(), scene.now);
 
+    assert_eq!(visited, 5, "what it costs: two in one room and three in the other");
     assert_eq!(heard(&bob), ["data alice 0 a"]);
     assert_eq!(heard(&carol), ["data alice 0 b"]);
     assert!(heard(&alice).is_empty());
