@@ -176,7 +176,8 @@ impl Connection {
     /// Comes into the namespace.
     async fn connect(&mut self, now: Now) -> Response {
         let sessions = &self.context.sessions;
-        let signed_in = sessions.sign_in(self.name.clone(), Delivery::Once, Some(&self.lobby), &self.visitor, now);
+        let signed_in =
+            sessions.sign_in_unnamed(self.name.clone(), Delivery::Once, Some(&self.lobby), &self.visitor, now);
         match signed_in.await {
             Ok((member, _)) => {
                 self.member = Some(member);
