@@ -110,9 +110,9 @@ fn read(
 }
 
 fn target(webhook: &config::Webhook) -> Result<Target, BadTarget> {
-    let config::Webhook { url, secret, .. } = webhook;
+    let config::Webhook { url, secret, timeout } = webhook;
     let roots = if url.is_tls() { post::native_roots() } else { RootCertStore::empty() };
-    Target::new(url.as_str(), secret.reveal().unwrap_or_default(), roots)
+    Target::new(url.as_str(), secret.reveal().unwrap_or_default(), roots, timeout.get())
 }
 
 /// The web service that knows who may sign in.
