@@ -57,6 +57,8 @@ macro_rules! tables {
 pub const MOST_SHARDS: u32 = 64;
 /// How many of the largest messages may wait for a client, at least: until the first is acknowledged there are more to send.
 const QUEUED_MESSAGES: usize = 4;
+/// As RFC 7518, section 3.2 has it.
+const SHORTEST_JWT_SECRET: usize = 32;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
@@ -396,7 +398,7 @@ impl Config {
                 }
             }
         }
-        signaling.accounts.check()?;
+        signaling.check_accounts()?;
         if signaling.queue_bytes.get() / QUEUED_MESSAGES < signaling.message_bytes.get() {
             let why = format!("\"{}\" is room for less than four messages of", signaling.queue_bytes);
             return Err((
@@ -435,6 +437,25 @@ impl Config {
     }
 }
 
+impl Signaling {
+    /// A connection must not end before the answer comes that it waits for.
+    fn check_accounts(&self) -> Result<(), (&'static str, String)> {
+        self.accounts.check()?;
+        let asked = self.accounts.webhook.timeout;
+        let ends =
+            [("signaling.sign_in_within", self.sign_in_within.get()), ("signaling.gone_after", self.gone_after.get())];
+        let sooner = ends.into_iter().find(|(_, ends)| asked.get() >= *ends);
+        match sooner.filter(|_| self.accounts.mode == AccountMode::Webhook) {
+            Some((key, _)) => {
+                let why =
+                    format!("\"{asked}\" is not shorter than {key}, when a connection ends that waits for the answer");
+                Err(("signaling.accounts.webhook.timeout", format!("{why}: make it half as long")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl Accounts {
     /// What a mode needs is there, and nothing of another mode's: nobody should think that it is asked for.
     fn check(&self) -> Result<(), (&'static str, String)> {
@@ -453,6 +474,11 @@ impl Accounts {
             let instead =
                 format!("while signaling.accounts.mode is \"{mode}\": write mode = \"{meant}\", or leave it out");
             return Err((key, format!("is not asked for {instead}")));
+        }
+        if jwt.secret.reveal().is_some_and(|secret| secret.len() < SHORTEST_JWT_SECRET) {
+            let cure = "write a long random text, such as `openssl rand -hex 32` prints";
+            let why = format!("is shorter than the {SHORTEST_JWT_SECRET} characters that HS256 takes: {cure}");
+            return Err(("signaling.accounts.jwt.secret", why));
         }
         let (key, needs) = match mode {
             AccountMode::Token if !token => ("signaling.accounts.token", "what members must show here"),

@@ -6,7 +6,7 @@
 //! main -> cli -> app -> everything below           one process: app starts the parts in order and owns their end
 //! web -> gateway, signaling, credentials, net      HTTP: pages, WebSocket upgrade, /ice, /admin, health, metrics
 //! gateway -> signaling                             one file a client protocol, each a translation to and from the hub
-//! signaling -> credentials                         members, names, rooms, mailboxes: no socket, no await
+//! signaling -> credentials                         members, names, rooms, mailboxes: no socket; only sign-ins await
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
 //! relay -> net, policy                             data plane: forwarding tables, media threads and streams
 //! net, config                                      sockets only; TOML and environment only
@@ -127,12 +127,13 @@
 //! | taking over somebody else's name by a token that all share | it takes over nothing | `a_token_that_all_share_lets_in_and_takes_nothing_over` |
 //! | taking a name that was just freed, for the answers its owner waits for | what waits is its sender's by session, token or account | `what_waits_is_its_senders_that_comes_back_and_no_strangers_that_has_its_name` |
 //! | messages that wait for a name to fill its mailbox before others' | each sender has its turn, and one that was kicked none | `each_sender_has_its_turn_in_a_mailbox_that_has_not_room_for_all_and_is_told_once`, `nothing_waits_any_more_of_who_was_kicked` |
-//! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
+//! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired. What it got from `/ice` belongs to no session and stays good until it expires, an hour | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
 //! | kicks, or ends of sessions, without number | remembered up to a number, beyond it rather refused; who falls behind looks at all | `more_revoked_sessions_than_can_be_remembered_are_refused_all_the_same`, `who_hears_of_too_many_ends_at_once_ends_what_is_over_and_no_more` |
 //! | signing in again for another share | what a session counts for stands in its user names | `quotas_count_a_member_in_all_its_sessions_and_a_session_without_one_alone` |
 //! | candidates without number | a session remembers so many, and forgets first what its loudest teller told | `a_session_is_told_of_so_many_addresses_and_the_earliest_is_forgotten`, `who_tells_a_session_of_too_many_addresses_pushes_out_its_own` |
 //! | telling oneself of a peer that nobody signaled | counts for others only | `candidates_open_peers_to_whom_they_are_sent_and_to_nobody_else` |
-//! | coming back under another name after a ban | the account is refused, wherever it asks | `who_is_banned_comes_back_under_no_other_name_by_no_other_way` |
+//! | coming back under another name after a ban | the account is refused, wherever it asks | `who_is_banned_comes_back_under_no_other_name_by_no_other_way`, `who_is_banned_takes_nothing_over_with_a_token_of_its_own` |
+//! | an account by any name, for another share | where clients choose their names, a web service that says no name means no account | `an_answer_without_a_name_makes_an_account_of_no_name_that_a_client_chose_for_its_connection` |
 //! | bans without number | so many names, and accounts | `so_many_accounts_may_be_banned` |
 //! | lists without end | a page at a time, 1000 entries at most | `lists_come_a_page_at_a_time_and_miss_nobody` |
 //! | guessing the operator's token | few tries a source; 16 characters at least | `a_source_may_be_wrong_about_the_token_so_often` |
@@ -142,7 +143,7 @@
 //! | a token of a megabyte | 8 KiB | `a_huge_token_is_not_even_looked_at` |
 //! | signing in as somebody else with a token of one's own | the account's name and no other | `who_has_a_token_signs_in_by_its_subject_and_by_no_other_name` |
 //! | another share of everything by another way in | an account counts in all its sessions, and at `/ice` | `an_account_has_one_quota_for_its_session_and_what_it_gets_from_ice` |
-//! | a web service that never answers, to hold up everybody | asked beside everything, by so many at once, for so long | `a_stuck_web_service_holds_up_nobody_but_who_asks_for_it`, `a_stuck_service_costs_each_so_much_time_and_only_so_many_wait_for_it` |
+//! | a web service that never answers, to hold up everybody | asked beside everything, by so many at once, for so long | `a_stuck_web_service_holds_up_nobody_but_who_asks_for_it`, `a_stuck_service_costs_each_so_much_time_and_only_so_many_wait_for_it`, `one_network_that_has_the_service_asked_without_end_leaves_it_to_others` |
 //! | an answer without end, or from elsewhere | 64 KiB, no redirects, certificates checked | `other_statuses_and_broken_answers_are_errors_and_a_redirect_is_one`, `over_tls_only_who_has_a_trusted_certificate_of_the_name_is_asked` |
 //! | a foreign page that fetches credentials | the same origins as for WebSockets | `ice_servers_for_applications_that_signal_elsewhere_relay_in_either_mode` |
 //! | the same by a name of its own that leads here (DNS rebinding) | without an origin the host must be ours | `a_page_that_has_its_own_name_lead_here_gets_no_ice_servers` |

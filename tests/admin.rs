@@ -170,6 +170,7 @@ async fn lists_and_commands_say_what_is_wrong_with_a_request() {
         ("GET /admin/members?gateway=irc", "", 400),
         ("GET /admin/members?after=alice", "", 400),
         ("GET /admin/members?after=irc/alice", "", 400),
+        ("GET /admin/members?gateway=json&after=peerjs/alice", "", 400),
         ("GET /admin/members?name=alice", "", 400),
         ("GET /admin/rooms?after=json/", "", 400),
         ("GET /admin/allocations?after=x", "", 400),

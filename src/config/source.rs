@@ -49,6 +49,7 @@ const SECRET: &[&str] = &[
     "signaling.accounts.token",
     "signaling.accounts.jwt.secret",
     "signaling.accounts.webhook.secret",
+    "signaling.accounts.webhook.url",
     "admin.token",
 ];
 
@@ -298,7 +299,25 @@ mod tests {
             ("[signaling.accounts]\nmode = 'webhook'", "signaling.accounts.webhook.url: is empty"),
             (
                 "[signaling.accounts.webhook]\nurl = 'a.org/x'",
-                "signaling.accounts.webhook.url: \"a.org/x\" is not a URL",
+                "signaling.accounts.webhook.url: is not a URL: write one such as",
+            ),
+            (
+                "[signaling.accounts.jwt]\nsecret = 'thirtyone characters and no more'",
+                "signaling.accounts.jwt.secret: is too short or has spaces",
+            ),
+            (
+                "[signaling.accounts]\nmode = 'jwt'\n[signaling.accounts.jwt]\nsecret = 'thirty-one_characters_no_moreee'",
+                "signaling.accounts.jwt.secret: is shorter than the 32 characters that HS256 takes: write a long",
+            ),
+            (
+                "[signaling]\nsign_in_within = '3s'\n[signaling.accounts]\nmode = 'webhook'\n\
+                 [signaling.accounts.webhook]\nurl = 'HTTPS://a.org'\nsecret = '0123456789abcdef'",
+                "signaling.accounts.webhook.timeout: \"3s\" is not shorter than signaling.sign_in_within",
+            ),
+            (
+                "[signaling]\nping_every = '1s'\ngone_after = '2s'\n[signaling.accounts]\nmode = 'webhook'\n\
+                 [signaling.accounts.webhook]\nurl = 'https://a.org'\nsecret = '0123456789abcdef'",
+                "signaling.accounts.webhook.timeout: \"3s\" is not shorter than signaling.gone_after",
             ),
             (
                 "[signaling.accounts]\nmode = 'webhook'\n[signaling.accounts.webhook]\nurl = 'https://a.org/x?y'",

@@ -349,6 +349,11 @@ impl WebUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is reached over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.0.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https"))
+    }
 }
 
 impl FromStr for WebUrl {
@@ -365,9 +370,8 @@ impl FromStr for WebUrl {
         if text.is_empty() || (!text.contains('#') && uri.is_some_and(is_url)) {
             return Ok(Self(text.to_owned()));
         }
-        Err(format!(
-            "{text:?} is not a URL: write one such as \"https://app.example.org/sign-in\", without a password in it"
-        ))
+        // Whoever wrote a password into it doesn't want to read it in a log.
+        Err("is not a URL: write one such as \"https://app.example.org/sign-in\", without a password in it".to_owned())
     }
 }
 
@@ -494,6 +498,16 @@ mod tests {
         }
         for bad in ["a", "https://", "https://a/", "ftp://a", "https://*.a"] {
             bad.parse::<Origin>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_url_is_of_http_in_any_case_and_one_with_a_password_is_refused_unquoted() {
+        for (good, is_tls) in [("https://a.org/x?y", true), ("HTTPS://a.org", true), ("Http://[::1]:8080/", false)] {
+            assert_eq!(good.parse::<WebUrl>().unwrap().is_tls(), is_tls, "{good}");
+        }
+        for bad in ["https://user:hunter2@a.org", "a.org/x?hunter2", "ftp://hunter2.org", "https://a.org#hunter2"] {
+            assert!(!bad.parse::<WebUrl>().unwrap_err().contains("hunter2"), "{bad}");
         }
     }
 }

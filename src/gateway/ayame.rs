@@ -149,7 +149,7 @@ impl Connection {
         // Applications have keys of their own for other servers: the one in the URL is meant for this one.
         self.visitor.token = self.visitor.token.take().or(key);
         let sessions = &self.context.sessions;
-        let signed_in = sessions.sign_in(Name::random(), Delivery::Once, Some(&room), &self.visitor, now).await;
+        let signed_in = sessions.sign_in_unnamed(Name::random(), Delivery::Once, Some(&room), &self.visitor, now).await;
         let (session, others) = signed_in.map_err(reason)?;
         let accept = frame::accept(session.name(), !others.is_empty(), session.ice(now).servers);
         self.member = Some(Member { session, room, standalone });

@@ -259,6 +259,7 @@ impl Connection {
         };
         let reply = frame::signed_in(&me, ice, self.dialect, welcome);
         self.member = Some(me);
+        self.visitor.token = None;
         Ok(reply)
     }
 

@@ -1,7 +1,10 @@
 //! Posts JSON to one URL of the operator's, over a connection of its own each time: no redirect, no proxy, no large answer.
 
 use std::io;
+use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use http_body_util::Full;
@@ -21,16 +24,22 @@ use rustls::pki_types::ServerName;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
+use tokio::net::lookup_host;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 /// The largest answer that is read, in bytes.
 pub const MAX_ANSWER: usize = 64 * 1024;
+/// Names that are looked up at once: each takes a thread until it is done, whoever still waits for it.
+const MAX_LOOKUPS: usize = 4;
 
 /// Where to post, and as whom.
 pub struct Target {
     uri: Uri,
     host: String,
     port: u16,
+    within: Duration,
+    lookups: Arc<Semaphore>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     authorization: HeaderValue,
 }
@@ -75,12 +84,13 @@ pub enum PostError {
 }
 
 impl Target {
-    /// Posts to `url`, `http` or `https`, with `secret` as bearer token, and trusts `roots`.
+    /// Posts to `url`, `http` or `https`, with `secret` as bearer token, and trusts `roots`. Who asks waits for so long: each
+    /// address of the name has its share of that to let us in.
     ///
     /// # Errors
     ///
     /// [`BadTarget`].
-    pub fn new(url: &str, secret: &str, roots: RootCertStore) -> Result<Self, BadTarget> {
+    pub fn new(url: &str, secret: &str, roots: RootCertStore, within: Duration) -> Result<Self, BadTarget> {
         let uri: Uri = url.parse().map_err(|_| BadTarget::Url)?;
         let is_tls = uri.scheme_str() == Some("https");
         let host = uri.host().ok_or(BadTarget::Url)?.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -98,7 +108,8 @@ impl Target {
                 .with_no_client_auth();
             Ok((TlsConnector::from(Arc::new(config)), name))
         });
-        Ok(Self { uri, host, port, tls: tls.transpose()?, authorization })
+        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Ok(Self { uri, host, port, within, lookups, tls: tls.transpose()?, authorization })
     }
 
     /// Posts a JSON text; the body of the answer. Takes as long as the other end does: dropped, it lets go of everything.
@@ -107,11 +118,24 @@ impl Target {
     ///
     /// [`PostError`].
     pub async fn post(&self, json: String) -> Result<Vec<u8>, PostError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let stream = connect(&self.look_up().await?, self.within).await?;
         match &self.tls {
             Some((tls, name)) => self.exchange(tls.connect(name.clone(), stream).await?, json).await,
             None => self.exchange(stream, json).await,
         }
+    }
+
+    async fn look_up(&self) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(ip) = self.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(ip, self.port)]);
+        }
+        let turn = Arc::clone(&self.lookups).acquire_owned().await.map_err(io::Error::other)?;
+        let (host, port) = (self.host.clone(), self.port);
+        let found = tokio::spawn(async move {
+            let _turn = turn;
+            lookup_host((host, port)).await.map(Iterator::collect)
+        });
+        found.await.map_err(io::Error::other)?
     }
 
     async fn exchange<S>(&self, stream: S, json: String) -> Result<Vec<u8>, PostError>
@@ -143,6 +167,20 @@ impl Target {
             _ = &mut connection => answer.await,
         }
     }
+}
+
+/// Connects to the first of `addresses` that lets us in, each in its share of the time.
+async fn connect(addresses: &[SocketAddr], within: Duration) -> io::Result<TcpStream> {
+    let share = within / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        last = match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => error,
+            Err(elapsed) => elapsed.into(),
+        };
+    }
+    Err(last)
 }
 
 /// The certificate authorities that this machine trusts, or those of `SSL_CERT_FILE`.

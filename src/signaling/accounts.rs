@@ -22,6 +22,8 @@ use crate::signaling::name::Name;
 pub mod jwt;
 pub mod webhook;
 
+/// The longest token that is looked at, in bytes.
+pub const MAX_TOKEN: usize = 8 * 1024;
 /// How often one source may fail; while it has no try left, it isn't let in with the right proof either.
 const FAILURES: Rate = Rate { per_second: 1.0, burst: 10.0 };
 
@@ -137,25 +139,29 @@ impl Accounts {
         if sign_ins.take(source, now.monotonic) { Ok(()) } else { Err(Denied::Rate) }
     }
 
-    /// Lets somebody in who shows what is asked for, and doesn't knock or fail too often.
+    /// Lets somebody in who shows what is asked for, and doesn't knock or fail too often; and when that is known, for who
+    /// is asked may take its time.
     ///
     /// # Errors
     ///
     /// [`Denied`].
-    pub async fn admit(&self, asking: &Asking<'_>, now: Now) -> Result<Account, Denied> {
+    pub async fn admit(&self, asking: &Asking<'_>, now: Now) -> Result<(Account, Now), Denied> {
         self.knock(asking.source, now)?;
+        if asking.token.is_some_and(|token| token.len() > MAX_TOKEN) {
+            return Err(Denied::Proof);
+        }
         if matches!(self.proof, Proof::None) {
-            return Ok(Account::default());
+            return Ok((Account::default(), now));
         }
         if !self.failures.lock().unwrap_or_else(PoisonError::into_inner).has_one(asking.source, now.monotonic) {
             return Err(Denied::Failures);
         }
-        let proven = self.prove(asking, now).await;
+        let (proven, now) = self.prove(asking, now).await;
         // Without a token it is a try, but no guess.
         if proven == Err(Denied::Proof) && asking.token.is_some() {
             self.failures.lock().unwrap_or_else(PoisonError::into_inner).take(asking.source, now.monotonic);
         }
-        proven
+        Ok((proven?, now))
     }
 
     /// Has [`Accounts::refuses`] refuse `account`.
@@ -183,23 +189,26 @@ impl Accounts {
         account.name.as_ref().is_some_and(|name| banned.contains(name))
     }
 
-    async fn prove(&self, asking: &Asking<'_>, now: Now) -> Result<Account, Denied> {
-        match &self.proof {
+    async fn prove(&self, asking: &Asking<'_>, now: Now) -> (Result<Account, Denied>, Now) {
+        let proven = match &self.proof {
             Proof::None => Ok(Account::default()),
             Proof::Token(right) => {
                 let is_right = asking.token.is_some_and(|token| right.as_bytes().ct_eq(token.as_bytes()).into());
                 if is_right { Ok(Account::default()) } else { Err(Denied::Proof) }
             }
             Proof::Jwt(verifier) => {
-                let name = verifier.check(asking.token.ok_or(Denied::Proof)?, now).map_err(|why| {
-                    tracing::debug!(%why, "a token is refused");
-                    Denied::Proof
-                })?;
-                Ok(Account { name: Some(name), ice_servers: Vec::new() })
+                let name = asking.token.ok_or(Denied::Proof).and_then(|token| {
+                    verifier.check(token, now).map_err(|why| {
+                        tracing::debug!(%why, "a token is refused");
+                        Denied::Proof
+                    })
+                });
+                name.map(|name| Account { name: Some(name), ice_servers: Vec::new() })
             }
             // Every connection would have room for it for life otherwise.
-            Proof::Webhook(webhook) => Box::pin(webhook.ask(asking, now)).await,
-        }
+            Proof::Webhook(webhook) => return Box::pin(webhook.ask(asking)).await,
+        };
+        (proven, now)
     }
 }
 
@@ -221,7 +230,7 @@ mod tests {
         now: Now,
     ) -> Result<Account, Denied> {
         let asking = Asking { name: None, token, source: source.into(), host: "localhost", gateway: "json" };
-        accounts.admit(&asking, now).await
+        accounts.admit(&asking, now).await.map(|(account, _)| account)
     }
 
     #[tokio::test]
@@ -236,6 +245,18 @@ mod tests {
         assert_eq!(admit(&shared, Some(RIGHT), source, now).await, Ok(Account::default()));
         for wrong in [None, Some(""), Some("0123456789abcdeF"), Some(&RIGHT[1..])] {
             assert_eq!(admit(&shared, wrong, source, now).await, Err(Denied::Proof), "{wrong:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_huge_token_is_not_even_looked_at() {
+        let (now, source) = (Clock::system().now(), [192, 0, 2, 1]);
+        let huge = "x".repeat(MAX_TOKEN + 1);
+
+        for proof in [Proof::None, Proof::Token(huge[1..].to_owned())] {
+            let accounts = Accounts::new(proof, OFTEN, Vec::new());
+            assert_eq!(admit(&accounts, Some(&huge), source, now).await, Err(Denied::Proof));
+            assert!(admit(&accounts, Some(&huge[1..]), source, now).await.is_ok());
         }
     }
 

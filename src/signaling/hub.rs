@@ -373,17 +373,16 @@ impl Hub {
         true
     }
 
-    /// Refuses `name` from now on; who is signed in by it stays so.
+    /// Refuses `name` from now on; who is signed in by it stays so. Whether it wasn't refused before.
     ///
     /// # Errors
     ///
     /// [`TooManyBanned`]; nothing has changed then.
-    pub fn ban(&mut self, name: Name) -> Result<(), TooManyBanned> {
+    pub fn ban(&mut self, name: Name) -> Result<bool, TooManyBanned> {
         if self.banned.len() >= MAX_BANNED && !self.banned.contains(&name) {
             return Err(TooManyBanned);
         }
-        self.banned.insert(name);
-        Ok(())
+        Ok(self.banned.insert(name))
     }
 
     /// Refuses `name` no more; whether it was.

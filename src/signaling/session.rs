@@ -163,47 +163,55 @@ impl Sessions {
         if name.is_none() && !self.accounts.have_names() {
             return Err(NotSignedIn::Nameless);
         }
-        let account = self.admit(name.as_ref(), self.gateway.label(), visitor, now).await?;
+        let (account, now) = self.admit(name.as_ref(), self.gateway.label(), visitor, now).await?;
         let name = if self.names_accounts() { account.bind(name)? } else { name };
-        self.enter(name.ok_or(NotSignedIn::Nameless)?, account, delivery, room, visitor, now)
+        let name = name.ok_or(NotSignedIn::Nameless)?;
+        self.enter(&name, account, room, visitor, now, |hub, account| {
+            hub.sign_in(name.clone(), account, delivery, visitor.source, now)
+        })
     }
 
-    /// Signs somebody in who was let in.
+    /// Signs somebody in who was let in, as `claim` has the hub do it: there is no other way in.
     fn enter(
         self: &Arc<Self>,
-        name: Name,
+        name: &Name,
         account: Account,
-        delivery: Delivery,
         room: Option<&Name>,
         visitor: &Visitor,
         now: Now,
+        claim: impl FnOnce(&mut Hub, Account) -> Result<Attached, Refusal>,
     ) -> Result<(Session, Vec<Name>), NotSignedIn> {
         let mut hub = self.hub();
         // Under the lock that a ban takes to end what there is.
         if self.accounts.refuses(&account) {
             return Err(Refusal::Banned.into());
         }
-        let attached = hub.sign_in(name.clone(), account, delivery, visitor.source, now)?;
+        let attached = claim(&mut hub, account)?;
         let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
         drop(hub);
         tracing::debug!(session = %attached.session, "signed in");
-        let session = self.session(name, attached, visitor, now).0;
+        let session = self.session(name.clone(), attached, visitor, now).0;
         Ok((session, joined?))
     }
 
-    /// Signs somebody in who doesn't say by which name, under a random one.
+    /// Signs somebody in who doesn't say by which name, under `name`, which nobody is asked about, and into `room`; with who
+    /// else is there.
     ///
     /// # Errors
     ///
     /// [`NotSignedIn`]; nobody is signed in then.
     pub async fn sign_in_unnamed(
         self: &Arc<Self>,
+        name: Name,
         delivery: Delivery,
+        room: Option<&Name>,
         visitor: &Visitor,
         now: Now,
-    ) -> Result<Session, NotSignedIn> {
-        let account = self.admit(None, self.gateway.label(), visitor, now).await?;
-        Ok(self.enter(Name::random(), account, delivery, None, visitor, now)?.0)
+    ) -> Result<(Session, Vec<Name>), NotSignedIn> {
+        let (account, now) = self.admit(None, self.gateway.label(), visitor, now).await?;
+        self.enter(&name, account, room, visitor, now, |hub, account| {
+            hub.sign_in(name.clone(), account, delivery, visitor.source, now)
+        })
     }
 
     /// Signs `name` in, in the place of an earlier connection for the same account, or that showed the same token: that
@@ -218,11 +226,12 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<Session, NotSignedIn> {
-        let account = self.admit(Some(&name), self.gateway.label(), visitor, now).await?;
+        let (account, now) = self.admit(Some(&name), self.gateway.label(), visitor, now).await?;
         let token = visitor.token.as_deref().filter(|_| self.accounts.are_tokens_personal());
-        let attached = self.hub().sign_in_or_take_over(name.clone(), token, account, visitor.source, now)?;
-        tracing::debug!(session = %attached.session, "signed in");
-        Ok(self.session(name, attached, visitor, now).0)
+        let entered = self.enter(&name, account, None, visitor, now, |hub, account| {
+            hub.sign_in_or_take_over(name.clone(), token, account, visitor.source, now)
+        });
+        Ok(entered?.0)
     }
 
     /// Takes the session of `name` up again, as [`Hub::resume`]; with the last frame that was taken from its client. A try
@@ -257,7 +266,10 @@ impl Sessions {
     ///
     /// [`NotTold`].
     pub async fn who(&self, visitor: &Visitor, now: Now) -> Result<Vec<Name>, NotTold> {
-        self.admit(None, self.gateway.label(), visitor, now).await?;
+        let (account, now) = self.admit(None, self.gateway.label(), visitor, now).await?;
+        if self.accounts.refuses(&account) {
+            return Err(Denied::Proof.into());
+        }
         self.hub().who(None, now).ok_or(NotTold::Nobody)
     }
 
@@ -276,7 +288,7 @@ impl Sessions {
         if self.credentials.binds_peers() {
             return Err(NoIce::SignaledPeersOnly);
         }
-        let account = self.admit(None, ELSEWHERE, visitor, now).await?;
+        let (account, now) = self.admit(None, ELSEWHERE, visitor, now).await?;
         if self.accounts.refuses(&account) {
             return Err(Denied::Proof.into());
         }
@@ -304,11 +316,13 @@ impl Sessions {
     pub fn ban(&self, name: Name, now: Now) -> Result<Banned, TooManyBanned> {
         let mut hub = self.hub();
         let account = hub.account_of(&name, now).or_else(|| self.names_accounts().then(|| name.clone()));
-        hub.ban(name.clone())?;
+        let is_new = hub.ban(name.clone())?;
         if let Some(account) = &account
             && let Err(full) = self.accounts.ban(account.clone())
         {
-            hub.unban(&name);
+            if is_new {
+                hub.unban(&name);
+            }
             return Err(full);
         }
         drop(hub);
@@ -360,13 +374,14 @@ impl Sessions {
         self.gateway == Gateway::Json
     }
 
+    /// Whose account it is, and when that is known.
     async fn admit(
         &self,
         name: Option<&Name>,
         gateway: &'static str,
         Visitor { host, source, token }: &Visitor,
         now: Now,
-    ) -> Result<Account, Denied> {
+    ) -> Result<(Account, Now), Denied> {
         self.accounts.admit(&Asking { name, token: token.as_deref(), source: *source, host, gateway }, now).await
     }
 

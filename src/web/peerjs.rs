@@ -60,6 +60,9 @@ async fn list(state: &State, context: &Context, request: Request) -> Response {
         Ok(visitor) => visitor,
         Err(refusal) => return refusal.into_response(),
     };
+    if let Err(refusal) = state.check_host(&request) {
+        return refusal.into_response();
+    }
     let origin = request.headers().get(header::ORIGIN).cloned();
     // Its body is nobody's while an answer is waited for.
     drop(request);

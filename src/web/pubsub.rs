@@ -15,6 +15,7 @@ use super::socket::State;
 use crate::gateway::Context;
 use crate::gateway::pubsub;
 use crate::signaling::mailbox::Delivery;
+use crate::signaling::name::Name;
 use crate::signaling::session::NotSignedIn;
 
 /// The path itself, if it is served.
@@ -28,7 +29,8 @@ pub(super) fn routes(state: State) -> Router {
 async fn open(state: &State, context: Arc<Context>, request: Request) -> Result<Response, Refusal> {
     let arrival = Arrival::of(state, &request)?;
     let now = context.clock.now();
-    let member = context.sessions.sign_in_unnamed(Delivery::Once, &arrival.visitor, now).await.map_err(refusal)?;
+    let signed_in = context.sessions.sign_in_unnamed(Name::random(), Delivery::Once, None, &arrival.visitor, now).await;
+    let (member, _) = signed_in.map_err(refusal)?;
     Ok(arrival.upgrade(state, request, |io| pubsub::serve(context, member, io)))
 }
 

@@ -62,6 +62,7 @@ use throughway::signaling::ice::Served;
 use throughway::signaling::mailbox::Capacity;
 use throughway::signaling::mailbox::Delivery;
 use throughway::signaling::mailbox::Vocabulary;
+use throughway::signaling::name::Name;
 use throughway::signaling::session::Sessions;
 use throughway::signaling::session::Visitor;
 use throughway::turn::Limits;
@@ -249,11 +250,12 @@ pub fn stream(bytes: &[u8]) {
 pub fn token(bytes: &[u8]) {
     const SECRET: &[u8] = b"a secret that no input can know..";
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
-    let (now, verifier) = (Clock::system().now(), Verifier::new(vec![Key::secret(SECRET).unwrap()], None, None));
+    let (now, verifier) =
+        (Clock::system().now(), Verifier::new(vec![Key::secret(SECRET).unwrap()], None, None).unwrap());
     assert!(verifier.check(&text, now).is_err(), "nobody signed it");
     let _ = Key::from_pem(&text);
     if let Ok(keys) = Key::from_jwks(&text) {
-        let _ = Verifier::new(keys, None, None).check(&text, now);
+        let _ = Verifier::new(keys, None, None).unwrap().check(&text, now);
     }
     let mut lines = text.lines().map(|line| BASE64_URL_SAFE_NO_PAD.encode(line));
     let made = format!("{}.{}", lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
@@ -283,7 +285,11 @@ pub fn pubsub(bytes: &[u8]) {
     run(async {
         let (server, client) = tokio::io::duplex(1 << 20);
         let context = context(Gateway::PubSub);
-        let member = context.sessions.sign_in_unnamed(Delivery::Once, &visitor(), context.clock.now()).await.unwrap();
+        let signed_in = context
+            .sessions
+            .sign_in_unnamed(Name::random(), Delivery::Once, None, &visitor(), context.clock.now())
+            .await;
+        let member = signed_in.unwrap().0;
         tokio::join!(pubsub::serve(context, member, server), talk(client, text.lines()));
     });
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use rustls::RootCertStore;
 
+use crate::address::Sources;
 use crate::app::exempt;
 use crate::clock::Clock;
 use crate::config;
@@ -46,6 +47,9 @@ pub enum AccountsError {
     /// A secret is none.
     #[error("signaling.accounts.jwt.secret: {0}")]
     Secret(BadKey),
+    /// The keys are no keys together.
+    #[error("signaling.accounts.jwt: {0}")]
+    Keys(BadKey),
     /// Nobody can be asked.
     #[error("signaling.accounts.webhook: {0}")]
     Webhook(#[from] BadTarget),
@@ -63,8 +67,8 @@ pub(in crate::app) fn accounts(config: &Config, clock: Clock) -> Result<Accounts
         AccountMode::Token => Proof::Token(token.reveal().unwrap_or_default().to_owned()),
         AccountMode::Jwt => Proof::Jwt(verifier(jwt)?),
         AccountMode::Webhook => {
-            let service = Service(target(webhook)?);
-            Proof::Webhook(Webhook::new(Box::new(service), webhook.timeout.get(), clock.now()))
+            let (service, sources) = (Service(target(webhook)?), Sources::networks(exempt(config)));
+            Proof::Webhook(Webhook::new(Box::new(service), webhook.timeout.get(), sources, clock))
         }
     };
     let sign_ins = config.signaling.limits.sign_ins.get();
@@ -82,7 +86,7 @@ fn verifier(jwt: &config::Jwt) -> Result<Verifier, AccountsError> {
     keys.extend(read("signaling.accounts.jwt.public_key", public_key, of_pem)?);
     keys.extend(read("signaling.accounts.jwt.jwks", jwks, Key::from_jwks)?);
     let named = |text: &String| (!text.is_empty()).then(|| text.clone());
-    Ok(Verifier::new(keys, named(issuer), named(audience)))
+    Verifier::new(keys, named(issuer), named(audience)).map_err(AccountsError::Keys)
 }
 
 /// The keys in the file that `key` names, if it names one.
@@ -106,9 +110,9 @@ fn read(
 }
 
 fn target(webhook: &config::Webhook) -> Result<Target, BadTarget> {
-    let config::Webhook { url, secret, .. } = webhook;
-    let roots = if url.as_str().starts_with("https") { post::native_roots() } else { RootCertStore::empty() };
-    Target::new(url.as_str(), secret.reveal().unwrap_or_default(), roots)
+    let config::Webhook { url, secret, timeout } = webhook;
+    let roots = if url.is_tls() { post::native_roots() } else { RootCertStore::empty() };
+    Target::new(url.as_str(), secret.reveal().unwrap_or_default(), roots, timeout.get())
 }
 
 /// The web service that knows who may sign in.

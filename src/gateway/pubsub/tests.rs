@@ -19,6 +19,7 @@ use super::*;
 use crate::metrics::Gateway;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Vocabulary;
+use crate::signaling::name::Name;
 
 /// Topics have room for three, and clients for three topics.
 fn context() -> Arc<Context> {
@@ -29,7 +30,12 @@ fn context() -> Arc<Context> {
 }
 
 async fn signed_in(context: &Arc<Context>) -> Session {
-    context.sessions.sign_in_unnamed(Delivery::Once, &visitor(), context.clock.now()).await.unwrap()
+    context
+        .sessions
+        .sign_in_unnamed(Name::random(), Delivery::Once, None, &visitor(), context.clock.now())
+        .await
+        .unwrap()
+        .0
 }
 
 async fn connect(context: &Arc<Context>) -> Client {

@@ -191,7 +191,7 @@ impl Connection {
     /// instead: clients come back to that by themselves after a while, and never to a namespace that has refused them.
     async fn connect(&mut self, now: Now) -> Response {
         let sessions = &self.context.sessions;
-        match sessions.sign_in(self.name.clone(), Delivery::Once, None, &self.visitor, now).await {
+        match sessions.sign_in_unnamed(self.name.clone(), Delivery::Once, None, &self.visitor, now).await {
             Ok((member, _)) => {
                 self.member = Some(member);
                 let others = self.back_to_lobby(now);

@@ -1,11 +1,15 @@
+use futures_util::FutureExt;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+
+const WITHIN: Duration = Duration::from_secs(60);
 
 /// Takes one request over `stream`, and gives `answer`; what was asked.
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) -> String {
@@ -21,7 +25,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) 
 async fn exchange(raw: &'static [u8]) -> (Result<Vec<u8>, PostError>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/sign-in?a=b", listener.local_addr().unwrap());
-    let target = Target::new(&url, "secret", RootCertStore::empty()).unwrap();
+    let target = Target::new(&url, "secret", RootCertStore::empty(), WITHIN).unwrap();
     let service = tokio::spawn(async move { answer(listener.accept().await.unwrap().0, raw).await });
     let answer = target.post("{}".into()).await;
     (answer, service.await.unwrap())
@@ -53,7 +57,7 @@ async fn other_statuses_and_broken_answers_are_errors_and_a_redirect_is_one() {
     let endless = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &[b'x'; MAX_ANSWER + 1]].concat();
     assert!(matches!(exchange(endless.leak()).await.0, Err(PostError::Answer(_))));
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let nobody = Target::new(&format!("http://{closed}"), "s", RootCertStore::empty()).unwrap();
+    let nobody = Target::new(&format!("http://{closed}"), "s", RootCertStore::empty(), WITHIN).unwrap();
     assert!(matches!(nobody.post("{}".into()).await, Err(PostError::Connect(_))));
 }
 
@@ -83,7 +87,7 @@ async fn over_tls_only_who_has_a_trusted_certificate_of_the_name_is_asked() {
     let mut others = RootCertStore::empty();
     others.add(other.cert.der().clone()).unwrap();
     let post = async |host: &str, roots: &RootCertStore| {
-        let target = Target::new(&format!("https://{host}:{port}/"), "secret", roots.clone()).unwrap();
+        let target = Target::new(&format!("https://{host}:{port}/"), "secret", roots.clone(), WITHIN).unwrap();
         target.post("{}".into()).await
     };
 
@@ -91,8 +95,47 @@ async fn over_tls_only_who_has_a_trusted_certificate_of_the_name_is_asked() {
     assert!(matches!(post("127.0.0.1", &roots).await, Err(PostError::Connect(_))));
     assert_eq!(post("localhost", &roots).await.unwrap(), b"ok");
     assert!(matches!(
-        Target::new("https://localhost/", "secret", RootCertStore::empty()).err(),
+        Target::new("https://localhost/", "secret", RootCertStore::empty(), WITHIN).err(),
         Some(BadTarget::NoRoots)
     ));
     service.abort();
+}
+
+#[tokio::test]
+async fn names_are_looked_up_in_turn_and_addresses_are_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let target =
+        |host: &str| Target::new(&format!("http://{host}:{port}/"), "s", RootCertStore::empty(), WITHIN).unwrap();
+    let (ip, named) = (target("127.0.0.1"), target("localhost"));
+    let turns = u32::try_from(MAX_LOOKUPS).unwrap();
+    let [_all, all] = [&ip, &named].map(|target| target.lookups.try_acquire_many(turns).unwrap());
+
+    assert_eq!(ip.look_up().await.unwrap(), [SocketAddr::from(([127, 0, 0, 1], port))]);
+    let mut waiting = named.look_up().boxed();
+    assert!((&mut waiting).now_or_never().is_none());
+    drop(all);
+    assert!(waiting.await.unwrap().contains(&SocketAddr::from(([127, 0, 0, 1], port))));
+
+    // One that nobody waits for any more gives its turn back when it is over, and no sooner.
+    assert!(named.look_up().now_or_never().is_none());
+    assert_eq!(named.lookups.available_permits(), MAX_LOOKUPS - 1);
+    let _again = named.lookups.acquire_many(turns).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    // Nobody accepts, and there is room for one (and for one more, as Linux counts).
+    let full = socket.listen(1).unwrap();
+    let silent = full.local_addr().unwrap();
+    let _held = [TcpStream::connect(silent).await.unwrap(), TcpStream::connect(silent).await.unwrap()];
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let open = open.local_addr().map(|addr| (open, addr)).unwrap();
+
+    let stream = connect(&[silent, closed, open.1], Duration::from_millis(300)).await.unwrap();
+
+    assert_eq!(stream.peer_addr().unwrap(), open.1);
 }

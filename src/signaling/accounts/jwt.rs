@@ -21,8 +21,6 @@ use serde_json::Value;
 use crate::clock::Now;
 use crate::signaling::name::Name;
 
-/// The longest token that is looked at, in bytes.
-pub const MAX_TOKEN: usize = 8 * 1024;
 /// The largest file of keys, in bytes.
 pub const MAX_KEY_FILE: usize = 256 * 1024;
 /// How many keys there may be.
@@ -55,9 +53,6 @@ enum Check {
 /// Why a token is nobody's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// Larger than [`MAX_TOKEN`].
-    #[error("longer than {MAX_TOKEN} bytes")]
-    TooLong,
     /// Not three parts in Base64 for URLs, of which the first two are the JSON they should be.
     #[error("not a signed token")]
     Malformed,
@@ -103,6 +98,12 @@ pub enum BadKey {
         "has a key of kty \"oct\" whose \"k\" is shorter than {SHORTEST_SECRET} bytes, or one of kty \"OKP\" whose \"x\" is no Ed25519 key: mend it or take it out"
     )]
     Bad,
+    /// A key of a kind that is known has something of a wrong type.
+    #[error("has a key whose \"{0}\" is not of the type that RFC 7517 has it of: mend it or take it out")]
+    Member(&'static str),
+    /// In all.
+    #[error("has too many keys: leave at most {MAX_KEYS}, of secret, public_key and jwks together")]
+    TooMany,
     /// None of the keys can be used.
     #[error("has no key for signatures of kty \"oct\" (HS256), or \"OKP\" with crv \"Ed25519\" (EdDSA)")]
     None,
@@ -110,20 +111,20 @@ pub enum BadKey {
 
 impl Verifier {
     /// Takes what one of `keys` signed, from `issuer` if one is named, and for `audience`.
-    pub fn new(mut keys: Vec<Key>, issuer: Option<String>, audience: Option<String>) -> Self {
-        keys.truncate(MAX_KEYS);
-        Self { keys, issuer, audience }
+    ///
+    /// # Errors
+    ///
+    /// [`BadKey::TooMany`].
+    pub fn new(keys: Vec<Key>, issuer: Option<String>, audience: Option<String>) -> Result<Self, BadKey> {
+        if keys.len() > MAX_KEYS { Err(BadKey::TooMany) } else { Ok(Self { keys, issuer, audience }) }
     }
 
-    /// Whose `token` is.
+    /// Whose `token` is. It costs what its length does, which the caller bounds.
     ///
     /// # Errors
     ///
     /// [`Invalid`], for a token that proves nothing.
     pub fn check(&self, token: &str, now: Now) -> Result<Name, Invalid> {
-        if token.len() > MAX_TOKEN {
-            return Err(Invalid::TooLong);
-        }
         let (signed, signature) = token.rsplit_once('.').ok_or(Invalid::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(Invalid::Malformed)?;
         if claims.contains('.') {
@@ -216,6 +217,9 @@ impl Key {
         let set: JwkSet = serde_json::from_str(text).map_err(|_| BadKey::NotASet)?;
         if set.keys.len() > MAX_KEYS {
             return Err(BadKey::NotASet);
+        }
+        if let Some(member) = set.keys.iter().filter(|key| is_known(key)).find_map(misfit) {
+            return Err(BadKey::Member(member));
         }
         let jwks = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
         let keys: Vec<_> = jwks.filter(Jwk::is_of_use).map(Jwk::into_key).collect::<Result<_, _>>()?;
@@ -320,6 +324,23 @@ impl Jwk {
         };
         Ok(Key { id: self.kid, ..key })
     }
+}
+
+/// Whether `key` is of a kind that can be used here.
+fn is_known(key: &Value) -> bool {
+    let [kty, crv] = ["kty", "crv"].map(|member| key.get(member).and_then(Value::as_str));
+    matches!((kty, crv), (Some("oct"), _) | (Some("OKP"), Some("Ed25519")))
+}
+
+/// What `key` has of another type than it should (RFC 7517, section 4).
+fn misfit(key: &Value) -> Option<&'static str> {
+    let is_wrong = |member: &str, is_right: fn(&Value) -> bool| {
+        key.get(member).is_some_and(|value| !value.is_null() && !is_right(value))
+    };
+    let texts = ["kid", "alg", "use", "k", "crv", "x"];
+    let is_list = |value: &Value| value.as_array().is_some_and(|ops| ops.iter().all(Value::is_string));
+    let wrong = texts.into_iter().find(|member| is_wrong(member, Value::is_string));
+    wrong.or_else(|| is_wrong("key_ops", is_list).then_some("key_ops"))
 }
 
 /// One part of a token: a JSON object in Base64 for URLs, in the one way to write it.

@@ -1,6 +1,7 @@
 //! Asking a web service of the operator's who may sign in, whoever carries the question there.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -14,7 +15,12 @@ use tokio::sync::Semaphore;
 use super::Account;
 use super::Asking;
 use super::Denied;
+use crate::address::Sources;
+use crate::clock::Clock;
 use crate::clock::Now;
+use crate::metrics::Gateway;
+use crate::places;
+use crate::places::Places;
 use crate::rate::Rate;
 use crate::rate::TokenBucket;
 use crate::signaling::name::Name;
@@ -23,6 +29,8 @@ use crate::signaling::name::Name;
 pub const MAX_UNDER_WAY: usize = 64;
 /// Those that wait for their turn besides; beyond, nobody is asked.
 pub const MAX_WAITING: usize = 1024;
+/// Questions of one network, under way or waiting: a slow service must not be all its own.
+pub const MAX_PER_SOURCE: usize = 8;
 /// ICE servers that one answer may add.
 pub const MAX_ICE_SERVERS: usize = 16;
 /// How often it is logged that the service is of no use: anybody can have it asked.
@@ -40,7 +48,8 @@ pub struct Webhook {
     post: Box<dyn Post>,
     within: Duration,
     under_way: Semaphore,
-    places: Semaphore,
+    places: Arc<Places>,
+    clock: Clock,
     log_lines: Mutex<TokenBucket>,
 }
 
@@ -50,25 +59,40 @@ struct Answer {
     allow: bool,
     name: Option<String>,
     reason: Option<String>,
-    #[serde(rename = "iceServers", default)]
-    ice_servers: Vec<Value>,
+    #[serde(rename = "iceServers")]
+    ice_servers: Option<Vec<Value>>,
 }
 
 impl Webhook {
-    /// Asks by `post`, and takes no answer for a refusal after so long.
-    pub fn new(post: Box<dyn Post>, within: Duration, now: Now) -> Self {
+    /// Asks by `post`, and takes no answer for a refusal after so long; only so much at once for each of `sources`.
+    pub fn new(post: Box<dyn Post>, within: Duration, sources: Sources, clock: Clock) -> Self {
+        let places = places::Settings { total: MAX_UNDER_WAY + MAX_WAITING, per_source: MAX_PER_SOURCE, sources };
         Self {
             post,
             within,
             under_way: Semaphore::new(MAX_UNDER_WAY),
-            places: Semaphore::new(MAX_UNDER_WAY + MAX_WAITING),
-            log_lines: Mutex::new(TokenBucket::new(LOG_LINES, now.monotonic)),
+            places: Places::new(places),
+            clock,
+            log_lines: Mutex::new(TokenBucket::new(LOG_LINES, clock.now().monotonic)),
         }
     }
 
-    /// Whom it lets in.
-    pub(super) async fn ask(&self, asking: &Asking<'_>, now: Now) -> Result<Account, Denied> {
-        let Ok(_place) = self.places.try_acquire() else { return Err(Denied::Later) };
+    /// Whom it lets in; and when it has said so.
+    pub(super) async fn ask(&self, asking: &Asking<'_>) -> (Result<Account, Denied>, Now) {
+        let account = self.answer(asking).await;
+        let now = self.clock.now();
+        let account = account.unwrap_or_else(|why| {
+            if let Some(why) = why {
+                self.log(&why, now);
+            }
+            Err(Denied::Later)
+        });
+        (account, now)
+    }
+
+    /// The same, or what is wrong with the service, unless it wasn't asked.
+    async fn answer(&self, asking: &Asking<'_>) -> Result<Result<Account, Denied>, Option<String>> {
+        let _place = self.places.enter(asking.source).map_err(|_| None)?;
         let question = json!({
             "name": asking.name.map(Name::as_str),
             "token": asking.token,
@@ -80,15 +104,13 @@ impl Webhook {
             let _turn = self.under_way.acquire().await?;
             self.post.post(question.to_string()).await
         };
-        let account = match tokio::time::timeout(self.within, answer).await {
-            Ok(Ok(answer)) => read(&answer, asking.name),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {:?}", self.within)),
-        };
-        account.unwrap_or_else(|why| {
-            self.log(&why, now);
-            Err(Denied::Later)
-        })
+        // Elsewhere the name is a connection's, which its client or this server chose.
+        let own = asking.name.filter(|_| asking.gateway == Gateway::Json.label());
+        match tokio::time::timeout(self.within, answer).await {
+            Ok(Ok(answer)) => read(&answer, own).map_err(Some),
+            Ok(Err(error)) => Err(Some(error.to_string())),
+            Err(_) => Err(Some(format!("no answer within {:?}", self.within))),
+        }
     }
 
     fn log(&self, why: &str, now: Now) {
@@ -99,9 +121,9 @@ impl Webhook {
     }
 }
 
-/// Whether an answer lets somebody in who wants to go by `wanted`, and for whom, if that is another name; what is wrong
-/// with it, if it says neither.
-fn read(answer: &[u8], wanted: Option<&Name>) -> Result<Result<Account, Denied>, String> {
+/// Whether an answer lets somebody in, and for whom, if that is not the account that was asked about; what is wrong with it,
+/// if it says neither.
+fn read(answer: &[u8], own: Option<&Name>) -> Result<Result<Account, Denied>, String> {
     let Answer { allow, name, reason, ice_servers } =
         serde_json::from_slice(answer).map_err(|error| format!("its answer is not the JSON it should be: {error}"))?;
     if !allow {
@@ -109,10 +131,11 @@ fn read(answer: &[u8], wanted: Option<&Name>) -> Result<Result<Account, Denied>,
         return Ok(Err(Denied::Proof));
     }
     let name = name.map(|name| Name::new(&name)).transpose().map_err(|why| format!("its answer's name: {why}"))?;
+    let ice_servers = ice_servers.unwrap_or_default();
     if ice_servers.len() > MAX_ICE_SERVERS || !ice_servers.iter().all(|server| server.get("urls").is_some()) {
         return Err(format!("its answer's iceServers are not at most {MAX_ICE_SERVERS} objects with urls"));
     }
-    Ok(Ok(Account { name: name.or_else(|| wanted.cloned()), ice_servers }))
+    Ok(Ok(Account { name: name.or_else(|| own.cloned()), ice_servers }))
 }
 
 #[cfg(test)]

@@ -64,6 +64,10 @@ impl Hub {
     pub fn rooms(&self, after: Option<&Name>, most: usize) -> Vec<Room> {
         let mut rooms = BTreeMap::<&str, Room>::new();
         for name in self.sessions.values().flat_map(|seat| &seat.rooms).filter(|room| is_behind(room, after)) {
+            let is_full = rooms.len() >= most;
+            if is_full && rooms.last_key_value().is_none_or(|(last, _)| name.as_str() > *last) {
+                continue;
+            }
             let room = rooms.entry(name.as_str()).or_insert_with(|| Room { name: name.clone(), members: 0 });
             room.members += 1;
             if rooms.len() > most {

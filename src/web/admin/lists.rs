@@ -140,12 +140,18 @@ impl Inner {
         let after = after.as_ref();
         // One more than is told tells whether there are more.
         let wanted = asked.limit + 1;
+        if asked.gateway.zip(after).is_some_and(|(only, (at, _))| only != *at) {
+            return Err((StatusCode::BAD_REQUEST, "after is of another gateway than the one that is asked for"));
+        }
         let mut found = Vec::new();
         for context in self.gateways.iter().skip_while(|there| after.is_some_and(|(at, _)| *at != there.gateway)) {
+            if found.len() == wanted {
+                break;
+            }
             let gateway = context.gateway;
             if asked.gateway.is_none_or(|only| only == gateway) {
                 let after = after.filter(|(at, _)| *at == gateway).map(|(_, name)| name);
-                let more = list(&context.sessions, after, wanted.saturating_sub(found.len()));
+                let more = list(&context.sessions, after, wanted - found.len());
                 found.extend(more.into_iter().map(|entry| (gateway, entry)));
             }
         }

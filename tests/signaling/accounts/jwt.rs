@@ -168,7 +168,11 @@ fn keys_that_can_not_be_used_stop_the_start_in_one_line_that_names_key_file_and_
     let huge = format!("{{\"keys\":[]{}}}", " ".repeat(300_000));
 
     for (key, text, line) in [
-        ("secret", "0123456789abcdef", "signaling.accounts.jwt.secret: is shorter than 32 bytes: write"),
+        (
+            "secret",
+            "0123456789abcdef",
+            "signaling.accounts.jwt.secret: is shorter than the 32 characters that HS256 takes: write",
+        ),
         ("public_key", "PEM", "is no Ed25519 public key in PEM: write"),
         ("jwks", "{", "is no JWK Set: write"),
         ("jwks", "{\"keys\":[]}", "has no key for signatures of kty \"oct\""),

@@ -40,11 +40,11 @@ fn alice() -> Value {
 }
 
 fn by_secret() -> Verifier {
-    Verifier::new(vec![Key::secret(SECRET).unwrap()], None, None)
+    Verifier::new(vec![Key::secret(SECRET).unwrap()], None, None).unwrap()
 }
 
 fn by_public_key() -> Verifier {
-    Verifier::new(vec![Key::ed25519(pair(1).public_key().as_ref()).unwrap()], None, None)
+    Verifier::new(vec![Key::ed25519(pair(1).public_key().as_ref()).unwrap()], None, None).unwrap()
 }
 
 fn pem(public: &[u8]) -> String {
@@ -70,7 +70,7 @@ fn a_token_of_either_algorithm_says_whose_it_is() {
 fn the_example_of_rfc_8037_has_a_good_signature() {
     let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
     let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "x": x }] }).to_string();
-    let verifier = Verifier::new(Key::from_jwks(&set).unwrap(), None, None);
+    let verifier = Verifier::new(Key::from_jwks(&set).unwrap(), None, None).unwrap();
     let token = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
 
     // Its payload is a sentence and not claims: that is found out only behind the signature.
@@ -142,7 +142,7 @@ fn a_token_is_good_in_its_time_and_a_minute_around_it() {
 #[test]
 fn issuer_and_audience_are_those_that_were_named() {
     let key = || vec![Key::secret(SECRET).unwrap()];
-    let named = Verifier::new(key(), Some("us".into()), Some("calls".into()));
+    let named = Verifier::new(key(), Some("us".into()), Some("calls".into())).unwrap();
     let check = |verifier: &Verifier, more: Value| {
         let mut claims = alice();
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -231,15 +231,6 @@ fn a_token_is_written_in_one_way() {
 }
 
 #[test]
-fn a_huge_token_is_not_even_looked_at() {
-    let padded = |bytes: usize| hs256(&json!({ "alg": "HS256", "x": "y".repeat(bytes) }), &alice(), SECRET);
-    let largest = (0..).map(padded).take_while(|token| token.len() <= MAX_TOKEN).last().unwrap();
-
-    assert!(by_secret().check(&largest, now()).is_ok());
-    assert_eq!(by_secret().check(&padded(MAX_TOKEN), now()), Err(Invalid::TooLong));
-}
-
-#[test]
 fn of_a_set_the_named_key_counts_and_other_kinds_are_passed_over() {
     let public = |seed| base64(pair(seed).public_key());
     let set = json!({ "keys": [
@@ -257,7 +248,7 @@ fn of_a_set_the_named_key_counts_and_other_kinds_are_passed_over() {
     ]});
     let keys = Key::from_jwks(&set.to_string()).unwrap();
     assert_eq!(keys.len(), 3);
-    let verifier = Verifier::new(keys, None, None);
+    let verifier = Verifier::new(keys, None, None).unwrap();
 
     for (header, seed, wrong) in [
         (json!({ "alg": "EdDSA", "kid": "one" }), 1, None),
@@ -291,6 +282,19 @@ fn keys_that_can_not_be_used_are_refused_when_they_are_read() {
     for bad in ["", "[]", "{}", "{\"keys\":{}}", "-----BEGIN PUBLIC KEY-----"] {
         assert_eq!(Key::from_jwks(bad).err(), Some(BadKey::NotASet), "{bad}");
     }
+    let ed25519 = |member: &str, wrong: Value| {
+        let mut key = json!({ "kty": "OKP", "crv": "Ed25519", "x": base64(pair(1).public_key()) });
+        key[member] = wrong;
+        set(key)
+    };
+    assert_eq!(ed25519("kid", json!(null)), None);
+    assert_eq!(ed25519("kid", json!(1)), Some(BadKey::Member("kid")));
+    assert_eq!(ed25519("key_ops", json!("verify")), Some(BadKey::Member("key_ops")));
+    assert_eq!(ed25519("key_ops", json!(["verify", 1])), Some(BadKey::Member("key_ops")));
+    assert_eq!(ed25519("x", json!(1)), Some(BadKey::Member("x")));
+    let keys = |count| (0..count).map(|_| Key::secret(SECRET).unwrap()).collect();
+    assert!(Verifier::new(keys(MAX_KEYS), None, None).is_ok());
+    assert_eq!(Verifier::new(keys(MAX_KEYS + 1), None, None).err(), Some(BadKey::TooMany));
     let many = json!({ "keys": vec![json!({ "kty": "RSA" }); MAX_KEYS + 1] });
     assert_eq!(Key::from_jwks(&many.to_string()).err(), Some(BadKey::NotASet));
 }
@@ -303,7 +307,7 @@ fn a_public_key_is_read_from_pem_and_nothing_else_is() {
 
     let key = Key::from_pem(&good).unwrap_or_else(|bad| panic!("{bad}"));
     let token = eddsa(&json!({ "alg": "EdDSA" }), &alice(), &pair(1));
-    assert!(Verifier::new(vec![key], None, None).check(&token, now()).is_ok());
+    assert!(Verifier::new(vec![key], None, None).unwrap().check(&token, now()).is_ok());
     for bad in [
         String::new(),
         good.replace("PUBLIC", "PRIVATE"),

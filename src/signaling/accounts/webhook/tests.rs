@@ -1,7 +1,10 @@
-use std::sync::Arc;
+use std::net::IpAddr;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::future::join_all;
 
 use super::*;
-use crate::clock::Clock;
 
 /// A service that answers what it is told to, or never.
 struct Service(Option<&'static str>);
@@ -17,12 +20,35 @@ impl Post for Service {
 }
 
 fn webhook(answer: Option<&'static str>) -> Webhook {
-    Webhook::new(Box::new(Service(answer)), Duration::from_secs(3), Clock::system().now())
+    Webhook::new(Box::new(Service(answer)), Duration::from_secs(3), Sources::default(), Clock::system())
 }
 
 async fn ask(webhook: &Webhook, name: Option<&Name>) -> Result<Account, Denied> {
-    let asking = Asking { name, token: Some("t"), source: [192, 0, 2, 1].into(), host: "localhost", gateway: "json" };
-    webhook.ask(&asking, Clock::system().now()).await
+    ask_for(webhook, name, "json").await
+}
+
+async fn ask_for(webhook: &Webhook, name: Option<&Name>, gateway: &'static str) -> Result<Account, Denied> {
+    let asking = Asking { name, token: Some("t"), source: source(0), host: "localhost", gateway };
+    webhook.ask(&asking).await.0
+}
+
+async fn ask_from(webhook: &Webhook, source: IpAddr) -> Result<Account, Denied> {
+    webhook.ask(&Asking { name: None, token: None, source, host: "localhost", gateway: "json" }).await.0
+}
+
+/// An address of network `n`.
+fn source(n: usize) -> IpAddr {
+    [10, u8::try_from(n / 256).unwrap(), u8::try_from(n % 256).unwrap(), 1].into()
+}
+
+/// Has `webhook` asked from each of `sources`, who all wait for the service or their turn.
+fn asked_from(webhook: &Webhook, sources: impl Iterator<Item = IpAddr>) -> Vec<BoxFuture<'_, Result<Account, Denied>>> {
+    let ask = |source| {
+        let mut asked = ask_from(webhook, source).boxed();
+        assert_eq!((&mut asked).now_or_never(), None);
+        asked
+    };
+    sources.map(ask).collect()
 }
 
 #[tokio::test]
@@ -33,6 +59,7 @@ async fn an_answer_lets_in_or_refuses_and_anything_else_is_no_answer() {
     for (answer, outcome) in [
         (r#"{"allow":true}"#, account(&alice, vec![])),
         (r#"{"allow":true,"name":null,"more":1}"#, account(&alice, vec![])),
+        (r#"{"allow":true,"iceServers":null}"#, account(&alice, vec![])),
         (r#"{"allow":true,"name":"bob"}"#, account(&Name::new("bob").unwrap(), vec![])),
         (r#"{"allow":true,"iceServers":[{"urls":"stun:a"}]}"#, account(&alice, vec![json!({ "urls": "stun:a" })])),
         (r#"{"allow":false}"#, Err(Denied::Proof)),
@@ -63,24 +90,41 @@ fn so_many_ice_servers_may_be_added() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stuck_service_costs_each_so_much_time_and_only_so_many_wait_for_it() {
-    let stuck = Arc::new(webhook(None));
-    let asked: Vec<_> = (0..MAX_UNDER_WAY + MAX_WAITING)
-        .map(|_| {
-            let stuck = Arc::clone(&stuck);
-            tokio::spawn(async move { ask(&stuck, None).await })
-        })
-        .collect();
-    while stuck.places.available_permits() > 0 {
-        tokio::task::yield_now().await;
-    }
+    let stuck = webhook(None);
+    let asked = asked_from(&stuck, (0..MAX_UNDER_WAY + MAX_WAITING).map(source));
 
     let began = Clock::system().now().monotonic;
     assert_eq!(stuck.under_way.available_permits(), 0);
-    assert_eq!(ask(&stuck, None).await, Err(Denied::Later));
+    assert_eq!(ask_from(&stuck, source(MAX_UNDER_WAY + MAX_WAITING)).await, Err(Denied::Later));
     assert_eq!(Clock::system().now().monotonic, began, "one more isn't kept waiting");
-    for asked in asked {
-        assert_eq!(asked.await.unwrap(), Err(Denied::Later));
+    for outcome in join_all(asked).await {
+        assert_eq!(outcome, Err(Denied::Later));
     }
     assert_eq!(Clock::system().now().monotonic - began, Duration::from_secs(3));
     assert_eq!(stuck.under_way.available_permits(), MAX_UNDER_WAY, "nothing is held for ever");
+}
+
+#[tokio::test]
+async fn an_answer_without_a_name_makes_an_account_of_no_name_that_a_client_chose_for_its_connection() {
+    let alice = Name::new("alice").unwrap();
+    let named = Account { name: Name::new("bob").ok(), ..Account::default() };
+
+    for gateway in ["socketio", "peerjs", "pubsub", "ayame", "ice"] {
+        assert_eq!(ask_for(&webhook(Some(r#"{"allow":true}"#)), Some(&alice), gateway).await, Ok(Account::default()));
+        let bob = webhook(Some(r#"{"allow":true,"name":"bob"}"#));
+        assert_eq!(ask_for(&bob, Some(&alice), gateway).await, Ok(named.clone()), "{gateway}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_network_that_has_the_service_asked_without_end_leaves_it_to_others() {
+    let stuck =
+        Webhook::new(Box::new(Service(None)), Duration::from_secs(3), Sources::networks(Vec::new()), Clock::system());
+    let _asked = asked_from(&stuck, (1..).map(|n| [10, 0, 0, n].into()).take(MAX_PER_SOURCE));
+
+    let began = Clock::system().now().monotonic;
+    assert_eq!(ask_from(&stuck, [10, 0, 0, 99].into()).await, Err(Denied::Later));
+    assert_eq!(Clock::system().now().monotonic, began, "one more isn't asked about");
+    assert_eq!(ask_from(&stuck, [10, 0, 1, 1].into()).await, Err(Denied::Later));
+    assert_eq!(Clock::system().now().monotonic - began, Duration::from_secs(3), "but another is");
 }
