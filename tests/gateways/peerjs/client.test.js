@@ -6,7 +6,7 @@ import { launch, open } from "../../browser/pages.js";
 import { Server } from "../../browser/server.js";
 import { inPage, servePage } from "./page.js";
 
-const WAIT = { timeout: 20_000, polling: 50 };
+const WAIT = { timeout: 60_000, polling: 50 };
 
 let server;
 let site;

@@ -10,7 +10,7 @@ import { bundle } from "./bundle.js";
 const HERE = fileURLToPath(new URL(".", import.meta.url));
 
 // On a busy machine the first try may fail, and Trystero takes 23 s to try again.
-const WAIT = { timeout: 60_000, polling: 50 };
+const WAIT = { timeout: 150_000, polling: 50 };
 
 let server;
 let browser;
