@@ -7,6 +7,8 @@
 
 #[path = "relay/clients.rs"]
 mod clients;
+#[path = "servers/cores.rs"]
+mod cores;
 #[path = "relay/datagrams.rs"]
 mod datagrams;
 #[path = "relay/generator.rs"]
@@ -68,7 +70,8 @@ const CROWD: Scenario =
 /// As [`SATURATION`], at the same rate for all servers: half of coturn's in this run, or of ours without coturn.
 const LATENCY: &str = "latency at half load";
 const MEMORY: &str = "memory";
-/// Our own closed loops over UDP again, at this part of the rate that they have just had.
+/// The closed loops over UDP again, ours and coturn's, paced evenly at this part of the highest rate that loses nothing so.
+/// By name: this one, or this one with a colon and a scenario's.
 const NEAR: &str = "at 90 % of saturation";
 const NEARLY: f64 = 0.9;
 
@@ -84,8 +87,8 @@ const fn streams(name: &'static str, over: Transport) -> Scenario {
 #[derive(Debug, Default)]
 struct Round {
     outcomes: BTreeMap<&'static str, Outcome>,
-    /// Of the same scenarios near saturation.
-    near: BTreeMap<&'static str, Outcome>,
+    /// Of the same scenarios near saturation, which is told beside it.
+    near: BTreeMap<&'static str, (f64, Outcome)>,
     kib_per_allocation: Option<f64>,
 }
 
@@ -133,6 +136,11 @@ impl Bench {
         self.wanted.is_empty() || self.wanted.iter().any(|wanted| name.starts_with(wanted.as_str()))
     }
 
+    fn wants_near(&self, scenario: &Scenario) -> bool {
+        let has_saturation = scenario.shape.over == Transport::Udp && matches!(scenario.pace, Pace::Windows(_));
+        has_saturation && self.wants(&format!("{NEAR}: {}", scenario.name))
+    }
+
     /// How much coturn relays a second, or throughway without it.
     fn saturation(&self, kinds: &[Kind]) -> Result<f64, Failure> {
         let kind = if kinds.contains(&Kind::Coturn) { Kind::Coturn } else { Kind::Throughway };
@@ -149,7 +157,7 @@ impl Bench {
         let latency = Scenario { name: LATENCY, pace: half, ..SATURATION };
         let server = Server::start(kind, &self.pair)?;
         for (number, scenario) in (0..).zip(SCENARIOS.iter().chain([&latency])) {
-            let is_near = kind == Kind::Throughway && scenario.has_saturation() && self.wants(NEAR);
+            let is_near = kind != Kind::Stock && self.wants_near(scenario);
             let can = scenario.shape.over == Transport::Udp || kind.has_streams();
             if can && (is_near || self.wants(scenario.name)) {
                 let measured = self.measure(&server, scenario, number, time, is_near && !is_first, &mut round);
@@ -176,8 +184,9 @@ impl Bench {
         let outcome = load.run(scenario.pace, time)?;
         round.outcomes.insert(scenario.name, outcome);
         if is_near {
-            let pace = Pace::Rate { per_second: outcome.per_second * NEARLY, burst: 1 };
-            round.near.insert(scenario.name, load.run(pace, time)?);
+            let saturation = load.saturation(outcome.per_second)?;
+            let pace = Pace::Rate { per_second: saturation * NEARLY, burst: 1 };
+            round.near.insert(scenario.name, (saturation, load.run(pace, time)?));
         }
         Ok(())
     }
@@ -200,10 +209,8 @@ impl Bench {
         if self.wants(MEMORY) {
             tables::memory(MEMORY, measured);
         }
-        if self.wants(NEAR) {
-            let names = SCENARIOS.iter().filter(|it| it.has_saturation()).map(|it| it.name);
-            tables::near(NEAR, names, measured);
-        }
+        let near = SCENARIOS.iter().filter(|it| self.wants_near(it)).map(|it| it.name);
+        tables::near(NEAR, near, measured);
     }
 }
 
@@ -211,11 +218,5 @@ impl Bench {
 fn complain(kind: Kind, name: &str, measured: Result<(), Failure>) {
     if let Err(error) = measured {
         eprintln!("{name}, {}: {error}", kind.name());
-    }
-}
-
-impl Scenario {
-    fn has_saturation(&self) -> bool {
-        self.shape.over == Transport::Udp && matches!(self.pace, Pace::Windows(_))
     }
 }

@@ -1,32 +1,32 @@
 //! The servers that are measured: each started on core 0 for a round, and ended with it.
 
+pub(crate) mod process;
 pub(crate) mod request;
 mod stock;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
-use std::time::Instant;
+
+use self::process::CERTIFICATE;
+pub(crate) use self::process::Failure;
+use self::process::KEY;
+pub(crate) use self::process::Pair;
+use self::process::Process;
+pub(crate) use self::process::certificate;
+use self::process::free_port;
+pub(crate) use self::process::median;
+pub(crate) use self::process::now;
+pub(crate) use self::process::pin_to;
 
 const USER: &str = "alice";
 const PASSWORD: &str = "wonderland";
 const REALM: &str = "throughway";
 
-/// A certificate with its key.
-pub(crate) type Pair = rcgen::CertifiedKey<rcgen::KeyPair>;
-
-/// Whom the servers' certificate names, and the files it stands in, with its key.
-pub(crate) const NAME: &str = "localhost";
-const CERTIFICATE: &str = "certificate.pem";
-const KEY: &str = "key.pem";
-
 /// The argument by which a benchmark starts itself as [`Kind::Stock`].
 const STOCK: &str = "--stock";
-
-pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -69,7 +69,7 @@ impl Kind {
         self != Self::Stock
     }
 
-    fn start(self, home: &Path, port: u16, tls_port: u16) -> Result<Child, Failure> {
+    fn start(self, home: &Path, port: u16, tls_port: u16) -> Result<Process, Failure> {
         let mut command = Command::new("taskset");
         command.args(["-c", "0"]).stdout(Stdio::null()).stderr(Stdio::null());
         match self {
@@ -92,7 +92,7 @@ impl Kind {
                 command.arg(std::env::current_exe()?).arg(STOCK).arg(port.to_string());
             }
         }
-        Ok(command.spawn()?)
+        Ok(Process(command.spawn()?))
     }
 }
 
@@ -114,7 +114,7 @@ fn configuration(home: &Path, port: u16, tls_port: u16) -> String {
 
 /// One server, started for a round and ended with it.
 pub(crate) struct Server {
-    child: Child,
+    process: Process,
     /// Where it takes UDP and TCP.
     pub(crate) addr: SocketAddr,
     /// Where it takes TLS.
@@ -129,9 +129,9 @@ impl Server {
         std::fs::write(home.path().join(CERTIFICATE), pair.cert.pem())?;
         std::fs::write(home.path().join(KEY), pair.signing_key.serialize_pem())?;
         let (port, tls_port) = (free_port()?, free_port()?);
-        let child = kind.start(home.path(), port, tls_port)?;
+        let process = kind.start(home.path(), port, tls_port)?;
         let [addr, tls] = [port, tls_port].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        let server = Self { child, addr, tls, _home: home };
+        let server = Self { process, addr, tls, _home: home };
         let asker = std::net::UdpSocket::bind("127.0.0.1:0")?;
         asker.set_read_timeout(Some(Duration::from_millis(50)))?;
         let began = now();
@@ -147,47 +147,15 @@ impl Server {
         }
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// User and system time of the process.
     pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: u64 = [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 10))
+        self.process.cpu()
     }
 
     /// Its memory that is in RAM, in KiB.
     pub(crate) fn resident_kib(&self) -> Result<f64, Failure> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.split_whitespace().next().unwrap_or_default().parse()?)
+        self.process.resident_kib()
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A self-signed certificate for all servers.
-pub(crate) fn certificate() -> Result<Pair, Failure> {
-    Ok(rcgen::generate_simple_self_signed([NAME.to_owned()])?)
-}
-
-/// A port that is free over UDP and TCP.
-fn free_port() -> Result<u16, Failure> {
-    for _ in 0..100 {
-        let udp = std::net::UdpSocket::bind("127.0.0.1:0")?;
-        if std::net::TcpListener::bind(udp.local_addr()?).is_ok() {
-            return Ok(udp.local_addr()?.port());
-        }
-    }
-    Err("no port is free over UDP and TCP".into())
 }
 
 /// Serves as [`Kind::Stock`] if the command line says so; whether it did.
@@ -196,21 +164,4 @@ pub(crate) fn is_stock(arguments: &[String]) -> Result<bool, Failure> {
         [first, port] if first == STOCK => stock::serve(port.parse()?).map(|()| true),
         _ => Ok(false),
     }
-}
-
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// Keeps this process off the server's core.
-pub(crate) fn pin_to(core: usize) -> Result<(), Failure> {
-    let pid = std::process::id().to_string();
-    let done = Command::new("taskset").args(["-cp", &core.to_string(), &pid]).stdout(Stdio::null()).status()?;
-    if done.success() { Ok(()) } else { Err("taskset failed: two cores are needed".into()) }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-pub(crate) fn now() -> Instant {
-    Instant::now()
 }

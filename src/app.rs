@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,15 +15,12 @@ use crate::address::Prefix;
 use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::Signaling;
-use crate::config::value::AccountMode;
 use crate::config::value::CredentialMode;
 use crate::config::value::Network;
 use crate::config::value::PeerMode;
 use crate::config::value::TlsMode;
 use crate::credentials;
 use crate::credentials::Credentials;
-use crate::gateway;
 use crate::metrics::Metrics;
 use crate::net::host;
 use crate::net::listen::ListenError;
@@ -33,25 +29,18 @@ use crate::net::tls::TlsError;
 use crate::places;
 use crate::places::Places;
 use crate::rate::Rate;
-use crate::signaling::accounts::Accounts;
-use crate::signaling::accounts::Proof;
-use crate::signaling::hub;
-use crate::signaling::hub::Hub;
 use crate::signaling::ice;
-use crate::signaling::mailbox::Capacity;
-use crate::signaling::session::Sessions;
 use crate::volume;
-use crate::web;
-use crate::web::admin;
 use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
-use crate::web::socket;
 
 use self::front::Front;
 use self::front::Listeners;
+use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
 mod front;
+mod signaling;
 mod turn;
 mod usage;
 
@@ -75,6 +64,9 @@ pub enum StartError {
     /// No certificate can be made: a failure of ours.
     #[error(transparent)]
     Certificate(TlsError),
+    /// Members can't be told from others: the operator can cure it.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
     /// There is no media thread: a failure of ours.
     #[error("cannot start relaying: {0}")]
     Relay(std::io::Error),
@@ -147,10 +139,6 @@ struct Shared {
 /// How long the parts may take to end.
 const END_WITHIN: Duration = Duration::from_millis(1500);
 
-/// How many seconds' worth of sign-ins a source may have at once: behind one address, an office reconnects together.
-const SIGN_IN_BURST: f64 = 4.0;
-/// How many WebSockets may be open at once: what a small host can carry.
-const MAX_WEBSOCKETS: u32 = 50_000;
 /// The longest realm with which a refusal stays short beside the request that it answers: 2.3 times 28 bytes.
 const SHORT_REALM: usize = 12;
 
@@ -166,6 +154,7 @@ impl App {
             tracing::debug!(files, "raised the limit of open files");
         }
         let certificate = certificate(config, state, clock)?;
+        let accounts = signaling::accounts::accounts(config, clock)?;
         let tcp = Listeners::bind(config)?;
         let udp = turn::bind(config)?;
         if config.turn.realm.len() > SHORT_REALM {
@@ -190,10 +179,10 @@ impl App {
         };
         let mut listening: Vec<_> = udp.listening().collect();
         let keeper = Keeper::load(state, volume_limits(config), clock.now());
-        let streams = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
+        let (streams, status) = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
         shared.tasks.spawn(keeper.run(clock, shared.stop.clone()));
         let proxies = Arc::new(Proxies::new(trusted_proxies(config)));
-        let web = Service::Routes(routes(config, served, &shared), proxies);
+        let web = Service::Routes(signaling::routes(config, Arc::new(accounts), served, status, &shared), proxies);
         listening.extend(tcp.serve(&Front::new(config, &shared), certificate, web, streams));
         if let Some(listener) = first {
             turn::self_test(listener, &config.turn.realm, &shared.credentials, clock).await;
@@ -218,67 +207,6 @@ impl App {
     /// Every socket served.
     pub fn listening(&self) -> &[Listening] {
         &self.listening
-    }
-}
-
-/// Signaling, and everything that the web side serves of it.
-fn routes(config: &Config, served: ice::Served, shared: &Shared) -> Router {
-    let limits = &config.signaling.limits;
-    let hub = Hub::new(hub_settings(config), Arc::clone(&shared.credentials), Arc::clone(&shared.metrics));
-    let sessions = Arc::new(Sessions::new(hub, accounts(config), Arc::clone(&shared.credentials), served));
-    shared.tasks.spawn(gateway::tend(Arc::clone(&sessions), shared.clock, shared.stop.clone()));
-    let token = config.admin.token.reveal().map(str::to_owned);
-    let admin = token.map(|token| admin::State::new(token, exempt(config), Arc::clone(&sessions), shared.clock));
-    let gateway = gateway::Context {
-        sessions,
-        limits: signaling_limits(&config.signaling),
-        metrics: Arc::clone(&shared.metrics),
-        clock: shared.clock,
-        shutdown: shared.stop.clone(),
-    };
-    let origins = socket::Origins {
-        names: own_names(config).collect(),
-        addresses: own_addresses(config).collect(),
-        allowed: config.http.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
-        required: config.http.require_origin,
-    };
-    let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
-    web::router(socket::State::new(origins, connections, Arc::new(gateway), shared.tasks.clone()), admin)
-}
-
-/// Who may sign in. What isn't built is refused with the configuration.
-fn accounts(config: &Config) -> Accounts {
-    let accounts = &config.signaling.accounts;
-    let proof = match accounts.mode {
-        AccountMode::Open | AccountMode::Jwt | AccountMode::Webhook => Proof::None,
-        AccountMode::Token => Proof::Token(accounts.token.reveal().unwrap_or_default().to_owned()),
-    };
-    Accounts::new(proof, exempt(config))
-}
-
-fn hub_settings(config: &Config) -> hub::Settings {
-    let signaling = &config.signaling;
-    let sign_ins = signaling.limits.sign_ins.get();
-    hub::Settings {
-        sign_ins: Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST },
-        exempt: exempt(config),
-        queue: Capacity { messages: count(signaling.queue_messages.get()), bytes: signaling.queue_bytes.get() },
-        silence: signaling.gone_after.get(),
-        grace: signaling.resume_within.get(),
-        rooms: count(signaling.limits.rooms_per_member.get()),
-        room_members: count(signaling.limits.members_per_room.get()),
-        who: signaling.who,
-    }
-}
-
-fn signaling_limits(signaling: &Signaling) -> gateway::Limits {
-    gateway::Limits {
-        message_bytes: signaling.message_bytes.get(),
-        messages: rate(signaling.limits.messages.get(), signaling.limits.message_burst.get()),
-        bad_frames: signaling.limits.bad_frames.get(),
-        sign_in_within: signaling.sign_in_within.get(),
-        ping_every: signaling.ping_every.get(),
-        gone_after: signaling.gone_after.get(),
     }
 }
 

@@ -32,6 +32,7 @@ use self::value::Span;
 use self::value::Throughput;
 use self::value::TlsMode;
 use self::value::Token;
+use self::value::WebUrl;
 
 mod source;
 pub mod value;
@@ -54,6 +55,10 @@ macro_rules! tables {
 
 /// Media threads, however many cores there are.
 pub const MOST_SHARDS: u32 = 64;
+/// How many of the largest messages may wait for a client, at least: until the first is acknowledged there are more to send.
+const QUEUED_MESSAGES: usize = 4;
+/// As RFC 7518, section 3.2 has it.
+const SHORTEST_JWT_SECRET: usize = 32;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 
@@ -232,6 +237,8 @@ tables! {
         limits: SignalingLimits = SignalingLimits::default(),
         /// Who may sign in.
         accounts: Accounts = Accounts::default(),
+        /// Which clients of others are served, besides our own.
+        gateways: Gateways = Gateways::default(),
     }
     /// `[signaling.limits]`.
     SignalingLimits {
@@ -246,7 +253,7 @@ tables! {
         /// Rooms that one member may be in.
         rooms_per_member: Count<1, 1000> = Count::new(16),
         /// Members that one room may have.
-        members_per_room: Count<2, 10_000> = Count::new(100),
+        members_per_room: Count<2, 1000> = Count::new(100),
         /// Frames that make no sense, after which a connection is closed.
         bad_frames: Count<1, 1000> = Count::new(3),
     }
@@ -256,6 +263,45 @@ tables! {
         mode: AccountMode = AccountMode::Open,
         /// What everybody shares who may sign in, in mode "token".
         token: Token = Token::default(),
+        /// For mode "jwt".
+        jwt: Jwt = Jwt::default(),
+        /// For mode "webhook".
+        webhook: Webhook = Webhook::default(),
+    }
+    /// `[signaling.accounts.jwt]`.
+    Jwt {
+        /// Verifies HS256.
+        secret: Token = Token::default(),
+        /// PEM file of an Ed25519 public key, which verifies EdDSA.
+        public_key: PathBuf = PathBuf::new(),
+        /// File with a JWK Set, whose keys verify either.
+        jwks: PathBuf = PathBuf::new(),
+        /// Whose tokens count; empty: anyone's who has a key.
+        issuer: String = String::new(),
+        /// For whom tokens must be; empty: for nobody in particular.
+        audience: String = String::new(),
+    }
+    /// `[signaling.accounts.webhook]`.
+    Webhook {
+        /// Whom to ask.
+        url: WebUrl = WebUrl::default(),
+        /// What we show there.
+        secret: Token = Token::default(),
+        /// How long an answer may take.
+        timeout: Span<100, { 60 * SECOND }> = Span::milliseconds(3 * SECOND),
+    }
+    /// `[signaling.gateways]`.
+    Gateways {
+        /// Socket.IO, at /socket.io/.
+        socketio: bool = true,
+        /// PeerJS, at /peerjs and /peerjs-server/.
+        peerjs: bool = true,
+        /// Whether PeerJS clients may list each other.
+        peerjs_discovery: bool = false,
+        /// y-webrtc and Trystero, at /pubsub.
+        pubsub: bool = true,
+        /// Ayame, at /signaling.
+        ayame: bool = true,
     }
     /// `[admin]`.
     Admin {
@@ -352,21 +398,13 @@ impl Config {
                 }
             }
         }
-        match signaling.accounts.mode {
-            AccountMode::Open if signaling.accounts.token.reveal().is_some() => {
-                let cure = "is not asked for while anyone may sign in: write signaling.accounts.mode = \"token\"";
-                return Err(("signaling.accounts.token", cure.to_owned()));
-            }
-            AccountMode::Open => {}
-            AccountMode::Token if signaling.accounts.token.reveal().is_some() => {}
-            AccountMode::Token => {
-                let cure = "is empty: signaling.accounts.mode = \"token\" needs what members must show here";
-                return Err(("signaling.accounts.token", cure.to_owned()));
-            }
-            mode @ (AccountMode::Jwt | AccountMode::Webhook) => {
-                let cure = "is not built yet: write \"token\", or \"open\" to let anyone in";
-                return Err(("signaling.accounts.mode", format!("\"{mode}\" {cure}")));
-            }
+        signaling.check_accounts()?;
+        if signaling.queue_bytes.get() / QUEUED_MESSAGES < signaling.message_bytes.get() {
+            let why = format!("\"{}\" is room for less than four messages of", signaling.queue_bytes);
+            return Err((
+                "signaling.queue_bytes",
+                format!("{why} signaling.message_bytes (\"{}\"): make it four times as much", signaling.message_bytes),
+            ));
         }
         if signaling.gone_after.get() <= signaling.ping_every.get() {
             let why = format!("\"{}\" is not longer than signaling.ping_every", signaling.gone_after);
@@ -396,6 +434,66 @@ impl Config {
         ];
         one_each(&tcp)?;
         one_each(&[("turn.listen_udp", &turn.listen_udp)])
+    }
+}
+
+impl Signaling {
+    /// A connection must not end before the answer comes that it waits for.
+    fn check_accounts(&self) -> Result<(), (&'static str, String)> {
+        self.accounts.check()?;
+        let asked = self.accounts.webhook.timeout;
+        let ends =
+            [("signaling.sign_in_within", self.sign_in_within.get()), ("signaling.gone_after", self.gone_after.get())];
+        let sooner = ends.into_iter().find(|(_, ends)| asked.get() >= *ends);
+        match sooner.filter(|_| self.accounts.mode == AccountMode::Webhook) {
+            Some((key, _)) => {
+                let why =
+                    format!("\"{asked}\" is not shorter than {key}, when a connection ends that waits for the answer");
+                Err(("signaling.accounts.webhook.timeout", format!("{why}: make it half as long")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Accounts {
+    /// What a mode needs is there, and nothing of another mode's: nobody should think that it is asked for.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let Self { mode, token, jwt, webhook } = self;
+        let token = token.reveal().is_some();
+        let keys =
+            jwt.secret.reveal().is_some() || [&jwt.public_key, &jwt.jwks].iter().any(|p| !p.as_os_str().is_empty());
+        let has_jwt = *jwt != Jwt::default();
+        let has_webhook = *webhook != Webhook::default();
+        let unused = [
+            (token, AccountMode::Token, "signaling.accounts.token"),
+            (has_jwt, AccountMode::Jwt, "signaling.accounts.jwt"),
+            (has_webhook, AccountMode::Webhook, "signaling.accounts.webhook"),
+        ];
+        if let Some((_, meant, key)) = unused.into_iter().find(|(is_set, of, _)| *is_set && of != mode) {
+            let instead =
+                format!("while signaling.accounts.mode is \"{mode}\": write mode = \"{meant}\", or leave it out");
+            return Err((key, format!("is not asked for {instead}")));
+        }
+        if jwt.secret.reveal().is_some_and(|secret| secret.len() < SHORTEST_JWT_SECRET) {
+            let cure = "write a long random text, such as `openssl rand -hex 32` prints";
+            let why = format!("is shorter than the {SHORTEST_JWT_SECRET} characters that HS256 takes: {cure}");
+            return Err(("signaling.accounts.jwt.secret", why));
+        }
+        let (key, needs) = match mode {
+            AccountMode::Token if !token => ("signaling.accounts.token", "what members must show here"),
+            AccountMode::Jwt if !keys => {
+                ("signaling.accounts.jwt", "what tokens are signed with here: secret, public_key or jwks")
+            }
+            AccountMode::Webhook if webhook.url.as_str().is_empty() => {
+                ("signaling.accounts.webhook.url", "the URL to ask here")
+            }
+            AccountMode::Webhook if webhook.secret.reveal().is_none() => {
+                ("signaling.accounts.webhook.secret", "here what the service knows us by")
+            }
+            AccountMode::Open | AccountMode::Token | AccountMode::Jwt | AccountMode::Webhook => return Ok(()),
+        };
+        Err((key, format!("is empty: signaling.accounts.mode = \"{mode}\" needs {needs}")))
     }
 }
 

@@ -100,7 +100,8 @@ pub enum Standing {
 /// Mints and checks credentials, and knows which signaling sessions live. Shared by signaling and TURN; it keeps no record
 /// of what it minted.
 ///
-/// A session's user names are `expiry:~session`, or `expiry:~session` and a pseudonym of the member that it counts for.
+/// A session's user names are `expiry:~session`, or `expiry:~session` and a pseudonym of the member that it counts for;
+/// `expiry:~~` and the pseudonym are a member's without a session.
 /// What a back end signs with the same secrets (`expiry:user`, coturn's convention) is told apart by the tilde, and has no
 /// session: it is good until it expires, reaches what the peer policy lets it, and is refused only by a change of secrets.
 pub struct Credentials {
@@ -120,6 +121,8 @@ pub const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Marks the holder in a user name as a session.
 const SESSION: char = '~';
+/// Stands instead of one, for a member without; no session's name has it.
+const NO_SESSION: char = '~';
 /// Ended sessions that wait to be looked at; who falls behind further looks at all that it has.
 const MAX_ENDINGS: usize = 1024;
 /// How long a revoked session's connection could at most go on asking for credentials.
@@ -159,11 +162,18 @@ impl Credentials {
     ///
     /// It counts for `member` in all its sessions, or, without one, for the session alone.
     pub fn mint(&self, session: SessionId, member: Option<&str>, now: Now) -> IceCredential {
-        let pseudonym = member.map(|member| {
-            let tag = hmac::sign(&self.pseudonyms, member.as_bytes());
-            BASE64_URL_SAFE_NO_PAD.encode(tag.as_ref().get(..PSEUDONYM_BYTES).unwrap_or_default())
-        });
-        self.mint_for(&format!("{SESSION}{session}{}", pseudonym.unwrap_or_default()), now)
+        let pseudonym = member.map(|member| self.pseudonym(member)).unwrap_or_default();
+        self.mint_for(&format!("{SESSION}{session}{pseudonym}"), now)
+    }
+
+    /// A credential for somebody who signals elsewhere, good for [`LIFETIME`] from now.
+    ///
+    /// It counts for `member`, as those of its sessions do, or, without one, for itself.
+    pub fn mint_elsewhere(&self, member: Option<&str>, now: Now) -> IceCredential {
+        match member {
+            Some(member) => self.mint_for(&format!("{SESSION}{NO_SESSION}{}", self.pseudonym(member)), now),
+            None => self.mint_for(&SessionId::new().to_string(), now),
+        }
     }
 
     /// A credential for somebody without a session, as a back end would sign it for its user `holder`.
@@ -185,9 +195,10 @@ impl Credentials {
             return Claim { identity, session: None, passwords, standing: Standing::Refused };
         };
         let passwords = self.secrets.iter().map(|secret| password(secret, username)).collect();
-        let (session, identity) = match session_of(holder) {
-            Some((session, identity)) => (Some(session), identity),
-            None => (None, Identity::Holder(holder.to_owned())),
+        let (session, identity) = match (session_of(holder), member_of(holder)) {
+            (Some((session, identity)), _) => (Some(session), identity),
+            (None, Some(identity)) => (None, identity),
+            (None, None) => (None, Identity::Holder(holder.to_owned())),
         };
         Claim { identity, session, passwords, standing: self.standing(expiry, session, now) }
     }
@@ -258,6 +269,11 @@ impl Credentials {
         }
     }
 
+    fn pseudonym(&self, member: &str) -> String {
+        let tag = hmac::sign(&self.pseudonyms, member.as_bytes());
+        BASE64_URL_SAFE_NO_PAD.encode(tag.as_ref().get(..PSEUDONYM_BYTES).unwrap_or_default())
+    }
+
     fn announce(&self, session: SessionId) {
         // Without a relay there is nobody to tell.
         let _ = self.endings.send(session);
@@ -305,6 +321,12 @@ fn session_of(holder: &str) -> Option<(SessionId, Identity)> {
         PSEUDONYM_CHARS => Some((session, Identity::Member(pseudonym.to_owned()))),
         _ => None,
     }
+}
+
+/// The member without a session that `holder` names.
+fn member_of(holder: &str) -> Option<Identity> {
+    let pseudonym = holder.strip_prefix(SESSION)?.strip_prefix(NO_SESSION)?;
+    (pseudonym.len() == PSEUDONYM_CHARS).then(|| Identity::Member(pseudonym.to_owned()))
 }
 
 /// Of `expiry:holder`, or of the bare `expiry` that coturn's convention allows too, which is its own holder.

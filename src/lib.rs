@@ -6,7 +6,7 @@
 //! main -> cli -> app -> everything below           one process: app starts the parts in order and owns their end
 //! web -> gateway, signaling, credentials, net      HTTP: pages, WebSocket upgrade, /ice, /admin, health, metrics
 //! gateway -> signaling                             one file a client protocol, each a translation to and from the hub
-//! signaling -> credentials                         members, names, rooms, mailboxes: no socket, no await
+//! signaling -> credentials                         members, names, rooms, mailboxes: no socket; only sign-ins await
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
 //! relay -> net, policy                             data plane: forwarding tables, media threads and streams
 //! net, config                                      sockets only; TOML and environment only
@@ -102,24 +102,60 @@
 //! | messages in pieces, or none, over TCP and TLS | cut by their own length; idle ones are closed | `messages_survive_one_byte_at_a_time_and_pipelining`, `who_says_nothing_whole_and_has_no_allocation_is_closed_after_a_minute` |
 //! | asking and never reading | data dropped, unread answers capped, nobody else waits | `who_reads_too_slowly_loses_data_but_no_answer_and_holds_nobody_back`, `who_asks_and_never_reads_is_cut` |
 //! | filling another member's mailbox | the sender is refused, only who takes nothing is closed | `a_member_that_reads_is_not_closed_by_who_sends_faster_than_it_reads` |
+//! | reading nothing of what one is sent | its mailbox is bounded, and nobody waits for its socket | `a_stalled_reader_among_a_thousand_costs_the_others_nothing` |
+//! | connecting, and going no further | places for those, in all and per source, and a time by which to go on | `a_thousand_half_open_connections_do_not_keep_a_new_member_from_signing_in` |
 //! | never acknowledging what one is sent | the mailbox is bounded, and its senders are told | `what_is_not_acknowledged_fills_the_mailbox_and_is_never_given_up`, `notices_fit_into_a_full_mailbox_but_not_without_end` |
 //! | acknowledging what was never sent, or sending a frame twice | counted, and refused or ignored | `nobody_acknowledges_what_was_never_sent_or_takes_an_acknowledgement_back`, `a_frame_counts_once_whatever_connection_it_comes_over` |
-//! | taking up somebody else's session | 128 random bits, and tries count as sign-ins | `only_who_knows_the_secret_and_left_off_where_we_know_comes_back`, `sign_ins_of_a_source_are_limited` |
+//! | taking up somebody else's session, or ending it | 128 random bits, and wrong ones count as sign-ins | `only_who_knows_the_secret_and_left_off_where_we_know_comes_back`, `guessing_a_secret_counts_as_signing_in_and_knowing_it_never_does`, `a_guess_ends_nobodys_session` |
 //! | sessions left behind without number | so many wait, and the one that has waited longest ends | `sessions_that_wait_are_capped_and_the_one_that_waits_longest_ends` |
+//! | the same, to end others' | so many of one network, and its own end for more | `a_network_has_so_many_sessions_that_wait_and_its_own_ends_for_more` |
+//! | ending many at once | a few at a time, and others in between | `however_many_end_at_once_others_have_their_turn_between` |
+//! | coming into rooms and going without end | what is too much isn't told, and that is; rooms cost by their size | `strangers_who_come_and_go_neither_cut_who_reads_nor_keep_from_it_what_others_say`, `what_goes_to_many_counts_for_more` |
+//! | having one's own frames come back, for each in a room | once a frame | `a_frame_that_not_all_in_a_room_got_comes_back_once` |
+//! | pings and pongs without number, instead of messages | they count as messages | `control_frames_count_as_messages_do` |
+//! | announcing a message larger than any that is taken | refused by the length that it declares | `messages_beyond_64_kib_are_refused_by_the_length_they_declare_and_nothing_is_kept_for_them` |
+//! | Socket.IO sessions by GET, without number and without a word | each has a place of its source's, and ten seconds to ask on | `a_thousand_sessions_of_one_source_are_as_many_as_its_connections_may_be_and_soon_over`, `who_comes_into_no_namespace_is_let_go_of`, `who_polls_no_more_is_gone_and_its_name_is_free` |
+//! | Sitting in Socket.IO's lobby until it is full | who finds it so comes in all the same, and into rooms; that one source can fill it isn't prevented, only told | `rooms_and_the_lobby_have_so_many_places_and_say_when_they_are_full` |
+//! | polling no more, or never taking what one is sent | as gone as a silent WebSocket, as slow as one that doesn't read | `who_polls_no_more_is_gone_and_its_name_is_free`, `who_takes_nothing_is_cut_and_holds_nobody_back` |
+//! | WebSockets for a session that somebody polls | one is tried at a time, and soon let go of | `a_web_socket_that_is_not_tried_as_it_should_changes_nothing` |
+//! | a foreign page with a name that leads here (DNS rebinding), polling without an Origin header | its host is no origin of ours, or it must post and name it | `a_page_that_has_its_own_name_lead_here_hears_nothing_of_others` |
+//! | events that clients take for their own library's | they are no events | `what_is_no_packet_is_refused`, `what_makes_no_sense_is_answered_and_ends_the_connection_the_third_time` |
 //! | rooms, or members of one, without number | so many for each | `rooms_are_capped_for_each_member_and_members_for_each_room` |
-//! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end` |
-//! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
+//! | listing who is here | off, and so many names at most | `who_is_told_only_where_members_may_ask_and_not_without_end`, `ids_are_listed_only_where_that_is_on_and_not_without_end` |
+//! | having things wait for names without number | so many for each sender and name; names for each source, and in all | `what_waits_is_bounded_for_each_pair_and_nobody_fills_anothers_share`, `what_waits_is_bounded_for_each_source_and_in_all_and_makes_room_when_it_waits_no_more` |
+//! | guessing the token that a name is taken over by | each guess counts as a sign-in; digests are compared, and take as long | `guessing_tokens_counts_as_signing_in` |
+//! | taking over somebody else's name by a token that all share | it takes over nothing | `a_token_that_all_share_lets_in_and_takes_nothing_over` |
+//! | taking a name that was just freed, for the answers its owner waits for | what waits is its sender's by session, token or account | `what_waits_is_its_senders_that_comes_back_and_no_strangers_that_has_its_name` |
+//! | messages that wait for a name to fill its mailbox before others' | each sender has its turn, and one that was kicked none | `each_sender_has_its_turn_in_a_mailbox_that_has_not_room_for_all_and_is_told_once`, `nothing_waits_any_more_of_who_was_kicked` |
+//! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired. What it got from `/ice` belongs to no session and stays good until it expires, an hour | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
 //! | kicks, or ends of sessions, without number | remembered up to a number, beyond it rather refused; who falls behind looks at all | `more_revoked_sessions_than_can_be_remembered_are_refused_all_the_same`, `who_hears_of_too_many_ends_at_once_ends_what_is_over_and_no_more` |
 //! | signing in again for another share | what a session counts for stands in its user names | `quotas_count_a_member_in_all_its_sessions_and_a_session_without_one_alone` |
 //! | candidates without number | a session remembers so many, and forgets first what its loudest teller told | `a_session_is_told_of_so_many_addresses_and_the_earliest_is_forgotten`, `who_tells_a_session_of_too_many_addresses_pushes_out_its_own` |
 //! | telling oneself of a peer that nobody signaled | counts for others only | `candidates_open_peers_to_whom_they_are_sent_and_to_nobody_else` |
+//! | coming back under another name after a ban | the account is refused, wherever it asks | `who_is_banned_comes_back_under_no_other_name_by_no_other_way`, `who_is_banned_takes_nothing_over_with_a_token_of_its_own` |
+//! | an account by any name, for another share | where clients choose their names, a web service that says no name means no account | `an_answer_without_a_name_makes_an_account_of_no_name_that_a_client_chose_for_its_connection` |
+//! | bans without number | so many names, and accounts | `so_many_accounts_may_be_banned` |
+//! | lists without end | a page at a time, 1000 entries at most | `lists_come_a_page_at_a_time_and_miss_nobody` |
 //! | guessing the operator's token | few tries a source; 16 characters at least | `a_source_may_be_wrong_about_the_token_so_often` |
 //! | guessing the token that lets members in | few tries a source; 16 characters at least | `who_fails_to_sign_in_too_often_waits` |
+//! | a token that says how it is to be checked: `none`, or the public key taken for a secret | a key has one algorithm, whatever a token says | `the_algorithm_is_the_keys_and_never_what_a_token_says` |
+//! | claims of a wrong type, twice, or written in another way, to pass unread | one way to write each, and what is there must be what it should | `a_token_is_good_in_its_time_and_a_minute_around_it`, `a_token_is_written_in_one_way`, `no_text_is_a_token_that_nobody_signed` |
+//! | a token of a megabyte | 8 KiB | `a_huge_token_is_not_even_looked_at` |
+//! | signing in as somebody else with a token of one's own | the account's name and no other | `who_has_a_token_signs_in_by_its_subject_and_by_no_other_name` |
+//! | another share of everything by another way in | an account counts in all its sessions, and at `/ice` | `an_account_has_one_quota_for_its_session_and_what_it_gets_from_ice` |
+//! | a web service that never answers, to hold up everybody | asked beside everything, by so many at once, for so long | `a_stuck_web_service_holds_up_nobody_but_who_asks_for_it`, `a_stuck_service_costs_each_so_much_time_and_only_so_many_wait_for_it`, `one_network_that_has_the_service_asked_without_end_leaves_it_to_others` |
+//! | an answer without end, or from elsewhere | 64 KiB, no redirects, certificates checked | `other_statuses_and_broken_answers_are_errors_and_a_redirect_is_one`, `over_tls_only_who_has_a_trusted_certificate_of_the_name_is_asked` |
 //! | a foreign page that fetches credentials | the same origins as for WebSockets | `ice_servers_for_applications_that_signal_elsewhere_relay_in_either_mode` |
+//! | the same by a name of its own that leads here (DNS rebinding) | without an origin the host must be ours | `a_page_that_has_its_own_name_lead_here_gets_no_ice_servers` |
 //! | scrapes of the counters without number | nothing is kept of them | `scrapes_without_number_leave_memory_and_files_flat` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | beginning a 64 KiB message on each of them | 4 KiB of one at most before an allocation | `before_it_has_an_allocation_nobody_makes_us_hold_a_long_message` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
+//! | topics without number or end, or all in one frame | so many for each, and each so long; a name of one length stands for each | `topics_are_capped_for_each_client_and_clients_for_each_topic_and_it_is_told`, `a_frame_names_so_many_topics`, `any_text_is_a_topic_up_to_its_length` |
+//! | one frame that has a thousand topics looked at | each counts, and everybody there | `topics_count_each_once_and_so_does_everybody_there`, `who_names_a_thousand_topics_again_and_again_is_beyond_its_rate` |
+//! | publishing to who doesn't read, or faster than one may | mailboxes as for everybody, and the same rate | `a_subscriber_that_stops_reading_is_closed_and_holds_nobody_back`, `publishers_beyond_their_rate_are_told_and_then_closed_and_no_subscriber_hears_it` |
+//! | a room of two as a third | it is full | `two_negotiate_a_third_is_rejected_and_bye_ends_the_room` |
+//! | frames of any kind to other gateways | strict decoding; what isn't understood is answered, and closes the third time | `whatever_is_published_everybody_hears_json`, `any_frames_about_topics_get_json_at_most`, `any_frames_of_ayame_get_json_at_most` |
 //! | text that forges lines in logs and metrics | no name of a client's is in either | `whatever_is_in_a_username_is_refused_and_shows_in_no_log_and_no_metric` |
 //! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
 //! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |

@@ -110,6 +110,22 @@ labels! {
     }
 }
 
+labels! {
+    /// Client protocols of signaling: each has a name space of its own.
+    Gateway {
+        /// Our own protocol, in both of its dialects.
+        Json => "json",
+        /// Socket.IO.
+        SocketIo => "socketio",
+        /// PeerServer's.
+        PeerJs => "peerjs",
+        /// What y-webrtc and Trystero speak.
+        PubSub => "pubsub",
+        /// Ayame.
+        Ayame => "ayame",
+    }
+}
+
 /// The live counts of one process.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -137,8 +153,7 @@ pub struct Metrics {
     pub members: Gauge,
     /// WebSocket connections open.
     pub connections: Gauge,
-    /// Signaling frames taken from clients.
-    pub frames: Counter,
+    frames: [Counter; Gateway::ALL.len()],
     dropped: [Counter; DropReason::ALL.len()],
 }
 
@@ -160,6 +175,18 @@ impl Metrics {
         self.dropped.get(reason as usize).map_or(0, Counter::get)
     }
 
+    /// Counts one signaling frame that was taken from a client.
+    pub fn frame(&self, gateway: Gateway) {
+        if let Some(counter) = self.frames.get(gateway as usize) {
+            counter.increment();
+        }
+    }
+
+    /// How many were taken by `gateway`.
+    pub fn frames(&self, gateway: Gateway) -> u64 {
+        self.frames.get(gateway as usize).map_or(0, Counter::get)
+    }
+
     /// All of them in Prometheus' text exposition format 0.0.4.
     pub fn exposition(&self) -> String {
         let mut text = String::with_capacity(4096);
@@ -176,11 +203,15 @@ impl Metrics {
             ("turn_successes_total", "counter", "TURN requests answered with success", self.turn_successes.get()),
             ("turn_errors_total", "counter", "TURN requests answered with an error", self.turn_errors.get()),
             ("unannounced_total", "counter", "connections closed for want of a PROXY header", self.unannounced.get()),
-            ("frames_total", "counter", "signaling frames taken from clients", self.frames.get()),
         ];
         for (name, kind, help, value) in numbers {
             let name = format!("throughway_{name}");
             let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+        }
+        let name = "throughway_frames_total";
+        let _ = write!(text, "# HELP {name} signaling frames taken from clients, by gateway\n# TYPE {name} counter\n");
+        for gateway in Gateway::ALL {
+            let _ = writeln!(text, "{name}{{gateway=\"{}\"}} {}", gateway.label(), self.frames(*gateway));
         }
         let name = "throughway_dropped_total";
         let _ = write!(text, "# HELP {name} datagrams dropped, by reason\n# TYPE {name} counter\n");

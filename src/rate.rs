@@ -48,6 +48,11 @@ impl TokenBucket {
         taken
     }
 
+    /// Takes so many tokens, even those that it doesn't have yet; fewer than none are given back, as far as they fit.
+    pub fn charge(&mut self, tokens: f64, rate: Rate) {
+        self.tokens = (self.tokens - tokens).min(rate.burst.max(1.0));
+    }
+
     /// Whether a token is left.
     pub fn has_one(&mut self, rate: Rate, now: Instant) -> bool {
         self.fill(rate, now);
@@ -182,6 +187,20 @@ mod tests {
         assert_eq!(taken, [true, true, false]);
         assert!(bucket.take(RATE, now + Duration::from_millis(101)));
         assert!(!bucket.take(RATE, now + Duration::from_millis(102)));
+    }
+
+    #[test]
+    fn what_is_owed_must_come_back_first_and_what_is_given_back_counts_up_to_the_burst() {
+        let now = Clock::system().now().monotonic;
+        let mut bucket = TokenBucket::new(RATE, now);
+
+        bucket.charge(3.0, RATE);
+        assert!(!bucket.take(RATE, now + Duration::from_millis(199)), "one is owed, and one is wanted");
+        assert!(bucket.take(RATE, now + Duration::from_millis(201)));
+        bucket.charge(-9.0, RATE);
+
+        let taken = (0..9).filter(|_| bucket.take(RATE, now + Duration::from_millis(201))).count();
+        assert_eq!(taken, 2);
     }
 
     #[test]

@@ -78,6 +78,20 @@ fn unsafe_stands_only_in_net() {
     assert!(faults.is_empty(), "{faults}");
 }
 
+/// Else a lock names the registry of whoever made it, and installs from nowhere else.
+#[test]
+fn no_package_lock_says_where_packages_come_from() {
+    let mut locks = Vec::new();
+    for tree in ["tests", "benches"] {
+        find_locks(&Path::new(env!("CARGO_MANIFEST_DIR")).join(tree), &mut locks);
+    }
+    let resolved = locks.iter().filter(|lock| fs::read_to_string(lock).unwrap().contains("\"resolved\""));
+    let faults: Vec<_> = resolved.collect();
+
+    assert!(locks.len() >= 2, "{locks:?}");
+    assert!(faults.is_empty(), "omit-lockfile-registry-resolved=true is missing in .npmrc beside {faults:?}");
+}
+
 #[test]
 fn the_checker_sees_what_it_must() {
     let file =
@@ -106,6 +120,18 @@ struct Source {
     /// Whether it is that module itself, whose `super` is the crate.
     root: bool,
     text: String,
+}
+
+/// Those below `directory`, but for those of installed packages.
+fn find_locks(directory: &Path, locks: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("node_modules") {
+            find_locks(&path, locks);
+        } else if path.ends_with("package-lock.json") {
+            locks.push(path);
+        }
+    }
 }
 
 /// What `check` finds in each line of code, as `file:line: rule` lines.

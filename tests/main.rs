@@ -3,6 +3,8 @@
 //! `cfg(test)` is always true here; clippy takes it as the sign that unwrapping is fine, in helpers too.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod balancers;
 #[cfg(test)]
 mod conformance;

@@ -284,6 +284,26 @@ async fn ice_servers_for_applications_that_signal_elsewhere_relay_in_either_mode
 }
 
 #[tokio::test]
+async fn a_page_that_has_its_own_name_lead_here_gets_no_ice_servers() {
+    let server = Server::start(&config("", ""));
+
+    // Browsers send no Origin to where a page comes from, whatever address its name leads to.
+    for (request, header) in [
+        ("GET http://evil.example/ice", ""),
+        ("GET /ice?token=x", "Host: evil.example\r\n"),
+        ("GET http://a~b.evil.example/ice", "Authorization: Bearer x\r\n"),
+        ("GET /ice", "Sec-Fetch-Site: cross-site\r\n"),
+    ] {
+        let (status, head, body) = server.ask(request, header, "").await;
+        assert_eq!((status, body.contains("turn:")), (403, false), "{request} {header}: {head}");
+    }
+
+    let (status, _, _) = server.ask("GET /ice", "Sec-Fetch-Site: same-origin\r\n", "").await;
+    assert_eq!(status, 200);
+    assert!(server.log().contains("http.allowed_origins"), "{}", server.log());
+}
+
+#[tokio::test]
 async fn asking_for_ice_servers_counts_as_a_sign_in() {
     let limits = "[signaling.limits]\nsign_ins = \"6/m\"\n[limits]\nexempt = []\n";
     let server = Server::start(&config("", limits));

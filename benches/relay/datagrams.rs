@@ -1,5 +1,6 @@
 //! Sockets that many share: all clients over UDP, told apart by their loopback addresses, and all peers.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -124,14 +125,15 @@ impl Port {
     }
 }
 
-/// How many datagrams the kernel dropped at these ports of ours, because nobody took them in time (proc(5)).
-pub(crate) fn unread(ports: &[u16]) -> Result<u64, Failure> {
+/// How many datagrams the kernel dropped at these ports, because nobody took them in time (proc(5)).
+pub(crate) fn unread(ports: impl IntoIterator<Item = u16>) -> Result<u64, Failure> {
+    let ports: HashSet<u16> = ports.into_iter().collect();
     let table = std::fs::read_to_string("/proc/net/udp")?;
     let dropped = table.lines().skip(1).filter_map(|line| {
         let mut fields = line.split_whitespace();
         let (_, port) = fields.nth(1)?.split_once(':')?;
-        let is_ours = ports.contains(&u16::from_str_radix(port, 16).ok()?);
-        fields.last().filter(|_| is_ours)?.parse::<u64>().ok()
+        let is_asked = ports.contains(&u16::from_str_radix(port, 16).ok()?);
+        fields.last().filter(|_| is_asked)?.parse::<u64>().ok()
     });
     Ok(dropped.sum())
 }

@@ -11,6 +11,7 @@ use super::datagrams::Datagrams;
 use super::datagrams::Peers;
 use super::datagrams::unread;
 use super::streams::Streams;
+use crate::cores::core_used;
 use crate::servers::Failure;
 use crate::servers::Pair;
 use crate::servers::Server;
@@ -22,6 +23,12 @@ const DRAIN: Duration = Duration::from_millis(200);
 const STALL: Duration = Duration::from_millis(50);
 /// Datagrams sent one behind the other at most to make up for being late.
 const CATCH_UP: u32 = 8;
+/// Rates that are tried to find saturation, each halving what is left; for how long, and how often one that fails.
+const STEPS: usize = 5;
+const STEP: Duration = Duration::from_millis(250);
+const TRIES: usize = 2;
+/// The part of a rate that the generator has to send for the rate to be called that.
+pub(crate) const KEPT_UP: f64 = 0.99;
 
 /// What clients do.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +82,8 @@ pub(crate) struct Outcome {
     pub(crate) sent: u64,
     /// How many the server didn't bring through.
     pub(crate) lost: u64,
+    /// How many of those its listeners were too full for, and how many its relay sockets.
+    pub(crate) lost_at: [u64; 2],
     /// How many it did, and our own sockets dropped.
     pub(crate) unread: u64,
     /// The part of its core that the server used.
@@ -123,7 +132,7 @@ impl<'a> Load<'a> {
     pub(crate) fn run(&mut self, pace: Pace, time: Duration) -> Result<Outcome, Failure> {
         self.counts = Counts::default();
         self.delays.clear();
-        let (unread, core, cpu, began) = (self.unread()?, core_used()?, self.server.cpu()?, now());
+        let (before, core, cpu, began) = (self.all_unread()?, core_used()?, self.server.cpu()?, now());
         let (ended, made) = match pace {
             Pace::Windows(window) => (self.in_windows(window, time)?, 1.0),
             Pace::Rate { per_second, burst } => self.at_rate(per_second, burst, time)?,
@@ -131,7 +140,8 @@ impl<'a> Load<'a> {
         // Waiting for what doesn't come any more is none of it.
         let took = (ended - began).max(time).as_secs_f64();
         let (used, core) = ((self.server.cpu()? - cpu).as_secs_f64(), core_used()?.saturating_sub(core).as_secs_f64());
-        let unread = self.unread()? - unread;
+        let [ours, listener, relays] = self.all_unread()?;
+        let (unread, lost_at) = (ours - before[0], [listener - before[1], relays - before[2]]);
         let Counts { sent, received } = self.counts;
         let through = received.max(1) as f64;
         Ok(Outcome {
@@ -139,12 +149,31 @@ impl<'a> Load<'a> {
             per_second: through / took,
             sent,
             lost: sent.saturating_sub(received + unread),
+            lost_at,
             unread,
             busy: used / took,
             foreign: (core - used).max(0.0) / took,
             made,
             delays_us: self.percentiles(),
         })
+    }
+
+    /// The highest rate, paced evenly and of at most `most` a second, at which nothing is lost and the generator keeps up.
+    pub(crate) fn saturation(&mut self, most: f64) -> Result<f64, Failure> {
+        let (mut carried, mut too_much) = (0.0, most);
+        for _ in 0..STEPS {
+            let rate = (carried + too_much) / 2.0;
+            let mut is_carried = false;
+            for _ in 0..TRIES {
+                // What others take of the core for a moment fails a step, and hardly two of them.
+                if !is_carried {
+                    let outcome = self.run(Pace::Rate { per_second: rate, burst: 1 }, STEP)?;
+                    is_carried = outcome.lost + outcome.unread == 0 && outcome.made >= KEPT_UP;
+                }
+            }
+            *(if is_carried { &mut carried } else { &mut too_much }) = rate;
+        }
+        Ok(carried)
     }
 
     /// Keeps `window` datagrams of each client under way; when the last one came in.
@@ -263,11 +292,14 @@ impl<'a> Load<'a> {
         [&CHANNEL.to_be_bytes()[..], &length.to_be_bytes(), &vec![7; self.shape.bytes]].concat()
     }
 
-    fn unread(&self) -> Result<u64, Failure> {
-        match &self.clients {
-            Clients::Udp(clients) => unread(&[clients.number(), self.peers.number()]),
-            Clients::Streams(_) => unread(&[self.peers.number()]),
-        }
+    /// What the kernel has dropped at our own sockets, at the server's listener, and at its relay sockets.
+    fn all_unread(&self) -> Result<[u64; 3], Failure> {
+        let clients = match &self.clients {
+            Clients::Udp(clients) => Some(clients.number()),
+            Clients::Streams(_) => None,
+        };
+        let ours = unread(clients.into_iter().chain([self.peers.number()]))?;
+        Ok([ours, unread([self.server.addr.port()])?, unread(self.relayed.iter().map(SocketAddr::port))?])
     }
 
     fn percentiles(&mut self) -> [f64; 3] {
@@ -277,15 +309,6 @@ impl<'a> Load<'a> {
             delay.map_or(f64::NAN, |nanos| *nanos as f64 / 1e3)
         })
     }
-}
-
-/// For how long the servers' core has been used by anyone, the hypervisor included (proc(5)).
-fn core_used() -> Result<Duration, Failure> {
-    let stat = std::fs::read_to_string("/proc/stat")?;
-    let fields = stat.lines().find_map(|line| line.strip_prefix("cpu0 ")).ok_or("no cpu0 in /proc/stat")?;
-    let ticks = fields.split_whitespace().take(8).map(str::parse).collect::<Result<Vec<u64>, _>>()?;
-    let idle: u64 = ticks.iter().skip(3).take(2).sum();
-    Ok(Duration::from_millis((ticks.iter().sum::<u64>() - idle) * 10))
 }
 
 /// Nanoseconds since `epoch`.

@@ -20,8 +20,8 @@ use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 
 use crate::servers::Failure;
-use crate::servers::NAME;
 use crate::servers::Pair;
+use crate::servers::process::NAME;
 
 /// How much one read takes.
 const READ: usize = 64 << 10;

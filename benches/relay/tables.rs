@@ -1,6 +1,7 @@
 //! What is printed.
 
 use super::Round;
+use crate::generator::KEPT_UP;
 use crate::generator::Outcome;
 use crate::servers::Kind;
 use crate::servers::median;
@@ -65,25 +66,47 @@ pub(crate) fn memory(title: &str, measured: &Measured) {
     }
 }
 
-/// What throughway lost near saturation.
+/// What was lost near saturation, and where.
 pub(crate) fn near(title: &str, names: impl Iterator<Item = &'static str>, measured: &Measured) {
-    println!("\n{title}, throughway:");
-    println!(
-        "{:24} {:>12} {:>12} {:>12} {:>12} {:>6}",
-        "", "datagrams/s", "sent in all", "lost in all", "worst round", "busy"
-    );
-    let Some((_, rounds)) = measured.iter().find(|(kind, _)| *kind == Kind::Throughway) else { return };
+    let mut is_headed = false;
     for name in names {
-        let outcomes = || rounds.iter().filter_map(|round| round.near.get(name));
-        println!(
-            "{name:24} {:>12.0} {:>12} {:>12} {:>12} {:>5.0}%",
-            median(outcomes().map(|it| it.per_second).collect()),
-            outcomes().map(|it| it.sent).sum::<u64>(),
-            outcomes().map(|it| it.lost).sum::<u64>(),
-            outcomes().map(|it| it.lost).max().unwrap_or_default(),
-            median(outcomes().map(|it| 100.0 * it.busy).collect()),
-        );
-        doubts(outcomes());
+        if !std::mem::replace(&mut is_headed, true) {
+            println!("\n{title}: paced evenly; datagrams lost in all rounds, and where sockets were too full for them");
+            println!(
+                "{:24} {:12} {:>12} {:>12} {:>12} {:>6} {:>9} {:>9} {:>9} {:>9} {:>11}",
+                "",
+                "server",
+                "saturation/s",
+                "sent/s",
+                "sent in all",
+                "busy",
+                "lost",
+                "listener",
+                "relayed",
+                "elsewhere",
+                "worst round"
+            );
+        }
+        for (kind, rounds) in measured {
+            let outcomes = || rounds.iter().filter_map(|round| round.near.get(name));
+            if outcomes().next().is_none() {
+                continue;
+            }
+            let of = |value: fn(&(f64, Outcome)) -> f64| median(outcomes().map(value).collect());
+            let all = |value: fn(&Outcome) -> u64| outcomes().map(|(_, it)| value(it)).sum::<u64>();
+            let (lost, listener, relayed) = (all(|it| it.lost), all(|it| it.lost_at[0]), all(|it| it.lost_at[1]));
+            println!(
+                "{name:24} {:12} {:>12.0} {:>12.0} {:>12} {:>5.0}% {lost:>9} {listener:>9} {relayed:>9} {:>9} {:>11}",
+                kind.name(),
+                of(|(saturation, _)| *saturation),
+                of(|(_, it)| it.per_second),
+                all(|it| it.sent),
+                of(|(_, it)| 100.0 * it.busy),
+                lost.saturating_sub(listener + relayed),
+                outcomes().map(|(_, it)| it.lost).max().unwrap_or_default(),
+            );
+            doubts(outcomes().map(|(_, outcome)| outcome));
+        }
     }
 }
 
@@ -104,7 +127,7 @@ fn doubts<'a>(outcomes: impl Iterator<Item = &'a Outcome>) {
         foreign = foreign.max(outcome.foreign);
         unread += outcome.unread;
     }
-    if made < 0.99 {
+    if made < KEPT_UP {
         println!(
             "{:24} ^ the generator could send {:.1} % of what was to be sent in the worst round",
             "",

@@ -45,6 +45,7 @@ use crate::turn;
 use crate::turn::Pool;
 use crate::turn::Processor;
 use crate::turn::probe;
+use crate::turn::status::Status;
 use crate::volume::Volume;
 
 /// Streams that speak TURN, in all.
@@ -101,7 +102,7 @@ impl Bound {
         self.sockets().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: Serves::Turn })
     }
 
-    /// Serves them until the end, and what is to serve TURN on streams. `tcp_ports` are those that this process listens
+    /// Serves them until the end, and what is to serve TURN on streams; with the way to ask what there is. `tcp_ports` are those that this process listens
     /// on besides.
     ///
     /// # Errors
@@ -113,7 +114,7 @@ impl Bound {
         shared: &Shared,
         volume: Arc<Volume>,
         tcp_ports: impl Iterator<Item = u16>,
-    ) -> std::io::Result<Arc<Streams>> {
+    ) -> std::io::Result<(Arc<Streams>, Status)> {
         let Shared { credentials, metrics, clock, stop, tasks } = shared.clone();
         let ports = self.sockets().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
         let policy = Arc::new(Policy::new(policy_settings(config, ports)));
@@ -132,17 +133,17 @@ impl Bound {
             (of_shard, asked)
         };
         let (settings, asked): (Vec<_>, Vec<_>) = self.0.into_iter().map(settings).unzip();
-        let mut homes = Vec::new();
+        let (mut homes, mut status) = (Vec::new(), Status::default());
         for (shard, asked) in shard::spawn(settings)?.into_iter().zip(asked) {
             let (control, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
             homes.push(Home { shard: shard.streams(), control });
-            let (processor, stop) = (Processor::new(Arc::clone(&pool)), stop.clone());
+            let (processor, queries, stop) = (Processor::new(Arc::clone(&pool)), status.add(), stop.clone());
             tasks.spawn(async move {
                 // Without its relay the process must not go on: whichever plane ends first, even by a panic, ends it all.
                 let _all = stop.clone().drop_guard();
                 let commands = shard.commands();
                 let send = |command| commands.send(command);
-                turn::run(processor, asked, asked_by_streams, send, clock, stop.clone()).await;
+                turn::run(processor, asked, asked_by_streams, queries, send, clock, stop.clone()).await;
                 if !stop.is_cancelled() {
                     tracing::error!("a media thread has ended: stopping");
                 }
@@ -150,7 +151,7 @@ impl Bound {
             });
         }
         let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), exempt(config));
-        Ok(Arc::new(Streams::new(homes, places, metrics, clock)))
+        Ok((Arc::new(Streams::new(homes, places, metrics, clock)), status))
     }
 
     /// One of each address.

@@ -19,10 +19,16 @@ use crate::config::value::LogFormat;
 use crate::config::value::LogLevel;
 use crate::logging;
 
+/// How many sockets wake their tasks at a time. A worker's own queue has room for 256 tasks: what is beyond goes to one that
+/// is hardly looked at under load, and those members wait a second while others are served at once.
+const IO_EVENTS: usize = 32;
+
 pub(super) fn run(file: Option<&Path>) -> Result<(), Failure> {
     let config = Config::load(file, environment()).map_err(|error| Failure::Operator(error.to_string()))?;
     logging::start(level(config.log.level), config.log.format == LogFormat::Json);
-    let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::Ours(error.to_string()))?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().max_io_events_per_tick(IO_EVENTS).build();
+    let runtime = runtime.map_err(|error| Failure::Ours(error.to_string()))?;
     let served = runtime.block_on(serve(&config, file));
     // Whatever still runs has had its time.
     runtime.shutdown_background();
@@ -42,7 +48,9 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         () = stop.asked() => return Ok(()),
     };
     let app = started.map_err(|error| match error {
-        StartError::Listen(_) | StartError::RelayIp { .. } | StartError::Tls(_) => Failure::Operator(error.to_string()),
+        StartError::Listen(_) | StartError::Accounts(_) | StartError::RelayIp { .. } | StartError::Tls(_) => {
+            Failure::Operator(error.to_string())
+        }
         StartError::Relay(_) | StartError::Certificate(_) => Failure::Ours(error.to_string()),
     })?;
     if config.signaling.accounts.mode == AccountMode::Open {

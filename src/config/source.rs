@@ -43,7 +43,15 @@ pub(super) fn read(
 }
 
 /// Keys whose values no error may repeat.
-const SECRET: &[&str] = &["turn.secrets", "turn.users", "signaling.accounts.token", "admin.token"];
+const SECRET: &[&str] = &[
+    "turn.secrets",
+    "turn.users",
+    "signaling.accounts.token",
+    "signaling.accounts.jwt.secret",
+    "signaling.accounts.webhook.secret",
+    "signaling.accounts.webhook.url",
+    "admin.token",
+];
 
 /// Variables that are ours: the key, and what stands in the variable.
 #[derive(Clone, Debug)]
@@ -263,6 +271,14 @@ mod tests {
             ),
             ("[signaling]\nmessage_bytes = '1GiB'", "signaling.message_bytes: \"1GiB\" is out of range"),
             (
+                "[signaling]\nmessage_bytes = '65KiB'",
+                "signaling.queue_bytes: \"256KiB\" is room for less than four messages of signaling.message_bytes",
+            ),
+            (
+                "[signaling.limits]\nmembers_per_room = 1001",
+                "signaling.limits.members_per_room: 1001 is not a whole number from 2 to 1000",
+            ),
+            (
                 "[signaling]\ngone_after = '10s'",
                 "signaling.gone_after: \"10s\" is not longer than signaling.ping_every",
             ),
@@ -270,9 +286,47 @@ mod tests {
             ("[signaling.accounts]\nmode = 'token'\ntoken = 'short'", "signaling.accounts.token: is too short"),
             (
                 "[signaling.accounts]\ntoken = 'sixteenletters16'",
-                "signaling.accounts.token: is not asked for while anyone may sign in",
+                "signaling.accounts.token: is not asked for while signaling.accounts.mode is \"open\": write mode = \"token\"",
             ),
-            ("[signaling.accounts]\nmode = 'jwt'", "signaling.accounts.mode: \"jwt\" is not built yet"),
+            (
+                "[signaling.accounts]\nmode = 'jwt'",
+                "signaling.accounts.jwt: is empty: signaling.accounts.mode = \"jwt\" needs",
+            ),
+            (
+                "[signaling.accounts.jwt]\njwks = '/keys.json'",
+                "signaling.accounts.jwt: is not asked for while signaling.accounts.mode is \"open\": write mode = \"jwt\"",
+            ),
+            ("[signaling.accounts]\nmode = 'webhook'", "signaling.accounts.webhook.url: is empty"),
+            (
+                "[signaling.accounts.webhook]\nurl = 'a.org/x'",
+                "signaling.accounts.webhook.url: is not a URL: write one such as",
+            ),
+            (
+                "[signaling.accounts.jwt]\nsecret = 'thirtyone characters and no more'",
+                "signaling.accounts.jwt.secret: is too short or has spaces",
+            ),
+            (
+                "[signaling.accounts]\nmode = 'jwt'\n[signaling.accounts.jwt]\nsecret = 'thirty-one_characters_no_moreee'",
+                "signaling.accounts.jwt.secret: is shorter than the 32 characters that HS256 takes: write a long",
+            ),
+            (
+                "[signaling]\nsign_in_within = '3s'\n[signaling.accounts]\nmode = 'webhook'\n\
+                 [signaling.accounts.webhook]\nurl = 'HTTPS://a.org'\nsecret = '0123456789abcdef'",
+                "signaling.accounts.webhook.timeout: \"3s\" is not shorter than signaling.sign_in_within",
+            ),
+            (
+                "[signaling]\nping_every = '1s'\ngone_after = '2s'\n[signaling.accounts]\nmode = 'webhook'\n\
+                 [signaling.accounts.webhook]\nurl = 'https://a.org'\nsecret = '0123456789abcdef'",
+                "signaling.accounts.webhook.timeout: \"3s\" is not shorter than signaling.gone_after",
+            ),
+            (
+                "[signaling.accounts]\nmode = 'webhook'\n[signaling.accounts.webhook]\nurl = 'https://a.org/x?y'",
+                "signaling.accounts.webhook.secret: is empty",
+            ),
+            (
+                "[signaling.accounts.webhook]\ntimeout = '2m'",
+                "signaling.accounts.webhook.timeout: \"2m\" is out of range: write one from \"100ms\" to \"1m\"",
+            ),
             ("public_host = 'https://a'", "public_host: \"https://a\" is not a host name"),
             ("a = \nb", "TOML parse error at line 2, column 2: key with no value"),
         ] {

@@ -7,6 +7,7 @@ use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use hyper::Uri;
 use serde::Deserialize;
 use serde::Deserializer;
 use serde::Serialize;
@@ -339,6 +340,47 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Where a web service is, `http` or `https`; or empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebUrl(String);
+
+impl WebUrl {
+    /// The URL; empty when none is set.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is reached over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.0.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("https"))
+    }
+}
+
+impl FromStr for WebUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri = text.parse::<Uri>().ok();
+        let is_url = |uri: Uri| {
+            let host = uri.host().map(|host| host.trim_start_matches('[').trim_end_matches(']'));
+            let is_host = host.is_some_and(|host| is_host_name(host) || host.parse::<IpAddr>().is_ok());
+            let bare = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+            is_host && bare && matches!(uri.scheme_str(), Some("http" | "https"))
+        };
+        if text.is_empty() || (!text.contains('#') && uri.is_some_and(is_url)) {
+            return Ok(Self(text.to_owned()));
+        }
+        // Whoever wrote a password into it doesn't want to read it in a log.
+        Err("is not a URL: write one such as \"https://app.example.org/sign-in\", without a password in it".to_owned())
+    }
+}
+
+impl fmt::Display for WebUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What nobody may read in a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -410,7 +452,7 @@ impl fmt::Debug for Token {
     }
 }
 
-as_text!(Listen, Ip, Network, ExternalIp, PortRange, HostName, Origin);
+as_text!(Listen, Ip, Network, ExternalIp, PortRange, HostName, Origin, WebUrl);
 
 #[cfg(test)]
 mod tests {
@@ -456,6 +498,16 @@ mod tests {
         }
         for bad in ["a", "https://", "https://a/", "ftp://a", "https://*.a"] {
             bad.parse::<Origin>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_url_is_of_http_in_any_case_and_one_with_a_password_is_refused_unquoted() {
+        for (good, is_tls) in [("https://a.org/x?y", true), ("HTTPS://a.org", true), ("Http://[::1]:8080/", false)] {
+            assert_eq!(good.parse::<WebUrl>().unwrap().is_tls(), is_tls, "{good}");
+        }
+        for bad in ["https://user:hunter2@a.org", "a.org/x?hunter2", "ftp://hunter2.org", "https://a.org#hunter2"] {
+            assert!(!bad.parse::<WebUrl>().unwrap_err().contains("hunter2"), "{bad}");
         }
     }
 }

@@ -63,6 +63,23 @@ fn a_member_counts_as_one_in_all_its_sessions_and_its_name_stays_unsaid() {
 }
 
 #[test]
+fn who_signals_elsewhere_counts_for_its_account_or_for_itself() {
+    let credentials = credentials(Mode::Session);
+    let (session, now) = (SessionId::new(), now());
+    credentials.begin(session);
+    let elsewhere = |member| credentials.claim(&credentials.mint_elsewhere(member, now).username, now);
+    let here = credentials.claim(&credentials.mint(session, Some("alice"), now).username, now);
+
+    let alice = elsewhere(Some("alice"));
+
+    assert_eq!((alice.session, alice.standing), (None, Standing::Good));
+    assert_eq!(alice.identity, here.identity);
+    assert_ne!(elsewhere(Some("bob")).identity, alice.identity);
+    assert_ne!(elsewhere(None).identity, elsewhere(None).identity);
+    assert!(!credentials.mint_elsewhere(Some("alice"), now).username.contains("alice"));
+}
+
+#[test]
 fn the_password_is_the_one_that_coturn_computes() {
     let credentials = credentials(Mode::Session);
 

@@ -6,15 +6,45 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::metrics::Gateway;
 use crate::metrics::Metrics;
 use crate::rate::Rate;
 use crate::signaling::session::Sessions;
 
+pub mod ayame;
 pub mod json;
+mod link;
+pub mod peerjs;
+pub mod pubsub;
+pub mod socketio;
 mod websocket;
+
+/// The gateways that are on, each with the name space that its members meet in.
+pub struct Gateways {
+    /// Our own protocol, in both dialects.
+    pub json: Arc<Context>,
+    /// Socket.IO.
+    pub socketio: Option<Arc<Context>>,
+    /// PeerServer's.
+    pub peerjs: Option<Arc<Context>>,
+    /// What y-webrtc and Trystero speak.
+    pub pubsub: Option<Arc<Context>>,
+    /// Ayame.
+    pub ayame: Option<Arc<Context>>,
+}
+
+impl Gateways {
+    /// Every one that is on.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Context>> {
+        let Self { json, socketio, peerjs, pubsub, ayame } = self;
+        [Some(json), socketio.as_ref(), peerjs.as_ref(), pubsub.as_ref(), ayame.as_ref()].into_iter().flatten()
+    }
+}
 
 /// What every gateway works with.
 pub struct Context {
+    /// Which it is.
+    pub gateway: Gateway,
     /// Signs members in.
     pub sessions: Arc<Sessions>,
     /// What a connection may do, and how long it may take.
@@ -54,3 +84,6 @@ pub async fn tend(sessions: Arc<Sessions>, clock: Clock, stop: CancellationToken
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! One WebSocket with small buffers: never waits for a slow reader, and ends politely but soon.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
@@ -32,7 +31,7 @@ const WRITE_BUFFER: usize = 2 * 1024;
 /// Besides the largest relayed message: what was gathered before, and a login reply with a long list of ICE servers.
 const WRITE_HEADROOM: usize = WRITE_BUFFER + 64 * 1024;
 /// How long an ending connection may take to send what is left and to read our close frame.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +54,8 @@ pub(super) enum Ending {
     Protocol,
     /// Nobody signed in in time.
     NoSignIn,
+    /// The client was told why it isn't signed in.
+    Refused,
     /// The mailbox overflowed.
     TooSlow,
     /// The operator ended it.
@@ -93,6 +94,7 @@ impl Ending {
             | Self::Bye
             | Self::Restart
             | Self::NoSignIn
+            | Self::Refused
             | Self::TooSlow
             | Self::Kicked
             | Self::Replaced
@@ -111,6 +113,7 @@ impl Ending {
             Self::Restart => (1012, "the server restarts"),
             Self::Kicked => (4000, "ended by the operator"),
             Self::NoSignIn => (4001, "no sign-in in time"),
+            Self::Refused => (4001, "not signed in"),
             Self::Replaced => (4002, "continued over another connection"),
             Self::TooSlow => (4008, "reads too slowly"),
             Self::NameLost => (4009, "somebody else has the name"),
@@ -149,12 +152,90 @@ impl From<Error> for Ending {
     }
 }
 
+/// What comes of a message from the mailbox.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// What the client is told, if anything.
+    pub(super) text: Option<String>,
+    /// Why its connection ends then.
+    pub(super) ending: Option<Ending>,
+}
+
+/// What a client's messages come over, and what it is told.
+pub(super) trait Transport {
+    /// Sends `text` before anything that waits in the mailbox.
+    fn reply(&mut self, text: String);
+
+    /// Asks the client for a sign of life, unless it doesn't even read what came before.
+    fn ping(&mut self);
+
+    /// The next that comes from the client. Meanwhile sends the replies, and what `mailbox` has, by number, as `render` has
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// The [`Ending`] that the stream or the mailbox has come to.
+    fn poll_next<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mailbox: Option<&Reader>,
+        render: &R,
+    ) -> Poll<Result<Heard, Ending>>
+    where
+        R: Fn(Option<u64>, &message::Message) -> Told;
+
+    /// Says goodbye as `ending` has it and lets go of the stream within [`LINGER`].
+    async fn close(self, ending: Ending);
+}
+
+/// What comes from a client.
+pub(super) enum Heard {
+    /// A message, or a control frame.
+    Message(Message),
+    /// A sign of life that says nothing.
+    Pulse,
+}
+
 /// The server's end of a WebSocket.
 pub(super) struct WebSocket<S> {
     stream: WebSocketStream<S>,
     /// Answers to this client. While one is unsent nothing more is read, so there are never more than a few.
     replies: VecDeque<Message>,
     unflushed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport for WebSocket<S> {
+    fn reply(&mut self, text: String) {
+        self.replies.push_back(Message::text(text));
+    }
+
+    fn ping(&mut self) {
+        if self.replies.is_empty() {
+            self.replies.push_back(Message::Ping(Default::default()));
+        }
+    }
+
+    fn poll_next<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mailbox: Option<&Reader>,
+        render: &R,
+    ) -> Poll<Result<Heard, Ending>>
+    where
+        R: Fn(Option<u64>, &message::Message) -> Told,
+    {
+        self.poll_write(cx, mailbox, render)?;
+        if !self.replies.is_empty() {
+            return Poll::Pending;
+        }
+        self.stream.poll_next_unpin(cx).map(|next| Ok(Heard::Message(next.ok_or(Ending::Closed)??)))
+    }
+
+    async fn close(mut self, ending: Ending) {
+        if ending != Ending::Lost {
+            let _ = tokio::time::timeout(LINGER, self.shake_hands(ending)).await;
+        }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
@@ -171,62 +252,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Self { stream, replies: VecDeque::new(), unflushed: false }
     }
 
-    /// Sends `text` before anything that waits in the mailbox.
-    pub(super) fn reply(&mut self, text: String) {
-        self.replies.push_back(Message::text(text));
-    }
-
-    /// Sends a ping, unless the client doesn't even read what came before.
-    pub(super) fn ping(&mut self) {
-        if self.replies.is_empty() {
-            self.replies.push_back(Message::Ping(Default::default()));
-        }
-    }
-
-    /// The next message from the client. Meanwhile sends the replies, and what `mailbox` has, by number, as `render` has
-    /// it.
-    ///
-    /// Can be dropped and called again at any time.
-    ///
-    /// # Errors
-    ///
-    /// The [`Ending`] that the stream or the mailbox has come to.
-    pub(super) async fn next<R>(&mut self, mailbox: Option<&Reader>, render: R) -> Result<Message, Ending>
-    where
-        R: Fn(Option<u64>, &message::Message) -> String,
-    {
-        poll_fn(|cx| {
-            self.poll_write(cx, mailbox, &render)?;
-            if !self.replies.is_empty() {
-                return Poll::Pending;
-            }
-            self.stream.poll_next_unpin(cx).map(|next| next.ok_or(Ending::Closed)?.map_err(Ending::from))
-        })
-        .await
-    }
-
-    /// Says goodbye as `ending` has it and lets go of the stream within [`LINGER`].
-    pub(super) async fn close(mut self, ending: Ending) {
-        if ending != Ending::Lost {
-            let _ = tokio::time::timeout(LINGER, self.shake_hands(ending)).await;
-        }
+    /// Whether the client hasn't even read what was said before.
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.replies.is_empty()
     }
 
     /// Writes as much as the stream takes.
     fn poll_write<R>(&mut self, cx: &mut Context<'_>, mailbox: Option<&Reader>, render: R) -> Result<(), Ending>
     where
-        R: Fn(Option<u64>, &message::Message) -> String,
+        R: Fn(Option<u64>, &message::Message) -> Told,
     {
         mailbox.map_or(Ok(()), |mailbox| mailbox.watch(cx.waker()))?;
-        let from_mailbox = || {
-            let (number, message) = mailbox?.take()?;
-            Some(Message::text(render(number, &message)))
-        };
         while let Poll::Ready(ready) = self.stream.poll_ready_unpin(cx) {
             ready?;
-            let Some(next) = self.replies.pop_front().or_else(from_mailbox) else { break };
-            self.stream.start_send_unpin(next)?;
-            self.unflushed = true;
+            let (next, ending) = if let Some(reply) = self.replies.pop_front() {
+                (Some(reply), None)
+            } else {
+                let Some((number, message)) = mailbox.and_then(Reader::take) else { break };
+                let told = render(number, &message);
+                (told.text.map(Message::text), told.ending)
+            };
+            if let Some(next) = next {
+                self.stream.start_send_unpin(next)?;
+                self.unflushed = true;
+            }
+            if let Some(ending) = ending {
+                return Err(ending);
+            }
         }
         if self.unflushed
             && let Poll::Ready(flushed) = self.stream.poll_flush_unpin(cx)
@@ -239,6 +291,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     async fn shake_hands(&mut self, ending: Ending) -> Result<(), Error> {
         if let Some((code, reason)) = ending.close_code() {
+            // The answer to the last ping would come behind the close frame.
+            self.stream.flush().await?;
             for reply in std::mem::take(&mut self.replies) {
                 self.stream.feed(reply).await?;
             }

@@ -3,6 +3,7 @@
 pub mod demux;
 pub mod host;
 pub mod listen;
+pub mod post;
 pub mod proxy;
 pub mod tls;
 pub mod udp;

@@ -7,7 +7,6 @@
 //! A session ends with its connection, or, if its client can come back to it, when that hasn't happened within the grace.
 //! What was not delivered by then comes back to its senders.
 
-use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -16,27 +15,30 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::address::Prefix;
+use self::away::Away;
+pub use self::away::MAX_AWAY;
+use self::waiting::Waiting;
 use crate::address::Sources;
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::SessionId;
 use crate::metrics::Metrics;
-use crate::rate::PerSource;
-use crate::rate::Rate;
+use crate::signaling::accounts::Account;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Mailbox;
 use crate::signaling::mailbox::Reader;
+use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::message::Change;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
 use crate::signaling::message::Sender;
 use crate::signaling::message::SignalKind;
+use crate::signaling::message::Told;
 use crate::signaling::name::Name;
 use crate::signaling::secret::Secret;
+use crate::signaling::secret::Token;
 use crate::signaling::store::Bus;
-use crate::signaling::store::Holder;
 use crate::signaling::store::Lost;
 use crate::signaling::store::NoEntry;
 use crate::signaling::store::Registry;
@@ -44,20 +46,23 @@ use crate::signaling::store::Undelivered;
 use crate::signaling::store::memory::Mailboxes;
 use crate::signaling::store::memory::Tables;
 
-/// How many names may be banned.
+mod away;
+pub mod listing;
+mod rooms;
+mod takeover;
+pub mod waiting;
+
+/// How many names may be banned, and how many accounts.
 pub const MAX_BANNED: usize = 10_000;
-/// How many sessions wait for their clients to come back; beyond, the one that has waited longest ends.
-pub const MAX_AWAY: usize = 10_000;
 /// How many members `who` tells of.
 pub const MAX_WHO: usize = 500;
+/// How many sessions one [`Hub::tick`] ends, and how long others have their turn until the next does.
+const MAX_ENDINGS: usize = 32;
+const ENDINGS_PAUSE: Duration = Duration::from_millis(1);
 
 /// What members may do, and how long they are waited for.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How often one source may try to sign in.
-    pub sign_ins: Rate,
-    /// Sources that may do so at will.
-    pub exempt: Vec<Prefix>,
     /// What may wait for one member.
     pub queue: Capacity,
     /// How long a member that is connected may give no sign of life.
@@ -70,6 +75,12 @@ pub struct Settings {
     pub room_members: usize,
     /// Whether members may ask who is signed in.
     pub who: bool,
+    /// Whether members hear of who comes into their rooms and leaves them.
+    pub presence: bool,
+    /// What the clients' networks are: of each, only so many sessions wait.
+    pub sources: Sources,
+    /// What the clients know of that acknowledge nothing.
+    pub vocabulary: Vocabulary,
 }
 
 /// The members signed in here.
@@ -79,11 +90,11 @@ pub struct Hub {
     bus: Box<dyn Bus>,
     /// Never more than open connections, which have places ([`crate::places`]), and those that are away.
     sessions: HashMap<SessionId, Seat>,
-    /// Sessions without connection, by when each ends. Capped by [`MAX_AWAY`].
-    away: BTreeSet<(Instant, SessionId)>,
+    away: Away,
+    /// What waits for who isn't here, if anything does.
+    waiting: Option<Waiting>,
     /// Capped by [`MAX_BANNED`].
     banned: HashSet<Name>,
-    sign_ins: PerSource,
     credentials: Arc<Credentials>,
     metrics: Arc<Metrics>,
 }
@@ -92,13 +103,20 @@ pub struct Hub {
 #[derive(Debug)]
 struct Seat {
     name: Name,
+    account: Arc<Account>,
+    /// When it signed in, in Unix time.
+    since: Duration,
     mailbox: Arc<Mailbox>,
     /// None, if it ends with its connection.
     secret: Option<Secret>,
+    /// Whose its name is, if another connection may take it over.
+    token: Option<Token>,
     /// The last of its client's frames, by the client's count.
     last_frame: u64,
     /// Capped by [`Settings::rooms`].
     rooms: Vec<Name>,
+    /// Where its client came from.
+    source: IpAddr,
     /// Until when its client may come back.
     away_until: Option<Instant>,
 }
@@ -108,6 +126,8 @@ struct Seat {
 pub struct Attached {
     /// What it is called.
     pub session: SessionId,
+    /// Whose it is.
+    pub account: Arc<Account>,
     /// What it is told.
     pub reader: Reader,
     /// What it can be taken up again by, if at all.
@@ -128,9 +148,6 @@ pub enum Refusal {
     /// There is no such session, or nothing to take up where the client left off.
     #[error("no session to come back to")]
     NoSession,
-    /// The source signs in too often.
-    #[error("too many sign-ins")]
-    Rate,
 }
 
 /// Why a frame isn't acted upon.
@@ -150,6 +167,9 @@ pub enum NotJoined {
     /// It is in as many as it may be.
     #[error("in too many rooms already")]
     TooManyRooms,
+    /// There is no room in its mailbox for who is there.
+    #[error("too much waits to be read")]
+    TooMuchUnread,
     /// The room says no.
     #[error(transparent)]
     NoEntry(#[from] NoEntry),
@@ -160,9 +180,9 @@ pub enum NotJoined {
 #[error("not in this room")]
 pub struct NotThere;
 
-/// No more names can be banned.
+/// No more names, or accounts, can be banned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{MAX_BANNED} names are banned already")]
+#[error("{MAX_BANNED} are banned already")]
 pub struct TooManyBanned;
 
 impl Hub {
@@ -179,58 +199,72 @@ impl Hub {
         credentials: Arc<Credentials>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let away = Away::new(settings.sources.clone());
         Self {
             registry,
             bus,
             sessions: HashMap::new(),
-            away: BTreeSet::new(),
+            away,
+            waiting: None,
             banned: HashSet::new(),
-            sign_ins: PerSource::new(settings.sign_ins, Sources::new(settings.exempt.clone())),
             settings,
             credentials,
             metrics,
         }
     }
 
-    /// Lets somebody from `source` try to sign in, or do what counts as much.
+    /// Signs `name` in, for `account` and a client at `source`. A session whose messages are acknowledged can be taken up
+    /// again.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Rate`], when it tries too often.
-    pub fn knock(&mut self, source: IpAddr, now: Now) -> Result<(), Refusal> {
-        if self.sign_ins.take(source, now.monotonic) { Ok(()) } else { Err(Refusal::Rate) }
-    }
-
-    /// Signs `name` in. A session whose messages are acknowledged can be taken up again.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal`]; nothing has changed then, but the try has counted.
-    pub fn sign_in(&mut self, name: Name, delivery: Delivery, source: IpAddr, now: Now) -> Result<Attached, Refusal> {
-        self.knock(source, now)?;
+    /// [`Refusal`]; nothing has changed then.
+    pub fn sign_in(
+        &mut self,
+        name: Name,
+        account: Account,
+        delivery: Delivery,
+        source: IpAddr,
+        now: Now,
+    ) -> Result<Attached, Refusal> {
         if self.banned.contains(&name) {
             return Err(Refusal::Banned);
         }
+        self.end_if_lost(&name, now);
         let session = SessionId::new();
         let claimed = self.registry.claim(&name, session, self.connected_until(now), now.monotonic);
         claimed.map_err(|_| Refusal::NameTaken)?;
-        let mailbox = Arc::new(Mailbox::new(name.clone(), self.settings.queue, delivery));
+        let Settings { queue, vocabulary, .. } = self.settings;
+        let mailbox = Arc::new(Mailbox::new(name.clone(), queue, delivery, vocabulary));
         let reader = mailbox.attach(0).map_err(|_| Refusal::NoSession)?;
         let secret = (delivery == Delivery::Acknowledged).then(Secret::new);
         self.bus.open(session, Arc::clone(&mailbox));
         self.credentials.begin(session);
         self.metrics.members.increment();
-        let seat = Seat { name, mailbox, secret: secret.clone(), last_frame: 0, rooms: Vec::new(), away_until: None };
+        let account = Arc::new(account);
+        let seat = Seat {
+            name: name.clone(),
+            account: Arc::clone(&account),
+            since: now.unix,
+            mailbox,
+            secret: secret.clone(),
+            token: None,
+            last_frame: 0,
+            rooms: Vec::new(),
+            source,
+            away_until: None,
+        };
         self.sessions.insert(session, seat);
-        Ok(Attached { session, reader, secret, last_frame: 0 })
+        self.hand_out(&name, now);
+        Ok(Attached { session, account, reader, secret, last_frame: 0 })
     }
 
-    /// Takes the session of `name` up again, over a connection that takes the place of an earlier one. Of what it was told
-    /// its client has everything up to the message number `arrived`; the rest it is told again.
+    /// Takes the session of `name` up again, over a connection from `source` that takes the place of an earlier one. Of what
+    /// it was told its client has everything up to the message number `arrived`; the rest it is told again.
     ///
     /// # Errors
     ///
-    /// [`Refusal`]; nothing has changed then, but the try has counted.
+    /// [`Refusal`]; nothing has changed then, but that a session that its own client can't take up has ended.
     pub fn resume(
         &mut self,
         name: &Name,
@@ -239,17 +273,21 @@ impl Hub {
         source: IpAddr,
         now: Now,
     ) -> Result<Attached, Refusal> {
-        self.knock(source, now)?;
         let deadline = self.connected_until(now);
         let session = self.registry.holder_of(name, now.monotonic).ok_or(Refusal::NoSession)?;
         let seat = self.sessions.get_mut(&session).ok_or(Refusal::NoSession)?;
         let secret = seat.secret.clone().filter(|known| known.is(secret)).ok_or(Refusal::NoSession)?;
-        let reader = seat.mailbox.attach(arrived).map_err(|_| Refusal::NoSession)?;
-        self.registry.renew(session, deadline, now.monotonic).map_err(|_| Refusal::NoSession)?;
+        let renewed = self.registry.renew(session, deadline, now.monotonic);
+        let (Ok(()), Ok(reader)) = (renewed, seat.mailbox.attach(arrived)) else {
+            self.end(session, now);
+            return Err(Refusal::NoSession);
+        };
         if let Some(until) = seat.away_until.take() {
-            self.away.remove(&(until, session));
+            self.away.remove(until, session, seat.source);
         }
-        Ok(Attached { session, reader, secret: Some(secret), last_frame: seat.last_frame })
+        seat.source = source;
+        let account = Arc::clone(&seat.account);
+        Ok(Attached { session, account, reader, secret: Some(secret), last_frame: seat.last_frame })
     }
 
     /// Notes that the connection of `session` lives.
@@ -276,7 +314,7 @@ impl Hub {
             }
             seat.last_frame = frame;
         }
-        Ok(Sender { name: seat.name.clone(), session, frame })
+        Ok(Sender { name: seat.name.clone(), session, frame, told: Told::default() })
     }
 
     /// The connection of `reader` is over. The session is, too, or waits for its client if it can and `may_return`.
@@ -284,58 +322,67 @@ impl Hub {
         let current = self.sessions.get_mut(&session).filter(|seat| seat.away_until.is_none() && reader.is_current());
         let Some(seat) = current else { return };
         let until = now.monotonic + self.settings.grace;
-        let waits = may_return && seat.secret.is_some() && self.registry.renew(session, until, now.monotonic).is_ok();
-        if !waits {
+        let can_return = seat.secret.is_some() && !seat.mailbox.is_cut();
+        if !may_return || !can_return || self.registry.renew(session, until, now.monotonic).is_err() {
             return self.end(session, now);
         }
         seat.away_until = Some(until);
-        self.away.insert((until, session));
+        let too_many = self.away.insert(until, session, seat.source);
         let (name, partners) = (seat.name.clone(), seat.mailbox.partners());
         for partner in partners {
             self.notify(&partner, Message::Away { from: name.clone() }, now);
         }
-        if self.away.len() > MAX_AWAY
-            && let Some((_, longest)) = self.away.first().copied()
-        {
+        if let Some(longest) = too_many {
             self.end(longest, now);
         }
     }
 
-    /// Ends the sessions whose clients were waited for long enough; when there may be something to do again.
+    /// Ends sessions whose clients were waited for long enough, as many as others have the time for, and gives up what waited
+    /// itself; when there may be something to do again.
     pub fn tick(&mut self, now: Now) -> Instant {
-        while let Some((until, session)) = self.away.first().copied() {
-            if until > now.monotonic {
-                return until;
+        let given_up = self.give_up(now);
+        let ended = self.end_away(now);
+        given_up.map_or(ended, |next| next.min(ended))
+    }
+
+    fn end_away(&mut self, now: Now) -> Instant {
+        for _ in 0..MAX_ENDINGS {
+            match self.away.first() {
+                // Whoever goes away from here on is waited for at least until then.
+                None => return now.monotonic + self.settings.grace,
+                Some((until, _)) if until > now.monotonic => return until,
+                Some((_, session)) => self.end(session, now),
             }
-            self.away.pop_first();
-            self.end(session, now);
         }
-        // Whoever goes away from here on is waited for at least until then.
-        now.monotonic + self.settings.grace
+        now.monotonic + ENDINGS_PAUSE
     }
 
     /// Has the connection of `name` end, and the session with it; which it was, if somebody is signed in by it here.
     pub fn kick(&mut self, name: &Name, now: Now) -> Option<SessionId> {
         let session = self.registry.holder_of(name, now.monotonic)?;
-        let seat = self.sessions.get(&session)?;
+        self.kick_session(session, now).then_some(session)
+    }
+
+    /// Has the connection of `session` end, and the session with it; whether it is here.
+    pub fn kick_session(&mut self, session: SessionId, now: Now) -> bool {
+        let Some(seat) = self.sessions.get(&session) else { return false };
         seat.mailbox.kick();
         if seat.away_until.is_some() {
             self.end(session, now);
         }
-        Some(session)
+        true
     }
 
-    /// Refuses `name` from now on; who is signed in by it stays so.
+    /// Refuses `name` from now on; who is signed in by it stays so. Whether it wasn't refused before.
     ///
     /// # Errors
     ///
     /// [`TooManyBanned`]; nothing has changed then.
-    pub fn ban(&mut self, name: Name) -> Result<(), TooManyBanned> {
+    pub fn ban(&mut self, name: Name) -> Result<bool, TooManyBanned> {
         if self.banned.len() >= MAX_BANNED && !self.banned.contains(&name) {
             return Err(TooManyBanned);
         }
-        self.banned.insert(name);
-        Ok(())
+        Ok(self.banned.insert(name))
     }
 
     /// Refuses `name` no more; whether it was.
@@ -373,25 +420,6 @@ impl Hub {
         self.deliver(to, Message::Data { from, room: None, payload }, now)
     }
 
-    /// Passes an application's own message on to everybody else in `room`; the sender is told of those that it can't be
-    /// delivered to.
-    ///
-    /// # Errors
-    ///
-    /// [`NotThere`]; nobody is told anything then.
-    pub fn send_to_room(&mut self, from: &Sender, room: &Name, payload: &Payload, now: Now) -> Result<(), NotThere> {
-        if !self.sessions.get(&from.session).is_some_and(|seat| seat.rooms.contains(room)) {
-            return Err(NotThere);
-        }
-        for Holder { name, session } in self.registry.in_room(room, now.monotonic) {
-            let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
-            if session != from.session && self.bus.deliver(session, message, now.monotonic).is_err() {
-                self.report(from, &name, now);
-            }
-        }
-        Ok(())
-    }
-
     /// Tells `to` that `from` left; the two are partners no more.
     ///
     /// # Errors
@@ -415,52 +443,6 @@ impl Hub {
         }
     }
 
-    /// Lets a member into `room` and tells those there; who they are, in the order they came in.
-    ///
-    /// # Errors
-    ///
-    /// [`NotJoined`]; nothing has changed then.
-    pub fn join(&mut self, session: SessionId, room: &Name, now: Now) -> Result<Vec<Name>, NotJoined> {
-        let seat = self.sessions.get_mut(&session).ok_or(NotJoined::NoEntry(NoEntry::Lost(Lost)))?;
-        let is_there = seat.rooms.contains(room);
-        if !is_there && seat.rooms.len() >= self.settings.rooms {
-            return Err(NotJoined::TooManyRooms);
-        }
-        let others = self.registry.enter(room, session, self.settings.room_members, now.monotonic)?;
-        if !is_there {
-            seat.rooms.push(room.clone());
-            let name = seat.name.clone();
-            self.tell_room(room, &name, Change::Joined, now);
-        }
-        Ok(others.into_iter().map(|other| other.name).collect())
-    }
-
-    /// Takes a member out of `room` and tells those left there.
-    ///
-    /// # Errors
-    ///
-    /// [`NotThere`].
-    pub fn part(&mut self, session: SessionId, room: &Name, now: Now) -> Result<(), NotThere> {
-        let seat = self.sessions.get_mut(&session).ok_or(NotThere)?;
-        let at = seat.rooms.iter().position(|known| known == room).ok_or(NotThere)?;
-        seat.rooms.remove(at);
-        let name = seat.name.clone();
-        self.registry.leave(room, session);
-        self.tell_room(room, &name, Change::Left, now);
-        Ok(())
-    }
-
-    /// Who is in `room`, or signed in at all, [`MAX_WHO`] of them; none, if members may not ask.
-    pub fn who(&self, room: Option<&Name>, now: Now) -> Option<Vec<Name>> {
-        self.settings.who.then(|| match room {
-            Some(room) => {
-                let present = self.registry.in_room(room, now.monotonic);
-                present.into_iter().take(MAX_WHO).map(|holder| holder.name).collect()
-            }
-            None => self.registry.names(MAX_WHO, now.monotonic),
-        })
-    }
-
     /// The last frame that was taken from the client of `session`.
     pub fn last_frame(&self, session: SessionId) -> u64 {
         self.sessions.get(&session).map_or(0, |seat| seat.last_frame)
@@ -471,17 +453,12 @@ impl Hub {
         self.registry.holder_of(name, now.monotonic)
     }
 
-    /// Who is signed in here by `session`.
-    pub fn member_of(&self, session: SessionId) -> Option<Name> {
-        self.sessions.get(&session).map(|seat| seat.name.clone())
-    }
-
     /// Signs the session out: partners and rooms learn that it is over, and senders what it didn't get.
     fn end(&mut self, session: SessionId, now: Now) {
         self.leave_all(session, now);
         let Some(seat) = self.sessions.remove(&session) else { return };
         if let Some(until) = seat.away_until {
-            self.away.remove(&(until, session));
+            self.away.remove(until, session, seat.source);
         }
         for room in &seat.rooms {
             self.registry.leave(room, session);
@@ -489,12 +466,25 @@ impl Hub {
         }
         self.registry.release(session);
         self.bus.close(session);
-        for sender in seat.mailbox.close() {
-            self.report(&sender, &seat.name, now);
+        if seat.mailbox.is_cut() {
+            self.forget_waiting(session);
+        }
+        for message in seat.mailbox.close() {
+            self.report(message, &seat.name, now);
         }
         self.credentials.end(session);
         self.metrics.members.decrement();
         tracing::debug!(%session, "signed out");
+    }
+
+    /// Ends the session of `name` if nobody can come back to it.
+    fn end_if_lost(&mut self, name: &Name, now: Now) {
+        let lost = self.registry.holder_of(name, now.monotonic).filter(|session| {
+            self.sessions.get(session).is_some_and(|seat| seat.away_until.is_some() && seat.mailbox.is_cut())
+        });
+        if let Some(lost) = lost {
+            self.end(lost, now);
+        }
     }
 
     fn deliver(&self, to: &Name, message: Message, now: Now) -> Result<(), Undelivered> {
@@ -507,19 +497,11 @@ impl Hub {
         let _ = self.deliver(to, notice, now);
     }
 
-    fn tell_room(&self, room: &Name, name: &Name, change: Change, now: Now) {
-        for other in self.registry.in_room(room, now.monotonic) {
-            if other.name != *name {
-                let presence = Message::Presence { room: room.clone(), name: name.clone(), change };
-                let _ = self.bus.deliver(other.session, presence, now.monotonic);
-            }
+    /// Tells a sender, if it is still there and doesn't know yet, what did not get to `to`.
+    fn report(&self, message: Message, to: &Name, now: Now) {
+        if let Some((sender, undelivered)) = message.undelivered(to) {
+            let _ = self.bus.deliver(sender, undelivered, now.monotonic);
         }
-    }
-
-    /// Tells a sender, if it is still there, what did not get to `to`.
-    fn report(&self, sender: &Sender, to: &Name, now: Now) {
-        let undelivered = Message::Undelivered { to: to.clone(), frame: sender.frame };
-        let _ = self.bus.deliver(sender.session, undelivered, now.monotonic);
     }
 
     fn connected_until(&self, now: Now) -> Instant {

@@ -14,7 +14,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::signaling::message::Message;
-use crate::signaling::message::Sender;
 use crate::signaling::name::Name;
 
 /// How much may wait for one member: at least one message, however large.
@@ -22,7 +21,7 @@ use crate::signaling::name::Name;
 pub struct Capacity {
     /// In messages.
     pub messages: usize,
-    /// In bytes.
+    /// In bytes of what they carry.
     pub bytes: usize,
 }
 
@@ -35,6 +34,17 @@ pub enum Delivery {
     Acknowledged,
 }
 
+/// What the clients of a gateway know of that acknowledge nothing, besides signals and that somebody leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vocabulary {
+    /// Applications' own messages.
+    pub data: bool,
+    /// Who comes into their rooms and leaves them.
+    pub presence: bool,
+    /// What of their own didn't get there.
+    pub undelivered: bool,
+}
+
 /// How many partners a member is known to have; beyond, the earliest is forgotten, whose leaving is then not told.
 ///
 /// More than the connections that one source may have by default, so that no single stranger can push out the others.
@@ -42,9 +52,12 @@ pub const MAX_PARTNERS: usize = 256;
 /// How long nothing may be taken from a mailbox that is full, before a member that doesn't acknowledge counts as stalled: a
 /// prompt reader, too, finds it full when others are faster than its task.
 const STALLED: Duration = Duration::from_secs(1);
-/// How many notices are taken beyond the capacity. More than a member has partners, and than it can send by default while
-/// its recipients are waited for: each of those frames may come back as undelivered.
-const NOTICES: usize = 2048;
+/// How many notices may wait before the member isn't told any more of who comes into its rooms and leaves them, but only
+/// that this is so: others could go on with that for ever.
+const MOST_WITH_PRESENCE: usize = 1024;
+/// How many notices may wait, beside the capacity. Beyond the above, more than a member has partners, and than it can send
+/// by default while its recipients are waited for: each of those frames may come back as undelivered.
+const NOTICES: usize = MOST_WITH_PRESENCE + 2048;
 
 /// What waits for one member. The hub fills it, the member's connection empties it.
 #[derive(Debug)]
@@ -52,13 +65,17 @@ pub struct Mailbox {
     name: Name,
     capacity: Capacity,
     delivery: Delivery,
+    vocabulary: Vocabulary,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Capped by the capacity and [`NOTICES`].
+    /// Capped by the capacity and [`NOTICES`], and one message each more that a single one may take.
     queue: VecDeque<Message>,
+    /// How many in it are notices.
+    notices: usize,
+    /// What the others carry.
     bytes: usize,
     /// How many of the queue's first this connection took.
     taken: usize,
@@ -69,11 +86,32 @@ struct Inner {
     /// The first time that something was put in since something was taken.
     untaken: Option<Instant>,
     /// Capped by [`MAX_PARTNERS`].
-    partners: Vec<Name>,
+    partners: Vec<Partner>,
+    missed: Missed,
     cut: Option<Cut>,
     /// How many connections there have been.
     connection: u64,
     waker: Option<Waker>,
+}
+
+/// Whom the member is in a call with.
+#[derive(Debug)]
+struct Partner {
+    name: Name,
+    /// It lost its connection, which the member was told as if it had left. It may come back, and then it wants to hear of
+    /// the member's own leaving.
+    is_away: bool,
+}
+
+/// Whether the member missed what happened in its rooms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Missed {
+    #[default]
+    Nothing,
+    /// That it did is in the queue.
+    Queued,
+    /// The same, and more may have happened since it was told.
+    Again,
 }
 
 /// Why a message is refused.
@@ -107,14 +145,15 @@ pub enum Cut {
 pub struct NotSent;
 
 impl Mailbox {
-    /// An empty one of the member `name`.
-    pub fn new(name: Name, capacity: Capacity, delivery: Delivery) -> Self {
-        Self { name, capacity, delivery, inner: Mutex::default() }
+    /// An empty one of the member `name`. Who acknowledges knows every message, who doesn't what is in `vocabulary`.
+    pub fn new(name: Name, capacity: Capacity, delivery: Delivery, vocabulary: Vocabulary) -> Self {
+        Self { name, capacity, delivery, vocabulary, inner: Mutex::default() }
     }
 
     /// Adds one message and wakes the reader, or ignores it if it's about somebody who is no partner. Whatever is refused
     /// changes nothing, but that too many notices cut the mailbox, and that it is cut when it doesn't acknowledge, this one
-    /// doesn't fit and nothing has been taken for a second.
+    /// doesn't fit and nothing has been taken for a second. Presence cuts nobody: what is too much is left out, which the
+    /// member is told, again after each time that it has acknowledged it.
     ///
     /// # Errors
     ///
@@ -125,18 +164,27 @@ impl Mailbox {
             return Err(Refused::Full);
         }
         if !self.is_for_it(&inner, &message)? {
+            if let Message::Gone { from } = &message {
+                inner.forget_partner(from);
+            }
+            return Ok(());
+        }
+        if let Message::Presence { .. } = message
+            && inner.notices >= MOST_WITH_PRESENCE
+        {
+            inner.miss();
             return Ok(());
         }
         if message.is_notice() {
-            if inner.queue.len() >= self.capacity.messages + NOTICES {
+            if inner.notices >= NOTICES {
                 inner.cut(Cut::Overflown);
                 return Err(Refused::Full);
             }
         } else {
             let untaken = *inner.untaken.get_or_insert(now);
-            let Capacity { messages, bytes } = self.capacity;
-            let fits = inner.queue.len() < messages && inner.bytes + message.cost() <= bytes;
-            if !fits && !inner.queue.is_empty() {
+            // What is asked for must fit wherever anything does, so that it can be known before.
+            let least = if let Message::Answer(_) = message { 1 } else { message.cost() };
+            if !inner.has_room(least, self.capacity) {
                 if self.delivery == Delivery::Once && now.saturating_duration_since(untaken) >= STALLED {
                     inner.cut(Cut::Overflown);
                 }
@@ -144,9 +192,7 @@ impl Mailbox {
             }
         }
         self.keep_partners(&mut inner, &message);
-        inner.bytes += message.cost();
-        inner.queue.push_back(message);
-        inner.wake();
+        inner.push(message);
         Ok(())
     }
 
@@ -164,7 +210,12 @@ impl Mailbox {
 
     /// Whom the member is in a call with.
     pub fn partners(&self) -> Vec<Name> {
-        self.inner().partners.clone()
+        self.inner().partners.iter().map(|partner| partner.name.clone()).collect()
+    }
+
+    /// Whether nobody can read it any more.
+    pub fn is_cut(&self) -> bool {
+        self.inner().cut.is_some()
     }
 
     /// Has the reader end its connection.
@@ -185,6 +236,8 @@ impl Mailbox {
         }
         inner.acknowledge(arrived)?;
         inner.taken = 0;
+        // Its own time to read begins: what waited was an earlier one's to take.
+        inner.untaken = None;
         inner.connection += 1;
         let connection = inner.connection;
         inner.wake();
@@ -192,26 +245,32 @@ impl Mailbox {
         Ok(Reader { mailbox: Arc::clone(self), connection })
     }
 
-    /// Empties it for good: who sent what may not have arrived.
-    pub fn close(&self) -> Vec<Sender> {
+    /// Empties it for good, and has the reader end its connection; what may not have arrived.
+    pub fn close(&self) -> VecDeque<Message> {
         let mut inner = self.inner();
-        inner.cut.get_or_insert(Cut::Replaced);
-        inner.bytes = 0;
-        std::mem::take(&mut inner.queue).into_iter().filter_map(Message::into_sender).collect()
+        let why = inner.cut.unwrap_or(Cut::Replaced);
+        inner.cut(why);
+        let Inner { acknowledged, connection, cut, queue, .. } = std::mem::take(&mut *inner);
+        *inner = Inner { acknowledged, connection, cut, ..Inner::default() };
+        queue
     }
 
     /// Whether a message is for this member, as far as who it is and what it understands go.
     fn is_for_it(&self, inner: &Inner, message: &Message) -> Result<bool, Refused> {
         Ok(match (message, self.delivery) {
-            (Message::Data { .. }, Delivery::Once) => return Err(Refused::Unknown),
-            (Message::Away { .. }, Delivery::Acknowledged)
-            | (Message::Presence { .. } | Message::Undelivered { .. }, Delivery::Once) => false,
-            (Message::Away { from } | Message::Gone { from }, _) => inner.partners.contains(from),
+            (Message::Data { .. }, Delivery::Once) if !self.vocabulary.data => return Err(Refused::Unknown),
+            (Message::Presence { .. } | Message::Missed, Delivery::Once) => self.vocabulary.presence,
+            (Message::Undelivered { .. }, Delivery::Once) => self.vocabulary.undelivered,
+            (Message::Away { .. }, Delivery::Acknowledged) => false,
+            (Message::Away { from } | Message::Gone { from }, _) => {
+                inner.partners.iter().any(|partner| partner.name == *from && !partner.is_away)
+            }
             (
                 Message::Signal { .. }
                 | Message::Data { .. }
                 | Message::Leave { .. }
                 | Message::Presence { .. }
+                | Message::Missed
                 | Message::Undelivered { .. }
                 | Message::Answer(_)
                 | Message::Notice(_),
@@ -223,10 +282,14 @@ impl Mailbox {
     fn keep_partners(&self, inner: &mut Inner, message: &Message) {
         match message {
             Message::Signal { from, .. } if from.name != self.name => inner.add_partner(&from.name),
-            Message::Leave { from } | Message::Away { from } | Message::Gone { from } => inner.forget_partner(from),
+            Message::Leave { from } | Message::Gone { from } => inner.forget_partner(from),
+            Message::Away { from } => {
+                inner.partners.iter_mut().filter(|known| known.name == *from).for_each(|known| known.is_away = true);
+            }
             Message::Signal { .. }
             | Message::Data { .. }
             | Message::Presence { .. }
+            | Message::Missed
             | Message::Undelivered { .. }
             | Message::Answer(_)
             | Message::Notice(_) => {}
@@ -253,11 +316,7 @@ impl Reader {
             return None;
         }
         let taken = match self.mailbox.delivery {
-            Delivery::Once => {
-                let message = inner.queue.pop_front()?;
-                inner.bytes -= message.cost();
-                (None, message)
-            }
+            Delivery::Once => (None, inner.pop()?),
             Delivery::Acknowledged => {
                 let message = inner.queue.get(inner.taken)?.clone();
                 inner.taken += 1;
@@ -269,12 +328,12 @@ impl Reader {
         Some(taken)
     }
 
-    /// Lets go of all messages up to the number `arrived`.
+    /// Lets go of all messages up to the number `arrived`; how many these were.
     ///
     /// # Errors
     ///
     /// [`NotSent`], when there can't be so many.
-    pub fn acknowledge(&self, arrived: u64) -> Result<(), NotSent> {
+    pub fn acknowledge(&self, arrived: u64) -> Result<usize, NotSent> {
         self.mailbox.inner().acknowledge(arrived)
     }
 
@@ -285,6 +344,12 @@ impl Reader {
     /// [`Refused`], as [`Mailbox::put`] has it.
     pub fn put(&self, message: Message, now: Instant) -> Result<(), Refused> {
         self.mailbox.put(message, now)
+    }
+
+    /// Whether an answer fits in, however long.
+    pub fn has_room(&self) -> bool {
+        let inner = self.mailbox.inner();
+        inner.cut.is_none() && inner.has_room(1, self.mailbox.capacity)
     }
 
     /// Has `waker` woken at the next message, or when the connection must end.
@@ -314,32 +379,75 @@ impl Reader {
 }
 
 impl Inner {
-    fn acknowledge(&mut self, arrived: u64) -> Result<(), NotSent> {
+    fn acknowledge(&mut self, arrived: u64) -> Result<usize, NotSent> {
         let more = usize::try_from(arrived.saturating_sub(self.acknowledged)).unwrap_or(usize::MAX);
         if more > self.known {
             return Err(NotSent);
         }
-        for message in self.queue.drain(..more) {
-            self.bytes -= message.cost();
+        for _ in 0..more {
+            self.pop();
         }
         self.known -= more;
         self.taken = self.taken.saturating_sub(more);
         self.acknowledged += more as u64;
-        Ok(())
+        Ok(more)
+    }
+
+    /// Whether a message of so many bytes that is no notice fits in; one always does.
+    fn has_room(&self, bytes: usize, capacity: Capacity) -> bool {
+        let messages = self.queue.len() - self.notices;
+        messages == 0 || (messages < capacity.messages && self.bytes + bytes <= capacity.bytes)
+    }
+
+    fn push(&mut self, message: Message) {
+        if message.is_notice() {
+            self.notices += 1;
+        } else {
+            self.bytes += message.cost();
+        }
+        self.queue.push_back(message);
+        self.wake();
+    }
+
+    fn pop(&mut self) -> Option<Message> {
+        let message = self.queue.pop_front()?;
+        if message.is_notice() {
+            self.notices -= 1;
+        } else {
+            self.bytes -= message.cost();
+        }
+        if let Message::Missed = message {
+            let missed = std::mem::take(&mut self.missed);
+            if missed == Missed::Again {
+                self.miss();
+            }
+        }
+        Some(message)
+    }
+
+    /// Has the member told that it isn't told of everything. That is never in the queue twice.
+    fn miss(&mut self) {
+        if self.missed == Missed::Nothing {
+            self.missed = Missed::Queued;
+            self.push(Message::Missed);
+        } else {
+            self.missed = Missed::Again;
+        }
     }
 
     fn add_partner(&mut self, name: &Name) {
-        if self.partners.contains(name) {
+        if let Some(known) = self.partners.iter_mut().find(|known| known.name == *name) {
+            known.is_away = false;
             return;
         }
         if self.partners.len() >= MAX_PARTNERS {
             self.partners.remove(0);
         }
-        self.partners.push(name.clone());
+        self.partners.push(Partner { name: name.clone(), is_away: false });
     }
 
     fn forget_partner(&mut self, name: &Name) {
-        self.partners.retain(|known| known != name);
+        self.partners.retain(|known| known.name != *name);
     }
 
     fn cut(&mut self, why: Cut) {

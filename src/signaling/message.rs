@@ -1,6 +1,8 @@
 //! What members send each other by way of the hub, typed; descriptions and candidates pass through as they came.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use serde_json::value::RawValue;
 
@@ -52,10 +54,12 @@ pub enum Message {
         /// Which of the two.
         change: Change,
     },
-    /// What the member sent did not get there, as far as can be told.
+    /// So much happened in rooms that the member isn't told of all of it: who wants to know who is there asks.
+    Missed,
+    /// What the member sent did not get there, as far as can be told; once for each of its frames.
     Undelivered {
         /// Whom it was for.
-        to: Name,
+        to: Recipient,
         /// Which frame it was, by the member's own count.
         frame: Option<u64>,
     },
@@ -66,7 +70,7 @@ pub enum Message {
 }
 
 /// Who sends something: stamped by the hub.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Sender {
     /// The member's name.
     pub name: Name,
@@ -74,6 +78,28 @@ pub struct Sender {
     pub session: SessionId,
     /// Which of its frames it is, by its own count.
     pub frame: Option<u64>,
+    /// Whether it has been told that not everybody got it.
+    pub told: Told,
+}
+
+/// Whether something has been told: the same for all copies of a message.
+#[derive(Clone, Debug, Default)]
+pub struct Told(Arc<AtomicBool>);
+
+impl Told {
+    /// Whether this is the first time.
+    fn is_first(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// Whom a message is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// One member.
+    Member(Name),
+    /// Everybody else in a room.
+    Room(Name),
 }
 
 /// What happened in a room.
@@ -86,18 +112,18 @@ pub enum Change {
 }
 
 impl Message {
-    /// What it counts for in a mailbox, in bytes.
+    /// What it counts for in a mailbox, in bytes: as much as it carries.
     pub fn cost(&self) -> usize {
-        let payload = match self {
+        match self {
             Self::Signal { payload, .. } | Self::Data { payload, .. } => payload.json().len(),
             Self::Answer(text) | Self::Notice(text) => text.len(),
             Self::Leave { .. }
             | Self::Away { .. }
             | Self::Gone { .. }
             | Self::Presence { .. }
+            | Self::Missed
             | Self::Undelivered { .. } => 0,
-        };
-        size_of::<Self>() + payload
+        }
     }
 
     /// Whether nobody can be asked to send it again later: it is told however much waits.
@@ -107,23 +133,27 @@ impl Message {
             Self::Away { .. }
             | Self::Gone { .. }
             | Self::Presence { .. }
+            | Self::Missed
             | Self::Undelivered { .. }
             | Self::Notice(_) => true,
         }
     }
 
-    /// Who wants to know if it isn't delivered.
-    pub fn into_sender(self) -> Option<Sender> {
-        match self {
-            Self::Signal { from, .. } | Self::Data { from, .. } => Some(from),
+    /// What its sender's session is told when it didn't get to the member `to`, if it hasn't been told so of this frame.
+    pub fn undelivered(self, to: &Name) -> Option<(SessionId, Self)> {
+        let (from, to) = match self {
+            Self::Signal { from, .. } | Self::Data { from, room: None, .. } => (from, Recipient::Member(to.clone())),
+            Self::Data { from, room: Some(room), .. } => (from, Recipient::Room(room)),
             Self::Leave { .. }
             | Self::Away { .. }
             | Self::Gone { .. }
             | Self::Presence { .. }
+            | Self::Missed
             | Self::Undelivered { .. }
             | Self::Answer(_)
-            | Self::Notice(_) => None,
-        }
+            | Self::Notice(_) => return None,
+        };
+        from.told.is_first().then_some((from.session, Self::Undelivered { to, frame: from.frame }))
     }
 }
 
@@ -163,6 +193,11 @@ impl Payload {
     /// Takes a value as a client sent it and leaves it so.
     pub fn verbatim(raw: &RawValue) -> Self {
         Self(raw.to_owned().into())
+    }
+
+    /// Takes a text that a gateway has made; none, if it isn't JSON.
+    pub fn made(json: String) -> Option<Self> {
+        Some(Self(RawValue::from_string(json).ok()?.into()))
     }
 
     /// The value as JSON text.

@@ -1,4 +1,5 @@
-//! Members, names, rooms and mailboxes: the hub that every client protocol talks to. No socket, no await.
+//! Members, names, rooms and mailboxes: the hub that every client protocol talks to. No socket; only
+//! signing in awaits, with nothing locked.
 
 pub mod accounts;
 pub mod candidates;

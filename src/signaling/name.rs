@@ -3,7 +3,13 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::digest::SHA256;
+use ring::digest::digest;
 use unicode_normalization::UnicodeNormalization;
+
+use crate::credentials::random;
 
 /// A member's name, in NFC, cheap to copy. `__proto__` and its friends are names like any other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +43,27 @@ impl Name {
             return Err(BadName);
         }
         Ok(Self(name.into()))
+    }
+
+    /// One that nobody has or could guess: a random UUID (RFC 9562, section 5.4).
+    pub fn random() -> Self {
+        let bits = u128::from_be_bytes(random());
+        let versioned = bits & !(0xf << 76) & !(0b11 << 62) | 4 << 76 | 0b10 << 62;
+        let hex = format!("{versioned:032x}");
+        let mut text = String::with_capacity(36);
+        for (n, digit) in hex.chars().enumerate() {
+            if matches!(n, 8 | 12 | 16 | 20) {
+                text.push('-');
+            }
+            text.push(digit);
+        }
+        Self(text.into())
+    }
+
+    /// The one of a room that its gateway's clients may call what they like: the same for the same text and no other
+    /// (SHA-256, in Base64).
+    pub fn of_any(text: &str) -> Self {
+        Self(BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes())).into())
     }
 
     /// Its text.
@@ -108,6 +135,33 @@ mod tests {
             &huge,
         ] {
             assert_eq!(Name::new(bad), Err(BadName), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn any_text_has_a_name_of_its_own() {
+        let huge = "x".repeat(100_000);
+        let texts = ["", " ", "a", "A", "Zo\u{eb}", "Zoe\u{308}", "\0", "\u{202e}", &huge, &huge[1..]];
+        let names: Vec<_> = texts.iter().map(|text| Name::of_any(text)).collect();
+
+        for (n, name) in names.iter().enumerate() {
+            assert_eq!(Name::new(name.as_str()).as_ref(), Ok(name));
+            assert!(!names[..n].contains(name));
+            assert_eq!(Name::of_any(texts[n]), *name);
+        }
+    }
+
+    #[test]
+    fn a_random_name_is_a_uuid_and_never_the_same() {
+        let names: Vec<_> = (0..64).map(|_| Name::random()).collect();
+
+        for (n, name) in names.iter().enumerate() {
+            let parts: Vec<_> = name.as_str().split('-').map(str::len).collect();
+            assert_eq!(parts, [8, 4, 4, 4, 12]);
+            assert_eq!(name.as_str().as_bytes()[14], b'4');
+            assert!(b"89ab".contains(&name.as_str().as_bytes()[19]), "{name:?}");
+            assert!(!names[..n].contains(name));
+            assert_eq!(Name::new(name.as_str()).as_ref(), Ok(name));
         }
     }
 }

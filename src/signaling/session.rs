@@ -14,33 +14,38 @@ use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::IceCredential;
 use crate::credentials::SessionId;
+use crate::metrics::Gateway;
+use crate::signaling::accounts::Account;
 use crate::signaling::accounts::Accounts;
+use crate::signaling::accounts::Asking;
 use crate::signaling::accounts::Denied;
 use crate::signaling::candidates;
 use crate::signaling::hub::Attached;
 use crate::signaling::hub::Hub;
 use crate::signaling::hub::NotJoined;
-use crate::signaling::hub::NotThere;
 use crate::signaling::hub::Refusal;
 use crate::signaling::hub::Stale;
 use crate::signaling::hub::TooManyBanned;
+use crate::signaling::hub::listing::Member;
+use crate::signaling::hub::listing::Room;
 use crate::signaling::ice::Served;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Reader;
 use crate::signaling::message::Payload;
-use crate::signaling::message::Sender;
-use crate::signaling::message::SignalKind;
 use crate::signaling::name::Name;
 use crate::signaling::secret::Secret;
+use crate::signaling::session::turn::Turn;
 use crate::signaling::store::Lost;
-use crate::signaling::store::Undelivered;
+
+pub mod turn;
 
 /// Signs members in: what every gateway talks to.
 pub struct Sessions {
     hub: Mutex<Hub>,
-    accounts: Accounts,
+    accounts: Arc<Accounts>,
     credentials: Arc<Credentials>,
     served: Served,
+    gateway: Gateway,
 }
 
 /// Who asks to sign in.
@@ -59,9 +64,11 @@ pub struct Session {
     sessions: Arc<Sessions>,
     name: Name,
     id: SessionId,
+    account: Arc<Account>,
     reader: Arc<Reader>,
     secret: Option<Secret>,
     host: String,
+    source: IpAddr,
     since: Now,
     is_over: bool,
 }
@@ -75,6 +82,18 @@ pub struct Ice {
     pub lifetime: Duration,
 }
 
+/// Whom a ban was for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Banned {
+    /// Whether somebody was signed in.
+    pub kicked: bool,
+    /// The account that is refused, too.
+    pub account: Option<Name>,
+}
+
+/// What asks for ICE servers without signing in.
+const ELSEWHERE: &str = "ice";
+
 /// Why somebody isn't signed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSignedIn {
@@ -87,6 +106,9 @@ pub enum NotSignedIn {
     /// Into the room that it wants to be in.
     #[error(transparent)]
     NotJoined(#[from] NotJoined),
+    /// By no name at all, and its account has none either.
+    #[error("no name to sign in by")]
+    Nameless,
 }
 
 /// Why there are no ICE servers for who signals elsewhere.
@@ -95,26 +117,90 @@ pub enum NoIce {
     /// Who asks may not sign in either.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// The source asks too often.
-    #[error("too many requests")]
-    Rate,
     /// Peers must be signaled here: a credential without a session would be the way around that.
     #[error("turn.peers.mode is \"signaled\": sign in and signal here")]
     SignaledPeersOnly,
 }
 
+/// Why nobody is told who is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTold {
+    /// Who asks may not sign in either.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Nobody is.
+    #[error("nobody is told who is here")]
+    Nobody,
+}
+
 impl Sessions {
-    /// Whom `accounts` let in meet in `hub` and get credentials of `credentials` for what is `served`.
-    pub fn new(hub: Hub, accounts: Accounts, credentials: Arc<Credentials>, served: Served) -> Self {
-        Self { hub: Mutex::new(hub), accounts, credentials, served }
+    /// Whom `accounts` let in meet in `hub` and get credentials of `credentials` for what is `served`, by our own protocol.
+    pub fn new(hub: Hub, accounts: Arc<Accounts>, credentials: Arc<Credentials>, served: Served) -> Self {
+        Self { hub: Mutex::new(hub), accounts, credentials, served, gateway: Gateway::Json }
     }
 
-    /// Signs `name` in, and into `room`; with who else is there.
+    /// The same by another protocol.
+    pub fn by(self, gateway: Gateway) -> Self {
+        Self { gateway, ..self }
+    }
+
+    /// Signs `name` in, and into `room`; with who else is there. In our own protocol, who has an account with a name signs
+    /// in by that one and no other, and needn't say it. Elsewhere a member's name is what its connection is called, which
+    /// anyone may choose who may sign in.
     ///
     /// # Errors
     ///
     /// [`NotSignedIn`]; nobody is signed in then.
-    pub fn sign_in(
+    pub async fn sign_in(
+        self: &Arc<Self>,
+        name: impl Into<Option<Name>>,
+        delivery: Delivery,
+        room: Option<&Name>,
+        visitor: &Visitor,
+        now: Now,
+    ) -> Result<(Session, Vec<Name>), NotSignedIn> {
+        let name = name.into();
+        if name.is_none() && !self.accounts.have_names() {
+            return Err(NotSignedIn::Nameless);
+        }
+        let (account, now) = self.admit(name.as_ref(), self.gateway.label(), visitor, now).await?;
+        let name = if self.names_accounts() { account.bind(name)? } else { name };
+        let name = name.ok_or(NotSignedIn::Nameless)?;
+        self.enter(&name, account, room, visitor, now, |hub, account| {
+            hub.sign_in(name.clone(), account, delivery, visitor.source, now)
+        })
+    }
+
+    /// Signs somebody in who was let in, as `claim` has the hub do it: there is no other way in.
+    fn enter(
+        self: &Arc<Self>,
+        name: &Name,
+        account: Account,
+        room: Option<&Name>,
+        visitor: &Visitor,
+        now: Now,
+        claim: impl FnOnce(&mut Hub, Account) -> Result<Attached, Refusal>,
+    ) -> Result<(Session, Vec<Name>), NotSignedIn> {
+        let mut hub = self.hub();
+        // Under the lock that a ban takes to end what there is.
+        if self.accounts.refuses(&account) {
+            return Err(Refusal::Banned.into());
+        }
+        let attached = claim(&mut hub, account)?;
+        let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
+        drop(hub);
+        tracing::debug!(session = %attached.session, "signed in");
+        let session = self.session(name.clone(), attached, visitor, now).0;
+        Ok((session, joined?))
+    }
+
+    /// Signs somebody in who doesn't say by which name, under `name`, which nobody is asked about, and into `room`; with who
+    /// else is there.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSignedIn`]; nobody is signed in then.
+    pub async fn sign_in_unnamed(
         self: &Arc<Self>,
         name: Name,
         delivery: Delivery,
@@ -122,21 +208,38 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, Vec<Name>), NotSignedIn> {
-        self.admit(visitor, now)?;
-        let mut hub = self.hub();
-        let attached = hub.sign_in(name.clone(), delivery, visitor.source, now)?;
-        let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
-        drop(hub);
-        tracing::debug!(session = %attached.session, "signed in");
-        let session = self.session(name, attached, visitor, now).0;
-        Ok((session, joined?))
+        let (account, now) = self.admit(None, self.gateway.label(), visitor, now).await?;
+        self.enter(&name, account, room, visitor, now, |hub, account| {
+            hub.sign_in(name.clone(), account, delivery, visitor.source, now)
+        })
     }
 
-    /// Takes the session of `name` up again, as [`Hub::resume`]; with the last frame that was taken from its client.
+    /// Signs `name` in, in the place of an earlier connection for the same account, or that showed the same token: that
+    /// proves that it is the same client, unless the token is one that all share.
     ///
     /// # Errors
     ///
-    /// [`Refusal`], as there.
+    /// [`NotSignedIn`]; nothing has changed then.
+    pub async fn sign_in_or_take_over(
+        self: &Arc<Self>,
+        name: Name,
+        visitor: &Visitor,
+        now: Now,
+    ) -> Result<Session, NotSignedIn> {
+        let (account, now) = self.admit(Some(&name), self.gateway.label(), visitor, now).await?;
+        let token = visitor.token.as_deref().filter(|_| self.accounts.are_tokens_personal());
+        let entered = self.enter(&name, account, None, visitor, now, |hub, account| {
+            hub.sign_in_or_take_over(name.clone(), token, account, visitor.source, now)
+        });
+        Ok(entered?.0)
+    }
+
+    /// Takes the session of `name` up again, as [`Hub::resume`]; with the last frame that was taken from its client. A try
+    /// that fails counts as a sign-in.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSignedIn`].
     pub fn resume(
         self: &Arc<Self>,
         name: Name,
@@ -144,10 +247,30 @@ impl Sessions {
         arrived: u64,
         visitor: &Visitor,
         now: Now,
-    ) -> Result<(Session, u64), Refusal> {
-        let attached = self.hub().resume(&name, secret, arrived, visitor.source, now)?;
+    ) -> Result<(Session, u64), NotSignedIn> {
+        let attached = match self.hub().resume(&name, secret, arrived, visitor.source, now) {
+            Ok(attached) => attached,
+            Err(why) => {
+                // Who has the secret may come back as often as its network breaks.
+                self.accounts.knock(visitor.source, now)?;
+                return Err(why.into());
+            }
+        };
         tracing::debug!(session = %attached.session, "resumed");
         Ok(self.session(name, attached, visitor, now))
+    }
+
+    /// Who is signed in, as [`Hub::who`], for somebody who isn't; asking counts as a sign-in.
+    ///
+    /// # Errors
+    ///
+    /// [`NotTold`].
+    pub async fn who(&self, visitor: &Visitor, now: Now) -> Result<Vec<Name>, NotTold> {
+        let (account, now) = self.admit(None, self.gateway.label(), visitor, now).await?;
+        if self.accounts.refuses(&account) {
+            return Err(Denied::Proof.into());
+        }
+        self.hub().who(None, now).ok_or(NotTold::Nobody)
     }
 
     /// Ends what is over, as [`Hub::tick`]; when to do so again.
@@ -161,15 +284,16 @@ impl Sessions {
     /// # Errors
     ///
     /// [`NoIce`].
-    pub fn ice_elsewhere(&self, visitor: &Visitor, now: Now) -> Result<Ice, NoIce> {
+    pub async fn ice_elsewhere(&self, visitor: &Visitor, now: Now) -> Result<Ice, NoIce> {
         if self.credentials.binds_peers() {
             return Err(NoIce::SignaledPeersOnly);
         }
-        self.admit(visitor, now)?;
-        self.hub().knock(visitor.source, now).map_err(|_| NoIce::Rate)?;
-        // Nobody is known to be behind it: it counts for itself, beside what counts by source.
-        let credential = self.credentials.mint_for(&SessionId::new().to_string(), now);
-        Ok(self.ice(&visitor.host, credential))
+        let (account, now) = self.admit(None, ELSEWHERE, visitor, now).await?;
+        if self.accounts.refuses(&account) {
+            return Err(Denied::Proof.into());
+        }
+        let credential = self.credentials.mint_elsewhere(account.name.as_ref().map(Name::as_str), now);
+        Ok(self.ice(&visitor.host, credential, &account))
     }
 
     /// Ends the connection, the session and the allocations of `name`; false when nobody is signed in by it.
@@ -182,50 +306,107 @@ impl Sessions {
         kicked.is_some()
     }
 
-    /// Refuses `name` until it is unbanned, and kicks who is signed in by it; whether somebody was.
+    /// Refuses `name` until it is unbanned, and kicks who is signed in by it; whether somebody was. Whose that is is refused
+    /// by every other name, too, wherever it signs in: the account, if there is one. In our own protocol it is called as
+    /// the member.
     ///
     /// # Errors
     ///
     /// [`TooManyBanned`]; nothing has changed then.
-    pub fn ban(&self, name: Name, now: Now) -> Result<bool, TooManyBanned> {
-        self.hub().ban(name.clone())?;
-        Ok(self.kick(&name, now))
+    pub fn ban(&self, name: Name, now: Now) -> Result<Banned, TooManyBanned> {
+        let mut hub = self.hub();
+        let account = hub.account_of(&name, now).or_else(|| self.names_accounts().then(|| name.clone()));
+        let is_new = hub.ban(name.clone())?;
+        if let Some(account) = &account
+            && let Err(full) = self.accounts.ban(account.clone())
+        {
+            if is_new {
+                hub.unban(&name);
+            }
+            return Err(full);
+        }
+        drop(hub);
+        Ok(Banned { kicked: self.kick(&name, now), account })
     }
 
-    /// Lets `name` sign in again; false when it was not banned.
+    /// Lets `name` sign in again, and the account that is called so where members are; false when neither was banned.
     pub fn unban(&self, name: &Name) -> bool {
-        self.hub().unban(name)
+        let was_account = self.names_accounts() && self.accounts.unban(name);
+        self.hub().unban(name) || was_account
+    }
+
+    /// Kicks whoever is signed in for `account`; whether somebody was.
+    pub fn kick_account(&self, account: &Name, now: Now) -> bool {
+        let mut hub = self.hub();
+        let sessions = hub.sessions_of(account);
+        for session in &sessions {
+            hub.kick_session(*session, now);
+            self.credentials.revoke(*session, now);
+        }
+        !sessions.is_empty()
+    }
+
+    /// Whether `session` is somebody's who is signed in here.
+    pub fn has(&self, session: SessionId) -> bool {
+        self.hub().has(session)
+    }
+
+    /// The first `most` members behind `after`.
+    pub fn members(&self, after: Option<&Name>, most: usize) -> Vec<Member> {
+        self.hub().members(after, most)
+    }
+
+    /// The first `most` rooms behind `after`.
+    pub fn rooms(&self, after: Option<&Name>, most: usize) -> Vec<Room> {
+        self.hub().rooms(after, most)
     }
 
     /// Ends all that `session` has, whether it lives or has left its allocations behind; whether somebody was kicked.
     pub fn revoke(&self, session: SessionId, now: Now) -> bool {
         let mut hub = self.hub();
-        let kicked = hub.member_of(session).and_then(|name| hub.kick(&name, now));
+        let kicked = hub.kick_session(session, now);
         self.credentials.revoke(session, now);
-        kicked.is_some()
+        kicked
     }
 
-    fn admit(&self, visitor: &Visitor, now: Now) -> Result<(), Denied> {
-        self.accounts.admit(visitor.token.as_deref(), visitor.source, now)
+    /// Whether a member is called what its account is called, if that has a name.
+    fn names_accounts(&self) -> bool {
+        self.gateway == Gateway::Json
+    }
+
+    /// Whose account it is, and when that is known.
+    async fn admit(
+        &self,
+        name: Option<&Name>,
+        gateway: &'static str,
+        Visitor { host, source, token }: &Visitor,
+        now: Now,
+    ) -> Result<(Account, Now), Denied> {
+        self.accounts.admit(&Asking { name, token: token.as_deref(), source: *source, host, gateway }, now).await
     }
 
     fn session(self: &Arc<Self>, name: Name, attached: Attached, visitor: &Visitor, now: Now) -> (Session, u64) {
-        let Attached { session, reader, secret, last_frame } = attached;
+        let Attached { session, account, reader, secret, last_frame } = attached;
         let session = Session {
             sessions: Arc::clone(self),
             name,
             id: session,
+            account,
             reader: Arc::new(reader),
             secret,
             host: visitor.host.clone(),
+            source: visitor.source,
             since: now,
             is_over: false,
         };
         (session, last_frame)
     }
 
-    fn ice(&self, host: &str, credential: IceCredential) -> Ice {
-        let servers = self.served.ice_servers(host, &credential);
+    fn ice(&self, host: &str, credential: IceCredential, account: &Account) -> Ice {
+        let mut servers = self.served.ice_servers(host, &credential);
+        if let Some(list) = servers.as_array_mut() {
+            list.extend_from_slice(&account.ice_servers);
+        }
         Ice { servers, lifetime: credential.lifetime }
     }
 
@@ -272,11 +453,11 @@ impl Session {
 
     /// ICE servers with fresh credentials; earlier ones stay good for their time.
     pub fn ice(&self, now: Now) -> Ice {
-        // No account has a name of its own: it is anyone's who may sign in, and whoever had it before must not use up what
-        // its next bearer may have. The session counts for itself.
-        let member = None;
+        // Without an account its name is anyone's who may sign in, and whoever had it before must not use up what its next
+        // bearer may have: then the session counts for itself.
+        let member = self.account.name.as_ref().map(Name::as_str);
         let credential = self.sessions.credentials.mint(self.id, member, now);
-        self.sessions.ice(&self.host, credential)
+        self.sessions.ice(&self.host, credential, &self.account)
     }
 
     /// The addresses of peers that `payload` tells its recipient of, if that matters.
@@ -293,7 +474,7 @@ impl Session {
     pub fn turn(&self, frame: Option<u64>) -> Result<Turn<'_>, Stale> {
         let mut hub = self.sessions.hub();
         let sender = hub.admit(self.id, &self.reader, frame)?;
-        Ok(Turn { hub, sender, session: self })
+        Ok(Turn::new(hub, sender, self))
     }
 }
 
@@ -305,92 +486,5 @@ impl Drop for Session {
     }
 }
 
-/// A frame's turn in the hub.
-pub struct Turn<'a> {
-    hub: MutexGuard<'a, Hub>,
-    sender: Sender,
-    session: &'a Session,
-}
-
-impl Turn<'_> {
-    /// Passes a step of a negotiation on, as [`Hub::signal`]; it tells of peers at `addresses`.
-    ///
-    /// # Errors
-    ///
-    /// [`Undelivered`], as there.
-    pub fn signal(
-        mut self,
-        to: &Name,
-        kind: SignalKind,
-        payload: Payload,
-        addresses: &[IpAddr],
-        now: Now,
-    ) -> Result<(), Undelivered> {
-        // Before the recipient can act on it. What a member tells itself opens nothing.
-        let recipient = if addresses.is_empty() { None } else { self.hub.session_of(to, now) };
-        if let Some(recipient) = recipient.filter(|recipient| *recipient != self.sender.session) {
-            self.session.sessions.credentials.signaled(recipient, self.sender.session, addresses);
-        }
-        self.hub.signal(self.sender, to, kind, payload, now)
-    }
-
-    /// Passes an application's own message on, as [`Hub::send`].
-    ///
-    /// # Errors
-    ///
-    /// [`Undelivered`], as there.
-    pub fn send(mut self, to: &Name, payload: Payload, now: Now) -> Result<(), Undelivered> {
-        self.hub.send(self.sender, to, payload, now)
-    }
-
-    /// The same to everybody else in a room, as [`Hub::send_to_room`].
-    ///
-    /// # Errors
-    ///
-    /// [`NotThere`].
-    pub fn send_to_room(mut self, room: &Name, payload: &Payload, now: Now) -> Result<(), NotThere> {
-        self.hub.send_to_room(&self.sender, room, payload, now)
-    }
-
-    /// Hangs up on `to`, as [`Hub::leave`].
-    ///
-    /// # Errors
-    ///
-    /// [`Undelivered`], as there.
-    pub fn leave(mut self, to: &Name, now: Now) -> Result<(), Undelivered> {
-        self.hub.leave(&self.sender, to, now)
-    }
-
-    /// Hangs up on every partner.
-    pub fn leave_all(mut self, now: Now) {
-        self.hub.leave_all(self.sender.session, now);
-    }
-
-    /// Comes into a room, as [`Hub::join`], and has `tell` told who is there before anything else can happen there.
-    ///
-    /// # Errors
-    ///
-    /// [`NotJoined`], as there.
-    pub fn join<T>(mut self, room: &Name, tell: impl FnOnce(Vec<Name>) -> T, now: Now) -> Result<T, NotJoined> {
-        Ok(tell(self.hub.join(self.sender.session, room, now)?))
-    }
-
-    /// Leaves a room, as [`Hub::part`].
-    ///
-    /// # Errors
-    ///
-    /// [`NotThere`].
-    pub fn part(mut self, room: &Name, now: Now) -> Result<(), NotThere> {
-        self.hub.part(self.sender.session, room, now)
-    }
-
-    /// The last frame that was taken from the client.
-    pub fn last_frame(&self) -> u64 {
-        self.hub.last_frame(self.sender.session)
-    }
-
-    /// Who is there, as [`Hub::who`].
-    pub fn who(self, room: Option<&Name>, now: Now) -> Option<Vec<Name>> {
-        self.hub.who(room, now)
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -8,15 +8,17 @@ use crate::clock::Clock;
 use crate::relay::command::Command;
 use crate::relay::command::Event;
 use crate::turn::Processor;
+use crate::turn::status::Query;
 
 /// Drives `processor` until `shutdown`, or until the data plane is gone: `events` are the shard's, `asks` its streams'.
 ///
 /// `send` hands it a command, and waits while its queue is full, so that requests wait (and are dropped at their own
-/// queue) instead of commands being lost. Neither queue has to wait for the other to be empty.
+/// queue) instead of commands being lost. Neither queue has to wait for the other to be empty. `queries` are an operator's.
 pub async fn run<S, F, E>(
     mut processor: Processor<S>,
     mut events: mpsc::Receiver<Event>,
     mut asks: mpsc::Receiver<Event>,
+    mut queries: mpsc::Receiver<Query>,
     send: impl Fn(Command<S>) -> F,
     clock: Clock,
     shutdown: CancellationToken,
@@ -33,6 +35,7 @@ pub async fn run<S, F, E>(
                 None => return,
             },
             Some(event) = asks.recv() => handle(&mut processor, event, clock).await,
+            Some(query) = queries.recv() => processor.answer_query(query, clock.now()),
             () = until(timeout) => processor.handle_timeout(clock.now()).await,
             () = processor.ended() => {}
             ending = endings.next() => processor.handle_ending(ending, clock.now()).await,

@@ -236,6 +236,17 @@ impl Ledger {
         self.legs.get(&id).copied()
     }
 
+    /// The first `most` allocations behind `id`, in their order.
+    pub(super) fn after(&self, id: AllocationId, most: usize) -> Vec<(Leg, &Allocation)> {
+        let mut ids: Vec<_> = self.legs.keys().copied().filter(|other| *other > id).collect();
+        if ids.len() > most {
+            ids.select_nth_unstable(most);
+            ids.truncate(most);
+        }
+        ids.sort_unstable();
+        ids.into_iter().filter_map(|id| self.leg_of(id)).filter_map(|leg| Some((leg, self.get(leg)?))).collect()
+    }
+
     /// The first deadline.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)

@@ -35,6 +35,7 @@ mod ports;
 pub mod probe;
 mod processor;
 mod request;
+pub mod status;
 #[cfg(test)]
 mod tests;
 

@@ -27,6 +27,8 @@ use crate::turn::ledger::Ledger;
 use crate::turn::pool::Pool;
 use crate::turn::request::Asked;
 use crate::turn::request::Method;
+use crate::turn::status;
+use crate::turn::status::Query;
 use crate::wire::Stun;
 use crate::wire::method;
 
@@ -118,6 +120,21 @@ impl<S> Processor<S> {
             }
             self.pool.end_reservations_of(session);
         }
+    }
+
+    /// Tells an operator what there is.
+    pub fn answer_query(&self, Query { after, most, answer }: Query, now: Now) {
+        let page = self.ledger.after(AllocationId(after), most);
+        let page = page.into_iter().map(|(leg, allocation)| status::Allocation {
+            id: allocation.id.0,
+            client: leg.client,
+            relayed: allocation.advertised,
+            username: allocation.username.clone(),
+            session: allocation.owner.session,
+            expires_in: allocation.deadline.saturating_duration_since(now.monotonic),
+        });
+        // Who asked may have gone.
+        let _ = answer.send(page.collect());
     }
 
     /// Waits until the crate has ended an allocation by itself, and settles it.

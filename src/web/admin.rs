@@ -1,4 +1,4 @@
-//! `/admin`: what an operator can have done to members and sessions, by who has the token.
+//! `/admin`: what an operator can see, and have done to members and sessions, by who has the token.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -24,10 +24,16 @@ use crate::address::Prefix;
 use crate::address::Sources;
 use crate::clock::Clock;
 use crate::credentials::SessionId;
+use crate::gateway;
+use crate::metrics::Gateway;
 use crate::rate::PerSource;
 use crate::rate::Rate;
 use crate::signaling::name::Name;
+use crate::signaling::session::Banned;
 use crate::signaling::session::Sessions;
+use crate::turn::status::Status;
+
+mod lists;
 
 /// How often one source may come with a wrong token; while it has no try left, it isn't let in with the right one either.
 const WRONG_TOKENS: Rate = Rate { per_second: 1.0, burst: 10.0 };
@@ -41,15 +47,23 @@ pub struct State(Arc<Inner>);
 struct Inner {
     token: String,
     wrong: Mutex<PerSource>,
-    sessions: Arc<Sessions>,
+    /// Our own protocol's first.
+    gateways: Vec<Arc<gateway::Context>>,
+    status: Status,
     clock: Clock,
 }
 
 impl State {
-    /// Whoever has `token` may command `sessions`; sources outside `exempt` have so many tries.
-    pub fn new(token: String, exempt: Vec<Prefix>, sessions: Arc<Sessions>, clock: Clock) -> Self {
+    /// Whoever has `token` may command `gateways`, and see them and `status`; sources outside `exempt` have so many tries.
+    pub fn new(
+        token: String,
+        exempt: Vec<Prefix>,
+        gateways: Vec<Arc<gateway::Context>>,
+        status: Status,
+        clock: Clock,
+    ) -> Self {
         let wrong = Mutex::new(PerSource::new(WRONG_TOKENS, Sources::new(exempt)));
-        Self(Arc::new(Inner { token, wrong, sessions, clock }))
+        Self(Arc::new(Inner { token, wrong, gateways, status, clock }))
     }
 }
 
@@ -60,12 +74,14 @@ pub(super) fn routes(state: State) -> Router {
         .route("/admin/ban", command(&state, Inner::ban))
         .route("/admin/unban", command(&state, Inner::unban))
         .route("/admin/revoke", command(&state, Inner::revoke))
+        .merge(lists::routes(&state))
 }
 
 /// Whom a command is for.
 #[derive(Deserialize)]
 struct Member {
     name: String,
+    gateway: Option<String>,
 }
 
 /// What a command is for.
@@ -131,23 +147,32 @@ impl Inner {
         token.is_some_and(|(_, token)| self.token.as_bytes().ct_eq(token).into())
     }
 
-    fn kick(&self, Member { name }: Member) -> Outcome {
-        if !self.sessions.kick(&read_name(&name)?, self.clock.now()) {
+    fn kick(&self, member: Member) -> Outcome {
+        let (name, sessions) = (read_name(&member.name)?, self.sessions(&member)?);
+        if !sessions.kick(&name, self.clock.now()) {
             return Err((StatusCode::NOT_FOUND, "nobody is signed in by this name"));
         }
         tracing::info!("a member was kicked");
         Ok(json!({ "kicked": true }))
     }
 
-    fn ban(&self, Member { name }: Member) -> Outcome {
-        let banned = self.sessions.ban(read_name(&name)?, self.clock.now());
-        let kicked = banned.map_err(|_| (StatusCode::CONFLICT, "too many names are banned already"))?;
+    fn ban(&self, member: Member) -> Outcome {
+        let (name, sessions, now) = (read_name(&member.name)?, self.sessions(&member)?, self.clock.now());
+        let banned = sessions.ban(name.clone(), now);
+        let Banned { kicked, account } =
+            banned.map_err(|_| (StatusCode::CONFLICT, "too many names are banned already"))?;
+        let elsewhere =
+            |account| self.gateways.iter().filter(|context| context.sessions.kick_account(account, now)).count();
+        let kicked = account.as_ref().map_or(0, elsewhere) > 0 || kicked;
         tracing::info!(kicked, "a name was banned");
-        Ok(json!({ "banned": true, "kicked": kicked }))
+        Ok(match account.filter(|account| *account != name) {
+            Some(account) => json!({ "banned": true, "kicked": kicked, "account": account.as_str() }),
+            None => json!({ "banned": true, "kicked": kicked }),
+        })
     }
 
-    fn unban(&self, Member { name }: Member) -> Outcome {
-        if !self.sessions.unban(&read_name(&name)?) {
+    fn unban(&self, member: Member) -> Outcome {
+        if !self.sessions(&member)?.unban(&read_name(&member.name)?) {
             return Err((StatusCode::NOT_FOUND, "this name isn't banned"));
         }
         tracing::info!("a name was unbanned");
@@ -157,12 +182,27 @@ impl Inner {
     fn revoke(&self, Session { session }: Session) -> Outcome {
         let session: SessionId =
             session.parse().map_err(|_| (StatusCode::BAD_REQUEST, "no session can be called that"))?;
-        let kicked = self.sessions.revoke(session, self.clock.now());
+        let theirs = self.gateways.iter().find(|context| context.sessions.has(session));
+        // One that nobody is signed in by may have left allocations behind.
+        let anywhere = theirs.or(self.gateways.first());
+        let kicked = anywhere.is_some_and(|context| context.sessions.revoke(session, self.clock.now()));
         tracing::info!(kicked, "a session was revoked");
         Ok(json!({ "revoked": true, "kicked": kicked }))
+    }
+
+    /// Where a member is meant: by our own protocol, if no other is named.
+    fn sessions(&self, member: &Member) -> Result<&Sessions, Refusal> {
+        let gateway = member.gateway.as_deref().map_or(Ok(Gateway::Json), read_gateway)?;
+        let context = self.gateways.iter().find(|context| context.gateway == gateway);
+        Ok(&context.ok_or((StatusCode::NOT_FOUND, "this gateway is off"))?.sessions)
     }
 }
 
 fn read_name(name: &str) -> Result<Name, Refusal> {
     Name::new(name).map_err(|_| (StatusCode::BAD_REQUEST, "no member can be called that"))
+}
+
+fn read_gateway(label: &str) -> Result<Gateway, Refusal> {
+    let found = Gateway::ALL.iter().copied().find(|gateway| gateway.label() == label);
+    found.ok_or((StatusCode::BAD_REQUEST, "a gateway is one of json, socketio, peerjs, pubsub, ayame"))
 }

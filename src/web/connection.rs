@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::extract::Request;
+use tokio_util::sync::CancellationToken;
 
 /// The connection, set by the listener on every request (`Extension<Connection>`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,3 +32,8 @@ impl Connection {
 /// brackets. Falls back to the address of this server that the client reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHost(pub String);
+
+/// Cancelled when the connection has had its time, set on every request (`Extension<Closing>`): an answer that waits for
+/// something to happen should wait no longer.
+#[derive(Clone, Debug, Default)]
+pub struct Closing(pub CancellationToken);

@@ -3,55 +3,48 @@
 use axum::Router;
 use axum::extract::Request;
 use axum::http::HeaderMap;
-use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use axum::http::header;
-use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::get;
 
 use super::socket::Refusal;
 use super::socket::State;
-use crate::signaling::accounts::Denied;
 use crate::signaling::session::NoIce;
 
 /// The path itself.
 pub(super) fn routes(state: State) -> Router {
-    Router::new().route("/ice", get(move |request: Request| async move { answer(&state, &request) }))
+    Router::new().route(
+        "/ice",
+        get(move |request: Request| {
+            let state = state.clone();
+            async move { answer(&state, request).await }
+        }),
+    )
 }
 
 /// The list for `RTCPeerConnection`, readable by the page that asked, when pages of its origin may sign in here.
-fn answer(state: &State, request: &Request) -> Response {
-    let mut response = servers(state, request).unwrap_or_else(Refusal::into_response);
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::VARY, HeaderValue::from_static("origin"));
-    response
+async fn answer(state: &State, request: Request) -> Response {
+    servers(state, request).await.unwrap_or_else(|refusal| super::shared(None, refusal))
 }
 
-fn servers(state: &State, request: &Request) -> Result<Response, Refusal> {
-    let mut visitor = state.visitor(request)?;
+async fn servers(state: &State, request: Request) -> Result<Response, Refusal> {
+    let mut visitor = state.visitor(&request)?;
+    state.check_host(&request)?;
     if let Some(token) = bearer(request.headers()) {
         visitor.token = Some(token.to_owned());
     }
-    let gateway = state.gateway();
-    let ice = gateway.sessions.ice_elsewhere(&visitor, gateway.clock.now()).map_err(|why| match why {
-        NoIce::Denied(Denied::Proof) => {
-            Refusal::new(StatusCode::UNAUTHORIZED, "this needs ?token= as signaling.accounts has it")
-        }
-        NoIce::Denied(Denied::Rate) => {
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address")
-        }
-        NoIce::Rate => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many requests, see signaling.limits.sign_ins"),
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    // Its body is nobody's while an answer is waited for.
+    drop(request);
+    let gateway = &state.gateways().json;
+    let ice = gateway.sessions.ice_elsewhere(&visitor, gateway.clock.now()).await.map_err(|why| match why {
+        NoIce::Denied(denied) => denied.into(),
         NoIce::SignaledPeersOnly => {
             Refusal::new(StatusCode::FORBIDDEN, "turn.peers.mode is \"signaled\": sign in and signal here")
         }
     })?;
-    let mut response = super::json(&ice.servers).into_response();
-    if let Some(origin) = request.headers().get(header::ORIGIN) {
-        response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    }
-    Ok(response)
+    Ok(super::shared(origin, super::json(&ice.servers)))
 }
 
 /// The token in the header that a back end would send it in.

@@ -12,25 +12,39 @@ use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::get;
 
+use crate::gateway::json::Dialect;
 use crate::metrics::Metrics;
 
 pub mod admin;
+mod ayame;
 pub mod connection;
 pub mod forwarded;
 pub mod host;
 mod ice;
 pub mod pages;
+mod peerjs;
+mod pubsub;
 pub mod serve;
 pub mod socket;
+mod socketio;
 
-/// Everything served to browsers: the pages, `/healthz`, `/ice`, and WebSockets; `/` is one for those who ask for it. And
-/// to operators, if they may command: `/admin`.
+/// Everything served to browsers: the pages, `/healthz`, `/ice`, WebSockets (`/` is one for those who ask for it) and what
+/// else clients of other protocols ask for. And to operators, if they may command: `/admin`.
 pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
-    let more = socket::routes(sockets.clone()).merge(ice::routes(sockets.clone()));
+    let more = socket::routes(sockets.clone())
+        .merge(ice::routes(sockets.clone()))
+        .merge(socketio::routes(sockets.clone()))
+        .merge(peerjs::routes(&sockets))
+        .merge(pubsub::routes(sockets.clone()))
+        .merge(ayame::routes(sockets.clone()));
     let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));
     let page = pages::front();
     let front = move |request: Request| async move {
-        if socket::is_upgrade(request.headers()) { socket::upgrade(&sockets, request) } else { page(request.headers()) }
+        if socket::is_upgrade(request.headers()) {
+            socket::json(&sockets, Dialect::Objects, request)
+        } else {
+            page(request.headers())
+        }
     };
     let router =
         Router::new().route("/", get(front)).route("/healthz", get(healthz)).merge(pages::routes()).merge(more);
@@ -51,6 +65,18 @@ fn finish(router: Router) -> Router {
         .fallback(async || (StatusCode::NOT_FOUND, "Not found\n"))
         .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed\n"))
         .layer(map_response(guard))
+}
+
+/// An answer that the page that asked may read, whose `origin` was let in, and that nothing keeps.
+fn shared(origin: Option<HeaderValue>, answer: impl IntoResponse) -> Response {
+    let mut response = answer.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("origin"));
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    }
+    response
 }
 
 /// A JSON text as an answer.

@@ -33,6 +33,13 @@ const PAGES: &[Page] = &[
     Page { path: "/style.css", content_type: STYLE, body: include_str!("../../static/style.css") },
 ];
 
+/// Socket.IO's own client, which its servers hand out; where it comes from stands beside it.
+const SOCKET_IO: Page = Page {
+    path: "/socket.io/socket.io.js",
+    content_type: SCRIPT,
+    body: include_str!("../../static/vendor/socket.io/socket.io.js"),
+};
+
 /// Every page but the front one.
 pub(super) fn routes() -> Router {
     PAGES.iter().fold(Router::new(), |router, page| {
@@ -43,8 +50,17 @@ pub(super) fn routes() -> Router {
 
 /// Answers a request with these headers with the front page.
 pub(super) fn front() -> impl Fn(&HeaderMap) -> Response + Clone {
-    let etag: Arc<str> = FRONT.etag().into();
-    move |headers| FRONT.answer(&etag, headers)
+    alone(&FRONT)
+}
+
+/// The same with Socket.IO's client.
+pub(super) fn socketio() -> impl Fn(&HeaderMap) -> Response + Clone {
+    alone(&SOCKET_IO)
+}
+
+fn alone(page: &'static Page) -> impl Fn(&HeaderMap) -> Response + Clone {
+    let etag: Arc<str> = page.etag().into();
+    move |headers| page.answer(&etag, headers)
 }
 
 impl Page {

@@ -20,6 +20,7 @@ use hyper_util::rt::TokioTimer;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::connection::Closing;
 use super::connection::Connection;
 use super::forwarded::Proxies;
 use super::host::Authority;
@@ -55,8 +56,11 @@ pub async fn serve(opened: Opened, service: Service, half_open: Place, places: A
     let connection = Connection { remote: opened.remote, local: opened.local };
     // The place that the connection holds, and whether that is one to be served in.
     let held = Mutex::new((half_open, false));
-    let answer = service_fn(move |request: Request<Incoming>| {
+    let closing = Closing::default();
+    let close = closing.0.clone();
+    let answer = service_fn(move |mut request: Request<Incoming>| {
         let admitted = admit(&mut held.lock().unwrap_or_else(PoisonError::into_inner), &places, connection);
+        request.extensions_mut().insert(closing.clone());
         let service = service.clone();
         async move {
             Ok::<_, std::convert::Infallible>(match admitted {
@@ -77,6 +81,7 @@ pub async fn serve(opened: Opened, service: Service, half_open: Place, places: A
         () = stop.cancelled() => (),
         () = tokio::time::sleep(HTTP_WITHIN) => (),
     }
+    close.cancel();
     serving.as_mut().graceful_shutdown();
     // What the client did wrong, or that it left, is its own affair; so is an answer it doesn't read now.
     let _ = tokio::time::timeout(FINISH_WITHIN, serving).await;
@@ -151,11 +156,18 @@ mod tests {
 
     /// A connection being served, seen from its client.
     fn connect(places: &[Arc<Places>; 2], stop: &CancellationToken) -> (DuplexStream, tokio::task::JoinHandle<()>) {
+        connect_to(Router::new().route("/", get(async || "x".repeat(5000))), places, stop)
+    }
+
+    fn connect_to(
+        routes: Router,
+        places: &[Arc<Places>; 2],
+        stop: &CancellationToken,
+    ) -> (DuplexStream, tokio::task::JoinHandle<()>) {
         let (client, server) = tokio::io::duplex(1024);
         let addr = "127.0.0.1:1".parse().unwrap();
         let (protocol, stream) = (Protocol::Http, Box::new(server));
         let opened = Opened { protocol, tls: false, remote: addr, local: addr, reached: addr.ip(), stream };
-        let routes = Router::new().route("/", get(async || "x".repeat(5000)));
         let [half_open, served] = places;
         let place = half_open.enter(addr.ip()).unwrap();
         let serving = serve(opened, Service::Routes(routes, Arc::default()), place, Arc::clone(served), stop.clone());
@@ -183,6 +195,23 @@ mod tests {
 
         let took = Clock::system().now().monotonic - began;
         assert!((HTTP_WITHIN..HTTP_WITHIN * 2).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_waits_hears_that_the_connection_has_had_its_time() {
+        let waits = async |request: Request<Body>| {
+            request.extensions().get::<Closing>().unwrap().0.cancelled().await;
+            "nothing happened"
+        };
+        let routes = Router::new().route("/", get(waits));
+        let (mut client, serving) = connect_to(routes, &room(), &CancellationToken::new());
+
+        client.write_all(REQUEST).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("nothing happened"), "{answer}");
+        serving.await.unwrap();
     }
 
     #[tokio::test]

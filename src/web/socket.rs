@@ -21,11 +21,14 @@ use axum::response::Response;
 use axum::routing::any;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::FutureExt;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 
-use crate::gateway;
+use crate::address::host_in_url;
+use crate::gateway::Gateways;
 use crate::gateway::json;
 use crate::gateway::json::Dialect;
 use crate::places::Place;
@@ -33,9 +36,11 @@ use crate::places::Places;
 use crate::places::Refused;
 use crate::rate::Rate;
 use crate::rate::TokenBucket;
+use crate::signaling::accounts::Denied;
 use crate::signaling::session::Visitor;
 use crate::web::connection::Connection;
 use crate::web::connection::RequestHost;
+use crate::web::host::Authority;
 
 /// From where a page may open a WebSocket here.
 #[derive(Clone, Debug, Default)]
@@ -57,26 +62,28 @@ pub struct State(Arc<Inner>);
 struct Inner {
     origins: Origins,
     connections: Arc<Places>,
-    gateway: Arc<gateway::Context>,
+    gateways: Gateways,
     tasks: TaskTracker,
     log_lines: Mutex<TokenBucket>,
 }
 
+/// Where the page is from that a browser asks for.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// How often a refused origin is logged: anybody can have one refused.
 const LOG_LINES: Rate = Rate { per_second: 0.1, burst: 3.0 };
 /// How much of a refused origin is logged.
 const LOGGED_CHARS: usize = 100;
 
 impl State {
-    /// Upgrades are for `origins`, counted in `connections`, served by `gateway` in a task of `tasks` each.
-    pub fn new(origins: Origins, connections: Arc<Places>, gateway: Arc<gateway::Context>, tasks: TaskTracker) -> Self {
-        let log_lines = Mutex::new(TokenBucket::new(LOG_LINES, gateway.clock.now().monotonic));
-        Self(Arc::new(Inner { origins, connections, gateway, tasks, log_lines }))
+    /// Upgrades are for `origins`, counted in `connections`, served by `gateways` in a task of `tasks` each.
+    pub fn new(origins: Origins, connections: Arc<Places>, gateways: Gateways, tasks: TaskTracker) -> Self {
+        let log_lines = Mutex::new(TokenBucket::new(LOG_LINES, gateways.json.clock.now().monotonic));
+        Self(Arc::new(Inner { origins, connections, gateways, tasks, log_lines }))
     }
 
-    /// What every gateway works with.
-    pub(super) fn gateway(&self) -> &gateway::Context {
-        &self.0.gateway
+    /// Those that are on.
+    pub(super) fn gateways(&self) -> &Gateways {
+        &self.0.gateways
     }
 
     /// Who asks, when the page that asks may; with the token in its URL, for browsers send no header with a WebSocket.
@@ -84,7 +91,7 @@ impl State {
         let (Some(connection), Some(RequestHost(host))) = (Connection::of(request), request.extensions().get()) else {
             return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE));
         };
-        if let Err(origin) = self.0.origins.check(request.headers(), connection.local.ip()) {
+        if let Err(origin) = self.0.origins.check(request.headers(), host, connection.local.ip()) {
             self.0.log_refused(&origin);
             return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin isn't among http.allowed_origins"));
         }
@@ -92,50 +99,146 @@ impl State {
         let token = form_urlencoded::parse(query).find(|(key, _)| key == "token").map(|(_, token)| token.into_owned());
         Ok(Visitor { host: host.clone(), source: connection.remote.ip(), token })
     }
+
+    /// Refuses a request that names no origin, when a page of the host that it was sent to might not ask: browsers leave it
+    /// out where a page gets something from its own host, which may be a foreign page's name for us (DNS rebinding).
+    pub(super) fn check_host(&self, request: &Request) -> Result<(), Refusal> {
+        let (Some(connection), Some(RequestHost(host))) = (Connection::of(request), request.extensions().get()) else {
+            return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE));
+        };
+        // What no host is called isn't ours, though the connection's own address stands in for it elsewhere.
+        let is_host = Authority::of(request).is_some() || !request.headers().contains_key(header::HOST);
+        let is_known = is_host && self.0.origins.knows(host, connection.local.ip());
+        if request.headers().contains_key(header::ORIGIN) || is_known {
+            return Ok(());
+        }
+        self.0.log_refused(&format!("http://{}", host_in_url(host)));
+        Err(Refusal::new(StatusCode::FORBIDDEN, "this host isn't among http.allowed_origins"))
+    }
+
+    /// A place for one more connection.
+    pub(super) fn enter(&self, source: IpAddr) -> Result<Place, Refusal> {
+        self.0.connections.enter(source).map_err(|refused| match refused {
+            Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
+            Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+        })
+    }
+
+    /// Serves a connection in its place.
+    pub(super) fn spawn(&self, place: Place, serve: impl Future<Output = ()> + Send + 'static) {
+        let metrics = Arc::clone(&self.gateways().json.metrics);
+        metrics.connections.increment();
+        // An async block around it would have room for it twice, for life.
+        self.0.tasks.spawn(serve.map(move |()| {
+            drop(place);
+            metrics.connections.decrement();
+        }));
+    }
 }
+
+/// The stream that a WebSocket is made of.
+pub(super) type Upgrade = TokioIo<Upgraded>;
 
 /// The paths that are WebSockets only.
 pub fn routes(state: State) -> Router {
-    let handler = any(move |request| async move { upgrade(&state, request) });
-    Router::new().route("/ws", handler.clone()).route(STRINGS_PATH, handler)
+    let strings = state.clone();
+    Router::new()
+        .route("/ws", any(async move |request| json(&state, Dialect::Objects, request)))
+        .route("/websocketRTC", any(async move |request| json(&strings, Dialect::Strings, request)))
 }
 
-/// Where the strings dialect is spoken; everywhere else it is objects.
-const STRINGS_PATH: &str = "/websocketRTC";
+/// Our own protocol.
+pub(super) fn json(state: &State, dialect: Dialect, request: Request) -> Response {
+    let context = Arc::clone(&state.gateways().json);
+    upgrade(state, request, move |visitor, io| json::serve(context, visitor, dialect, io))
+}
 
 /// Whether a request asks for a WebSocket.
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
     has_token(headers, &header::UPGRADE, "websocket")
 }
 
-/// Makes a WebSocket of a request, or says why not.
-pub fn upgrade(state: &State, mut request: Request) -> Response {
-    let visit = handshake(&request).and_then(|accept| {
-        let visitor = state.visitor(&request)?;
-        let place = state.0.enter(visitor.source)?;
-        Ok((accept, visitor, place))
-    });
-    let (accept, visitor, place) = match visit {
-        Ok(visit) => visit,
+/// Makes a WebSocket of a request that `serve` serves, or says why not.
+pub(super) fn upgrade<F>(
+    state: &State,
+    request: Request,
+    serve: impl FnOnce(Visitor, Upgrade) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send,
+{
+    match Arrival::of(state, &request) {
+        Ok(arrival) => {
+            let visitor = arrival.visitor.clone();
+            arrival.upgrade(state, request, move |io| serve(visitor, io))
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// A request that a WebSocket may be made of.
+pub(super) struct Arrival {
+    /// Who asks.
+    pub(super) visitor: Visitor,
+    accept: String,
+    place: Place,
+}
+
+impl Arrival {
+    /// One that asks as it should, for a page that may, and has a place.
+    pub(super) fn of(state: &State, request: &Request) -> Result<Self, Refusal> {
+        let accept = handshake(request)?;
+        let visitor = state.visitor(request)?;
+        let place = state.enter(visitor.source)?;
+        Ok(Self { visitor, accept, place })
+    }
+
+    /// Makes a WebSocket of it that `serve` serves.
+    pub(super) fn upgrade<F>(
+        self,
+        state: &State,
+        mut request: Request,
+        serve: impl FnOnce(Upgrade) -> F + Send + 'static,
+    ) -> Response
+    where
+        F: Future<Output = ()> + Send,
+    {
+        let Self { visitor: _, accept, place } = self;
+        let upgraded = hyper::upgrade::on(&mut request);
+        state.spawn(place, async move {
+            if let Ok(upgraded) = upgraded.await {
+                serve(TokioIo::new(upgraded)).await;
+            }
+        });
+        switching(&accept)
+    }
+}
+
+/// Makes one for who has a place already, and has been looked at.
+pub(super) fn upgrade_placed<F>(
+    state: &State,
+    mut request: Request,
+    serve: impl FnOnce(Upgrade) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send,
+{
+    let accept = match handshake(&request) {
+        Ok(accept) => accept,
         Err(refusal) => return refusal.into_response(),
     };
-    let dialect = if request.uri().path() == STRINGS_PATH { Dialect::Strings } else { Dialect::Objects };
-    let gateway = Arc::clone(&state.0.gateway);
     let upgraded = hyper::upgrade::on(&mut request);
-    let metrics = Arc::clone(&gateway.metrics);
-    metrics.connections.increment();
     state.0.tasks.spawn(async move {
         if let Ok(upgraded) = upgraded.await {
-            json::serve(gateway, visitor, dialect, TokioIo::new(upgraded)).await;
+            serve(TokioIo::new(upgraded)).await;
         }
-        drop(place);
-        metrics.connections.decrement();
     });
-    let headers = [
-        (header::CONNECTION, "upgrade"),
-        (header::UPGRADE, "websocket"),
-        (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
-    ];
+    switching(&accept)
+}
+
+fn switching(accept: &str) -> Response {
+    let headers =
+        [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_ACCEPT, accept)];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
@@ -174,6 +277,21 @@ impl Refusal {
     }
 }
 
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Proof => Self::new(StatusCode::UNAUTHORIZED, "this needs ?token= as signaling.accounts has it"),
+            Denied::Later => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "who would know doesn't say, see signaling.accounts.webhook")
+            }
+            Denied::Failures => Self::new(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens from this address"),
+            Denied::Rate => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too many sign-ins, see signaling.limits.sign_ins")
+            }
+        }
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let text = (header::CONTENT_TYPE, "text/plain; charset=utf-8");
@@ -186,16 +304,32 @@ impl Origins {
     ///
     /// Never compared with the Host header: a page that has its own name resolve to our address (DNS rebinding) sends
     /// its name there, too.
-    fn check(&self, headers: &HeaderMap, local: IpAddr) -> Result<(), String> {
+    fn check(&self, headers: &HeaderMap, host: &str, local: IpAddr) -> Result<(), String> {
         let any = self.allowed.iter().any(|allowed| allowed == "*");
         let Some(value) = headers.get(header::ORIGIN) else {
-            return if self.required { Err("none".into()) } else { Ok(()) };
+            // A page says no origin when it gets something from where it comes from itself, or an image from elsewhere;
+            // which of them no page can say of its own accord (Fetch Metadata).
+            return match only(headers, &SEC_FETCH_SITE) {
+                Some("cross-site" | "same-site") if !any => Err("another site's, as an image or the like".into()),
+                Some("same-origin") if self.knows(host, local) => Ok(()),
+                Some(_) | None if self.required => Err("none".into()),
+                Some(_) | None => Ok(()),
+            };
         };
         let origin = only(headers, &header::ORIGIN).map(str::to_ascii_lowercase);
         if any || origin.is_some_and(|origin| self.is_allowed(&origin, local)) {
             return Ok(());
         }
         Err(value.as_bytes().escape_ascii().to_string().chars().take(LOGGED_CHARS).collect())
+    }
+
+    /// Whether pages of `host` may ask, whatever their port.
+    fn knows(&self, host: &str, local: IpAddr) -> bool {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let names_it = |allowed: &String| {
+            allowed == "*" || allowed.parse::<Uri>().is_ok_and(|origin| origin.host() == Some(host.as_str()))
+        };
+        self.allowed.iter().any(names_it) || self.is_allowed(&format!("http://{host}"), local)
     }
 
     fn is_allowed(&self, origin: &str, local: IpAddr) -> bool {
@@ -215,16 +349,8 @@ impl Origins {
 }
 
 impl Inner {
-    /// A place for one more connection.
-    fn enter(&self, source: IpAddr) -> Result<Place, Refusal> {
-        self.connections.enter(source).map_err(|refused| match refused {
-            Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
-            Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
-        })
-    }
-
     fn log_refused(&self, origin: &str) {
-        let now = self.gateway.clock.now().monotonic;
+        let now = self.gateways.json.clock.now().monotonic;
         let mut lines = self.log_lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.take(LOG_LINES, now) {
             tracing::warn!(origin, "a page was refused: add the page's origin to http.allowed_origins to let it in");
@@ -255,7 +381,7 @@ mod tests {
 
     fn check(origins: &Origins, origin: &str) -> bool {
         let headers = HeaderMap::from_iter([(header::ORIGIN, origin.parse().unwrap())]);
-        origins.check(&headers, [10, 0, 0, 7].into()).is_ok()
+        origins.check(&headers, "10.0.0.7", [10, 0, 0, 7].into()).is_ok()
     }
 
     #[test]
@@ -310,9 +436,30 @@ mod tests {
     #[test]
     fn no_origin_is_fine_unless_one_is_required() {
         let required = Origins { required: true, ..Origins::default() };
+        let check = |origins: &Origins, headers, host| origins.check(&headers, host, [10, 0, 0, 7].into()).is_ok();
+
+        assert!(check(&Origins::default(), HeaderMap::new(), "10.0.0.7"));
+        assert!(!check(&required, HeaderMap::new(), "10.0.0.7"));
+        let fetch = |site: &str| HeaderMap::from_iter([(SEC_FETCH_SITE, site.parse().unwrap())]);
+        assert!(check(&required, fetch("same-origin"), "10.0.0.7"));
+        assert!(!check(&required, fetch("same-origin"), "evil.example"), "whose own page it is, it is not ours");
+        for site in ["cross-site", "same-site"] {
+            assert!(!check(&Origins::default(), fetch(site), "10.0.0.7"), "an image of {site}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_known_whose_pages_may_ask() {
+        let allowed = vec!["https://app.example.org:8443".to_owned()];
+        let origins = Origins { names: vec!["box".into()], allowed, ..Origins::default() };
         let local = [10, 0, 0, 7].into();
 
-        assert!(Origins::default().check(&HeaderMap::new(), local).is_ok());
-        assert!(required.check(&HeaderMap::new(), local).is_err());
+        for known in ["localhost", "127.0.0.1", "::1", "10.0.0.7", "box", "app.example.org"] {
+            assert!(origins.knows(known, local), "{known}");
+        }
+        for foreign in ["evil.example", "example.org", "10.0.0.8", "2001:db8::1"] {
+            assert!(!origins.knows(foreign, local), "{foreign}");
+        }
+        assert!(Origins { allowed: vec!["*".into()], ..Origins::default() }.knows("evil.example", local));
     }
 }

@@ -7,7 +7,8 @@ import puppeteer from "puppeteer-core";
 // Polling by animation frame, the default, stands still in a page that is not in front.
 const WAIT = { timeout: 20_000, polling: 50 };
 
-export async function launch() {
+/** `flags` are more of Chromium's own. */
+export async function launch(...flags) {
   return puppeteer.launch({
     executablePath: process.env.CHROMIUM ?? (await findChromium()),
     acceptInsecureCerts: true,
@@ -24,6 +25,7 @@ export async function launch() {
       "--ignore-certificate-errors",
       // WebRTC leaves loopback out otherwise, and a machine without a network has nothing else.
       "--allow-loopback-in-peer-connection",
+      ...flags,
     ],
   });
 }

@@ -13,15 +13,17 @@ export class Server {
   #directory;
   #child;
   #errors = "";
+  #turn = "";
   #more = "";
 
-  /** `iceServers` makes the list that clients are handed, in TOML, of the ports that are served. */
-  static async start({ iceServers } = {}) {
+  /** `iceServers` makes the list that clients are handed, in TOML, of the ports that are served; `more` is tables. */
+  static async start({ iceServers, more = "" } = {}) {
     const server = new Server();
+    server.#more = more;
     server.#directory = await mkdtemp(path.join(tmpdir(), "throughway-"));
     await server.#run({ https: 0, http: 0, udp: 0 });
     if (iceServers) {
-      server.#more = `ice_servers = ${iceServers(server.ports)}\n`;
+      server.#turn = `ice_servers = ${iceServers(server.ports)}\n`;
       await server.restart();
     }
     return server;
@@ -50,7 +52,7 @@ plain_listen = ["127.0.0.1:${http}"]
 listen_udp = ["127.0.0.1:${udp}"]
 listen_tcp = []
 listen_tls = []
-${this.#more}`,
+${this.#turn}${this.#more}`,
     );
     const binary = process.env.THROUGHWAY_BIN;
     if (!binary) throw new Error("THROUGHWAY_BIN must name the server to test; tests/run browser sets it");

@@ -47,6 +47,31 @@ fn any_frames_get_replies_in_json_at_most() {
 }
 
 #[test]
+fn any_frames_of_a_peerjs_client_get_replies_in_json_at_most() {
+    fuzz("peerjs", targets::peerjs, 3000);
+}
+
+#[test]
+fn no_text_is_a_token_that_nobody_signed() {
+    fuzz("token", targets::token, 50_000);
+}
+
+#[test]
+fn any_frames_about_topics_get_json_at_most() {
+    fuzz("pubsub", targets::pubsub, 1500);
+}
+
+#[test]
+fn any_frames_of_ayame_get_json_at_most() {
+    fuzz("ayame", targets::ayame, 1500);
+}
+
+#[test]
+fn any_payload_of_engine_io_gets_packets_of_text_at_most() {
+    fuzz("socketio", targets::socketio, 1500);
+}
+
+#[test]
 fn any_bytes_end_a_websocket_at_worst() {
     fuzz("websocket", targets::websocket, 3000);
 }

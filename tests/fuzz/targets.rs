@@ -10,8 +10,11 @@ use std::sync::Mutex;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::SinkExt;
 use futures_util::StreamExt;
+use ring::hmac;
 use stun::attributes::*;
 use stun::integrity::MessageIntegrity;
 use stun::message::Message;
@@ -23,8 +26,15 @@ use throughway::clock::Clock;
 use throughway::credentials;
 use throughway::credentials::Credentials;
 use throughway::gateway;
+use throughway::gateway::ayame;
 use throughway::gateway::json;
 use throughway::gateway::json::Dialect;
+use throughway::gateway::peerjs;
+use throughway::gateway::pubsub;
+use throughway::gateway::socketio::engineio;
+use throughway::gateway::socketio::engineio::Packets;
+use throughway::gateway::socketio::engineio::Revision;
+use throughway::metrics::Gateway;
 use throughway::metrics::Metrics;
 use throughway::net::demux;
 use throughway::net::demux::Protocol;
@@ -44,10 +54,15 @@ use throughway::relay::command::Via;
 use throughway::relay::stream::frames::Frames;
 use throughway::signaling::accounts::Accounts;
 use throughway::signaling::accounts::Proof;
+use throughway::signaling::accounts::jwt::Key;
+use throughway::signaling::accounts::jwt::Verifier;
 use throughway::signaling::hub;
 use throughway::signaling::hub::Hub;
 use throughway::signaling::ice::Served;
 use throughway::signaling::mailbox::Capacity;
+use throughway::signaling::mailbox::Delivery;
+use throughway::signaling::mailbox::Vocabulary;
+use throughway::signaling::name::Name;
 use throughway::signaling::session::Sessions;
 use throughway::signaling::session::Visitor;
 use throughway::turn::Limits;
@@ -60,6 +75,7 @@ use throughway::wire::Class;
 use throughway::wire::Stun;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::io::DuplexStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -229,6 +245,26 @@ pub fn stream(bytes: &[u8]) {
     }
 }
 
+/// A text as a signed token, as keys, and its first two lines as what a token is made of that has a good signature: only
+/// such a one is anybody's.
+pub fn token(bytes: &[u8]) {
+    const SECRET: &[u8] = b"a secret that no input can know..";
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    let (now, verifier) =
+        (Clock::system().now(), Verifier::new(vec![Key::secret(SECRET).unwrap()], None, None).unwrap());
+    assert!(verifier.check(&text, now).is_err(), "nobody signed it");
+    let _ = Key::from_pem(&text);
+    if let Ok(keys) = Key::from_jwks(&text) {
+        let _ = Verifier::new(keys, None, None).unwrap().check(&text, now);
+    }
+    let mut lines = text.lines().map(|line| BASE64_URL_SAFE_NO_PAD.encode(line));
+    let made = format!("{}.{}", lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), made.as_bytes());
+    if let Ok(name) = verifier.check(&format!("{made}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag)), now) {
+        assert!(text.contains("HS256") && !name.as_str().is_empty());
+    }
+}
+
 /// Lines as frames of our JSON protocol, in both dialects and versions: every reply is JSON.
 pub fn frames(bytes: &[u8]) {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
@@ -236,21 +272,127 @@ pub fn frames(bytes: &[u8]) {
     for (dialect, version) in kinds {
         run(async {
             let (server, client) = tokio::io::duplex(1 << 20);
-            let talk = async {
-                let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-                let login = format!(r#"{{"type":"login","name":"fuzz","v":{version}}}"#);
-                for frame in std::iter::once(&*login).chain(text.lines()) {
-                    let _ = client.feed(tungstenite::Message::text(frame)).await;
+            let login = format!(r#"{{"type":"login","name":"fuzz","v":{version}}}"#);
+            let said = std::iter::once(&*login).chain(text.lines());
+            tokio::join!(json::serve(context(Gateway::Json), visitor(), dialect, server), talk(client, said));
+        });
+    }
+}
+
+/// Lines as frames about topics: all that a subscriber hears is JSON.
+pub fn pubsub(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    run(async {
+        let (server, client) = tokio::io::duplex(1 << 20);
+        let context = context(Gateway::PubSub);
+        let signed_in = context
+            .sessions
+            .sign_in_unnamed(Name::random(), Delivery::Once, None, &visitor(), context.clock.now())
+            .await;
+        let member = signed_in.unwrap().0;
+        tokio::join!(pubsub::serve(context, member, server), talk(client, text.lines()));
+    });
+}
+
+/// Lines as Ayame's frames, of two clients at once: all that either hears is JSON.
+pub fn ayame(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    run(async {
+        let context = context(Gateway::Ayame);
+        let (servers, clients): (Vec<_>, Vec<_>) = [(); 2].map(|()| tokio::io::duplex(1 << 20)).into_iter().unzip();
+        let serve = |server| ayame::serve(Arc::clone(&context), visitor(), server);
+        let served = futures_util::future::join_all(servers.into_iter().map(serve));
+        let said = futures_util::future::join_all(clients.into_iter().map(|client| talk(client, text.lines())));
+        tokio::join!(served, said);
+    });
+}
+
+/// Says all that, and hears the server out: nothing but JSON.
+async fn talk<'a>(client: DuplexStream, frames: impl Iterator<Item = &'a str>) {
+    let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    for frame in frames {
+        let _ = client.feed(tungstenite::Message::text(frame)).await;
+    }
+    let _ = client.close(None).await;
+    while let Some(Ok(message)) = client.next().await {
+        if let tungstenite::Message::Text(reply) = message {
+            // Numbers pass through that no Rust type holds.
+            serde_json::from_str::<&serde_json::value::RawValue>(&reply).expect("a reply is JSON");
+        }
+    }
+}
+
+/// A payload of Engine.IO, in both revisions: it reads as it is written, and every answer is a payload of text packets.
+pub fn socketio(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    for revision in [Revision::Third, Revision::Fourth] {
+        let packets: Result<Vec<_>, _> = Packets::of(text.clone().into_owned(), revision).collect();
+        if let Ok(packets) = packets
+            && !packets.contains(&String::new())
+        {
+            let mut payload = engineio::Payload::new(revision);
+            packets.iter().for_each(|packet| payload.push(packet));
+            let again: Vec<_> = Packets::of(payload.into_text(), revision).flatten().collect();
+            assert_eq!(packets, again);
+        }
+        run(async {
+            let engine =
+                throughway::gateway::socketio::Engine::<tokio::io::DuplexStream>::new(context(Gateway::SocketIo));
+            let (opening, serve) = engine.open(revision, visitor());
+            let sid = opening.split_once("\"sid\":\"").unwrap().1.split('"').next().unwrap();
+            let says = async {
+                let connect = if revision == Revision::Fourth { "40" } else { "2:40" };
+                for payload in [connect, &text, if revision == Revision::Fourth { "1" } else { "1:1" }] {
+                    let _ = engine.post(sid, payload.into()).await;
                 }
-                let _ = client.close(None).await;
-                while let Some(Ok(message)) = client.next().await {
-                    if let tungstenite::Message::Text(reply) = message {
-                        serde_json::from_str::<serde_json::Value>(&reply).expect("a reply is JSON");
+            };
+            let hears = async {
+                while let Some(told) = engine.poll(sid, revision, std::future::pending()).await {
+                    for packet in Packets::of(told, revision) {
+                        assert!(packet.unwrap().starts_with(['1', '2', '3', '4', '6']));
                     }
                 }
             };
-            tokio::join!(json::serve(context(), visitor(), dialect, server), talk);
+            tokio::join!(serve, says, hears);
         });
+    }
+}
+
+/// A query, and lines as frames of two PeerJS clients, of which one came with it: every reply is JSON, and nothing is left
+/// when both are gone and nobody is waited for any more.
+pub fn peerjs(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MOST)]);
+    let (query, frames) = text.split_once('\n').unwrap_or((&text, ""));
+    run(async {
+        let waiting = places();
+        let context = context_where(Gateway::PeerJs, Arc::clone(&waiting));
+        let client = |query, token: &str| {
+            let (server, client) = tokio::io::duplex(1 << 20);
+            let visitor = Visitor { token: Some(token.into()), ..visitor() };
+            let served = peerjs::serve(Arc::clone(&context), visitor, query, server);
+            async move { tokio::join!(served, talk_typed(client, frames.lines())) }
+        };
+        tokio::join!(client(query, "fuzz"), client("key=peerjs&id=other", "other"));
+
+        context.sessions.tick(context.clock.now().after(hub::waiting::WAIT));
+        assert_eq!(context.metrics.members.get(), 0);
+        let free: Vec<_> = std::iter::from_fn(|| waiting.enter(visitor().source).ok()).collect();
+        assert_eq!(free.len(), WAITING, "nothing waits");
+    });
+}
+
+/// The same as [`talk`], where each reply has a type.
+async fn talk_typed<'a>(client: DuplexStream, frames: impl Iterator<Item = &'a str>) {
+    let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+    for frame in frames {
+        let _ = client.feed(tungstenite::Message::text(frame)).await;
+    }
+    let _ = client.close(None).await;
+    while let Some(Ok(message)) = client.next().await {
+        if let tungstenite::Message::Text(reply) = message {
+            let reply: serde_json::Value = serde_json::from_str(&reply).expect("a reply is JSON");
+            assert!(reply["type"].is_string(), "{reply}");
+        }
     }
 }
 
@@ -260,7 +402,7 @@ pub fn websocket(bytes: &[u8]) {
         let (server, mut client) = tokio::io::duplex(1 << 20);
         client.write_all(&bytes[..bytes.len().min(MOST)]).await.unwrap();
         client.shutdown().await.unwrap();
-        json::serve(context(), visitor(), Dialect::Objects, server).await;
+        json::serve(context(Gateway::Json), visitor(), Dialect::Objects, server).await;
     });
 }
 
@@ -276,6 +418,9 @@ pub fn media(bytes: &[u8]) {
     let length = u16::try_from(bytes.len()).unwrap();
     rig.throw(&[&0x4000_u16.to_be_bytes()[..], &length.to_be_bytes(), bytes].concat());
 }
+
+/// For how many pairs of a sender and an absent name something may wait.
+const WAITING: usize = 4;
 
 /// A control plane without sockets.
 struct Control {
@@ -385,22 +530,39 @@ fn requests(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     .take(32)
 }
 
-fn context() -> Arc<gateway::Context> {
+fn context(gateway: Gateway) -> Arc<gateway::Context> {
+    context_where(gateway, places())
+}
+
+/// For what may wait for who isn't here.
+fn places() -> Arc<Places> {
+    Places::new(places::Settings { total: WAITING, per_source: WAITING, sources: Sources::default() })
+}
+
+/// One where things wait in the places `waiting`.
+fn context_where(gateway: Gateway, waiting: Arc<Places>) -> Arc<gateway::Context> {
     let metrics = Arc::new(Metrics::default());
     let credentials = Arc::new(Credentials::new(credentials::Settings::default()));
     let settings = hub::Settings {
-        sign_ins: Rate { per_second: 1000.0, burst: 1000.0 },
-        exempt: Vec::new(),
         queue: Capacity { messages: 256, bytes: 256 * 1024 },
         silence: Duration::from_secs(5),
         grace: Duration::from_secs(5),
         rooms: 3,
         room_members: 3,
         who: true,
+        presence: true,
+        sources: Default::default(),
+        vocabulary: Vocabulary {
+            data: gateway != Gateway::Json,
+            presence: gateway == Gateway::Ayame,
+            undelivered: gateway == Gateway::PeerJs,
+        },
     };
-    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
+    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics)).patient(waiting);
+    let accounts = Accounts::new(Proof::None, Rate { per_second: 1000.0, burst: 1000.0 }, Vec::new());
     Arc::new(gateway::Context {
-        sessions: Arc::new(Sessions::new(hub, Accounts::new(Proof::None, Vec::new()), credentials, Served::default())),
+        gateway,
+        sessions: Arc::new(Sessions::new(hub, Arc::new(accounts), credentials, Served::default())),
         limits: gateway::Limits {
             message_bytes: 64 * 1024,
             messages: Rate { per_second: 50.0, burst: 200.0 },

@@ -26,6 +26,7 @@ use throughway::relay::shard::Shard;
 use throughway::turn;
 use throughway::turn::Pool;
 use throughway::turn::Processor;
+use throughway::turn::status::Status;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -93,7 +94,15 @@ impl Planes {
         let control = tokio::spawn(async move {
             let (_asks, asked_by_streams) = mpsc::channel(1);
             let send = |command| commands.send(command);
-            let running = turn::run(processor, asked, asked_by_streams, send, clock, CancellationToken::new());
+            let running = turn::run(
+                processor,
+                asked,
+                asked_by_streams,
+                Status::default().add(),
+                send,
+                clock,
+                CancellationToken::new(),
+            );
             let mut running = pin!(running);
             poll_fn(|cx| if halt.load(Ordering::Acquire) { Poll::Pending } else { running.as_mut().poll(cx) }).await;
         });

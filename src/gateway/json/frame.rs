@@ -12,6 +12,7 @@ use super::Dialect;
 use crate::signaling::message::Change;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
+use crate::signaling::message::Recipient;
 use crate::signaling::message::SignalKind;
 use crate::signaling::message::nests_too_deep;
 use crate::signaling::name::BadName;
@@ -69,8 +70,8 @@ pub(super) enum Command {
 
 /// What a client wants to be signed in as. Its secrets are never shown.
 pub(super) struct Login {
-    /// By this name; none, if it can't be one.
-    pub(super) name: Option<Name>,
+    /// By this name, if it says any; none inside, if it can't be one.
+    pub(super) name: Option<Target>,
     pub(super) version: Version,
     /// Taking up the session that this is the secret of, of which everything up to this number has arrived.
     pub(super) resume: Option<(String, u64)>,
@@ -185,7 +186,7 @@ impl<'a> Frame<'a> {
     }
 
     fn login(&self) -> Login {
-        let name = self.target();
+        let name = self.name.filter(|name| !matches!(name.get(), "null" | "\"\"")).map(name_in);
         let token = self.token.and_then(text);
         if self.v.and_then(number).is_none_or(|version| version < 2) {
             return Login { name, version: Version::First, resume: None, room: None, token };
@@ -230,6 +231,7 @@ pub(super) struct Fault {
     pub(super) code: Code,
     message: Cow<'static, str>,
     name: Option<Name>,
+    room: Option<Name>,
     id: Option<u64>,
 }
 
@@ -263,7 +265,7 @@ impl Code {
 
 impl Fault {
     pub(super) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), name: None, id: None }
+        Self { code, message: message.into(), name: None, room: None, id: None }
     }
 
     pub(super) fn bad(message: impl Into<Cow<'static, str>>) -> Self {
@@ -305,6 +307,9 @@ impl Fault {
         let mut frame = json!({ "type": "error", "code": self.code.word(), "message": self.message });
         if let Some(name) = &self.name {
             put(&mut frame, "name", name.as_str().into());
+        }
+        if let Some(room) = &self.room {
+            put(&mut frame, "room", room.as_str().into());
         }
         if let Some(id) = self.id {
             put(&mut frame, "id", id.into());
@@ -364,9 +369,42 @@ pub(super) fn ice(ice: Ice) -> String {
     json!({ "type": "ice", "iceServers": ice.servers, "iceTtl": ice.lifetime.as_secs() }).to_string()
 }
 
+/// Why a `login` failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Somebody else has the name.
+    NameTaken,
+    /// Nobody can be called that, or no room.
+    BadName,
+    /// It may not.
+    Auth,
+    /// There is nothing to take up: it can sign in.
+    NoSession,
+    /// The room takes nobody.
+    Full,
+    /// It tries too often.
+    Rate,
+}
+
+impl Reason {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::NameTaken => "name-taken",
+            Self::BadName => "bad-name",
+            Self::Auth | Self::NoSession => "auth",
+            Self::Full => "full",
+            Self::Rate => "rate",
+        }
+    }
+}
+
 /// The reply to a `login` that failed.
-pub(super) fn refused(reason: &'static str) -> String {
-    json!({ "type": "login", "success": false, "reason": reason }).to_string()
+pub(super) fn refused(reason: Reason) -> String {
+    let mut frame = json!({ "type": "login", "success": false, "reason": reason.word() });
+    if reason == Reason::NoSession {
+        put(&mut frame, "resume", false.into());
+    }
+    frame.to_string()
 }
 
 /// The reply to `ping`; in the second version with the last frame that was taken.
@@ -405,9 +443,13 @@ fn unnumbered(message: &Message, dialect: Dialect) -> String {
             };
             json!({ "type": "presence", "room": room.as_str(), change: name.as_str() }).to_string()
         }
+        Message::Missed => json!({ "type": "presence", "missed": true }).to_string(),
         Message::Undelivered { to, frame } => {
-            let fault = Fault::new(Code::Undelivered, "it may not have arrived");
-            Fault { name: Some(to.clone()), id: *frame, ..fault }.encode()
+            let fault = Fault::new(Code::Undelivered, "it may not have arrived").about(*frame);
+            match to.clone() {
+                Recipient::Member(name) => Fault { name: Some(name), ..fault }.encode(),
+                Recipient::Room(room) => Fault { room: Some(room), ..fault }.encode(),
+            }
         }
         Message::Data { from, room, payload } => {
             let from = Value::from(from.name.as_str());

@@ -2,86 +2,26 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::SinkExt;
 use futures_util::StreamExt;
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::json;
-use tokio::io::DuplexStream;
-use tokio::task::JoinHandle;
-use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::Role;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::clock::Clock;
 use crate::credentials;
 use crate::credentials::Credentials;
 use crate::credentials::SessionId;
-use crate::gateway::tend;
-use crate::metrics::Metrics;
-use crate::rate::Rate;
-use crate::signaling::accounts::Accounts;
-use crate::signaling::accounts::Proof;
-use crate::signaling::hub;
-use crate::signaling::hub::Hub;
-use crate::signaling::ice::Served;
-use crate::signaling::mailbox::Capacity;
-use crate::signaling::session::Sessions;
-
-const GRACE: Duration = Duration::from_secs(30);
-const LIMITS: Limits = Limits {
-    message_bytes: 64 * 1024,
-    messages: Rate { per_second: 50.0, burst: 200.0 },
-    bad_frames: 3,
-    sign_in_within: Duration::from_secs(120),
-    ping_every: Duration::from_secs(20),
-    gone_after: Duration::from_secs(45),
-};
-
-fn context(sign_ins: f64) -> Arc<Context> {
-    context_with(sign_ins, Arc::new(Credentials::new(Default::default())))
-}
-
-fn context_with(sign_ins: f64, credentials: Arc<Credentials>) -> Arc<Context> {
-    let metrics = Arc::new(Metrics::default());
-    let sign_ins = Rate { per_second: sign_ins, burst: sign_ins };
-    let settings = hub::Settings {
-        sign_ins,
-        exempt: Vec::new(),
-        queue: Capacity { messages: 256, bytes: 256 * 1024 },
-        silence: LIMITS.gone_after,
-        grace: GRACE,
-        rooms: 3,
-        room_members: 3,
-        who: false,
-    };
-    let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
-    let served = Served { udp_port: Some(3478), ..Served::default() };
-    let sessions = Arc::new(Sessions::new(hub, Accounts::new(Proof::None, Vec::new()), credentials, served));
-    let (clock, shutdown) = (Clock::anchored(Duration::from_secs(1 << 30)), CancellationToken::new());
-    if tokio::runtime::Handle::try_current().is_ok() {
-        tokio::spawn(tend(Arc::clone(&sessions), clock, shutdown.clone()));
-    }
-    Arc::new(Context { sessions, limits: LIMITS, metrics, clock, shutdown })
-}
-
-fn visitor() -> Visitor {
-    Visitor { host: "localhost".into(), source: [192, 0, 2, 1].into(), token: None }
-}
-
-struct Client {
-    socket: WebSocketStream<DuplexStream>,
-    served: JoinHandle<()>,
-}
+use crate::gateway::tests::*;
+use crate::metrics::Gateway;
 
 impl Client {
     async fn connect(context: &Arc<Context>, dialect: Dialect) -> Self {
-        let (near, far) = tokio::io::duplex(4096);
-        let served = tokio::spawn(serve(Arc::clone(context), visitor(), dialect, far));
-        let socket = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
-        Self { socket, served }
+        let context = Arc::clone(context);
+        Self::over(|io| serve(context, visitor(), dialect, io)).await
     }
 
     async fn sign_in(context: &Arc<Context>, dialect: Dialect, name: &str) -> Self {
@@ -90,34 +30,9 @@ impl Client {
         while client.hear().await["success"] != true {}
         client
     }
-
-    async fn send(&mut self, frame: &Value) {
-        self.socket.send(Message::text(frame.to_string())).await.unwrap();
-    }
-
-    /// The next frame, which is JSON.
-    async fn hear(&mut self) -> Value {
-        loop {
-            let message = self.socket.next().await.unwrap().unwrap();
-            if !message.is_ping() {
-                return serde_json::from_str(message.to_text().unwrap()).unwrap();
-            }
-        }
-    }
-
-    /// Reads to the end: how many frames came, and the code that closed.
-    async fn hear_out(&mut self) -> (usize, Option<u16>) {
-        let mut frames = 0;
-        while let Some(Ok(message)) = self.socket.next().await {
-            frames += usize::from(message.is_text());
-            if let Message::Close(close) = message {
-                return (frames, close.map(|close| close.code.into()));
-            }
-        }
-        (frames, None)
-    }
 }
 
+mod pace;
 mod second;
 
 #[tokio::test(start_paused = true)]
@@ -174,7 +89,7 @@ async fn a_kicked_member_is_closed_with_4000_and_its_partners_hear_leave() {
 
     let banned = context.sessions.ban(name.clone(), context.clock.now());
 
-    assert_eq!(banned, Ok(true));
+    assert_eq!(banned.map(|banned| banned.kicked), Ok(true));
     assert_eq!(alice.hear_out().await, (0, Some(4000)));
     assert_eq!(bob.hear().await, json!({ "type": "leave", "name": "alice" }));
     let mut again = Client::connect(&context, Dialect::Objects).await;
@@ -327,16 +242,13 @@ async fn who_does_not_read_its_answers_is_not_read_and_then_gone() {
     client.served.await.unwrap();
 
     assert!(context.clock.now().monotonic - began < Duration::from_secs(120));
-    assert!(context.metrics.frames.get() < 400, "{}", context.metrics.frames.get());
+    assert!(context.metrics.frames(Gateway::Json) < 400, "{}", context.metrics.frames(Gateway::Json));
 }
 
 #[tokio::test(start_paused = true)]
 async fn messages_beyond_the_rate_are_dropped_with_an_error_and_persistence_ends_it() {
     let context = context(9.0);
     let mut client = Client::sign_in(&context, Dialect::Objects, "flood").await;
-    let now = context.clock.now();
-    let mut link = Link::new(Arc::clone(&context), visitor(), Dialect::Objects, now);
-    let ping = Message::text(r#"{"type":"ping"}"#);
 
     for _ in 1..200 {
         client.send(&json!({ "type": "ping" })).await;
@@ -344,11 +256,13 @@ async fn messages_beyond_the_rate_are_dropped_with_an_error_and_persistence_ends
     }
     client.send(&json!({ "type": "ping" })).await;
     assert_eq!(client.hear().await["code"], "rate");
-    let turns: Vec<_> = (0..=400).map(|_| link.hear(&ping, now)).collect();
+    for _ in 1..200 {
+        client.send(&json!({ "type": "ping" })).await;
+        assert_eq!(client.hear().await["code"], "rate");
+    }
+    client.send(&json!({ "type": "ping" })).await;
 
-    assert!(turns[..400].iter().all(|turn| turn.ending.is_none()));
-    assert!(turns[399].reply.as_ref().unwrap().contains("\"rate\""));
-    assert_eq!(turns[400].ending, Some(Ending::Flood));
+    assert_eq!(client.hear_out().await, (0, Some(4400)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -451,23 +365,24 @@ proptest! {
     ) {
         let context = context(9.0);
         let now = context.clock.now();
-        let mut link = Link::new(Arc::clone(&context), visitor(), Dialect::Strings, now);
+        let mut connection = Connection::new(Arc::clone(&context), visitor(), Dialect::Strings);
         if version > 0 {
-            link.hear(&Message::text(format!(r#"{{"type":"login","name":"bob","v":{version}}}"#)), now);
+            let login = format!(r#"{{"type":"login","name":"bob","v":{version}}}"#);
+            connection.hear(&login, now).now_or_never().unwrap();
         }
 
         for frame in frames {
-            if let Some(reply) = link.hear(&Message::text(frame), now).reply {
+            if let Some(reply) = connection.hear(&frame, now).now_or_never().unwrap().reply {
                 let reply: Value = serde_json::from_str(&reply).unwrap();
                 prop_assert!(reply["type"].is_string());
             }
-            let mailbox = link.member.as_ref().map(|me| Arc::clone(me.reader()));
+            let mailbox = connection.member.as_ref().map(|me| Arc::clone(me.reader()));
             while let Some((seq, message)) = mailbox.as_ref().and_then(|mailbox| mailbox.take()) {
                 let told: Value = serde_json::from_str(&frame::told(seq, &message, Dialect::Strings)).unwrap();
                 prop_assert_eq!((told["type"].is_string(), told["seq"].as_u64()), (true, seq));
             }
         }
-        drop(link);
+        drop(connection);
         prop_assert_eq!(context.metrics.members.get(), 0);
     }
 }

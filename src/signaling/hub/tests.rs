@@ -9,8 +9,12 @@ use crate::credentials::Standing;
 use crate::signaling::mailbox::Cut;
 use crate::signaling::mailbox::MAX_PARTNERS;
 use crate::signaling::mailbox::Refused;
+use crate::signaling::message::Recipient;
 
+mod absent;
+mod away;
 mod life;
+mod rooms;
 
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -18,6 +22,8 @@ struct Scene {
     hub: Hub,
     metrics: Arc<Metrics>,
     credentials: Arc<Credentials>,
+    /// Where clients come from.
+    source: IpAddr,
     now: Now,
 }
 
@@ -28,24 +34,25 @@ impl Scene {
 
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
-            sign_ins: Rate { per_second: 5.0, burst: 1e9 },
-            exempt: Vec::new(),
             queue: Capacity { messages: 256, bytes: 256 * 1024 },
             silence: Duration::from_secs(45),
             grace: GRACE,
             rooms: 3,
             room_members: 4,
             who: false,
+            presence: true,
+            sources: Sources::default(),
+            vocabulary: Default::default(),
         };
         change(&mut settings);
         let metrics = Arc::new(Metrics::default());
         let credentials = Arc::new(Credentials::new(Default::default()));
         let hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
-        Self { hub, metrics, credentials, now: Clock::system().now() }
+        Self { hub, metrics, credentials, source: [192, 0, 2, 1].into(), now: Clock::system().now() }
     }
 
     fn try_sign_in(&mut self, name: &str, delivery: Delivery) -> Result<Attached, Refusal> {
-        self.hub.sign_in(named(name), delivery, [192, 0, 2, 1].into(), self.now)
+        self.hub.sign_in(named(name), Account::default(), delivery, self.source, self.now)
     }
 
     /// A client of the first version.
@@ -60,7 +67,7 @@ impl Scene {
 
     fn resume(&mut self, name: &str, lost: &Attached, arrived: u64) -> Result<Attached, Refusal> {
         let secret = lost.secret.as_ref().unwrap().reveal();
-        self.hub.resume(&named(name), &secret, arrived, [192, 0, 2, 1].into(), self.now)
+        self.hub.resume(&named(name), &secret, arrived, self.source, self.now)
     }
 
     fn loses(&mut self, member: &Attached) {
@@ -86,14 +93,16 @@ impl Scene {
         Ok(present.iter().map(|name| name.as_str().to_owned()).collect())
     }
 
-    fn send_to_room(&mut self, from: &Attached, frame: u64, room: &str) -> Result<(), NotThere> {
+    fn send_to_room(&mut self, from: &Attached, frame: u64, room: &str) -> Result<usize, NotThere> {
         let sender = self.hub.admit(from.session, &from.reader, Some(frame)).unwrap();
         self.hub.send_to_room(&sender, &named(room), &payload(), self.now)
     }
 
     fn passes(&mut self, time: Duration) {
         self.now = self.now.after(time);
-        self.hub.tick(self.now);
+        while self.hub.away.first().is_some_and(|(until, _)| until <= self.now.monotonic) {
+            self.hub.tick(self.now);
+        }
     }
 }
 
@@ -119,7 +128,10 @@ fn in_words(message: &Message) -> String {
         }
         Message::Leave { from } | Message::Away { from } | Message::Gone { from } => format!("leave {}", from.as_str()),
         Message::Presence { room, name, change } => format!("{change:?} {} {}", room.as_str(), name.as_str()),
-        Message::Undelivered { to, frame } => format!("undelivered {} {}", to.as_str(), frame.unwrap_or(0)),
+        Message::Missed => "missed".to_owned(),
+        Message::Undelivered { to: Recipient::Member(name) | Recipient::Room(name), frame } => {
+            format!("undelivered {} {}", name.as_str(), frame.unwrap_or(0))
+        }
         Message::Answer(text) | Message::Notice(text) => text.to_string(),
     }
 }
@@ -138,27 +150,14 @@ fn a_name_has_one_member_until_it_signs_out() {
 }
 
 #[test]
-fn sign_ins_of_a_source_are_limited() {
-    let mut scene = Scene::with(|settings| settings.sign_ins = Rate { per_second: 5.0, burst: 2.0 });
-    let a = scene.sign_in("a");
-    assert_eq!(scene.try_sign_in("a", Delivery::Once).err(), Some(Refusal::NameTaken), "failures count too");
-
-    assert_eq!(scene.try_sign_in("b", Delivery::Once).err(), Some(Refusal::Rate));
-    assert_eq!(scene.resume("a", &a, 0).err(), Some(Refusal::Rate), "so nobody guesses a secret");
-
-    scene.now = scene.now.after(Duration::from_millis(201));
-    assert!(scene.try_sign_in("b", Delivery::Once).is_ok());
-}
-
-#[test]
 fn a_kicked_member_is_cut_and_a_banned_name_is_refused_until_it_is_not() {
     let mut scene = Scene::new();
     let alice = scene.sign_in("alice");
 
     assert_eq!(scene.hub.kick(&named("nobody"), scene.now), None);
-    assert_eq!(scene.hub.member_of(alice.session), Some(named("alice")));
     assert_eq!(scene.hub.kick(&named("alice"), scene.now), Some(alice.session));
     assert_eq!(alice.reader.watch(Waker::noop()), Err(Cut::Kicked));
+    assert!(scene.hub.kick_session(alice.session, scene.now) && !scene.hub.kick_session(SessionId::new(), scene.now));
     assert_eq!(scene.resume("alice", &alice, 0).err(), Some(Refusal::NoSession), "nobody comes back from that");
     scene.bye(&alice);
     scene.hub.ban(named("alice")).unwrap();
@@ -183,13 +182,13 @@ fn who_is_away_can_be_kicked_too() {
 #[test]
 fn so_many_names_may_be_banned_and_no_more() {
     let mut scene = Scene::new();
-    (0..MAX_BANNED).for_each(|n| scene.hub.ban(named(&n.to_string())).unwrap());
+    (0..MAX_BANNED).for_each(|n| assert_eq!(scene.hub.ban(named(&n.to_string())), Ok(true)));
 
     assert_eq!(scene.hub.ban(named("one more")), Err(TooManyBanned));
-    assert_eq!(scene.hub.ban(named("0")), Ok(()), "it is banned already");
+    assert_eq!(scene.hub.ban(named("0")), Ok(false), "it is banned already");
     scene.hub.unban(&named("0"));
 
-    assert_eq!(scene.hub.ban(named("one more")), Ok(()));
+    assert_eq!(scene.hub.ban(named("one more")), Ok(true));
     assert_eq!(scene.hub.banned.len(), MAX_BANNED);
 }
 
@@ -294,13 +293,13 @@ fn a_frame_counts_once_whatever_connection_it_comes_over() {
     let (alice, bob) = (scene.sign_in("alice"), scene.sign_in("bob"));
     scene.offer(&alice, 7, "bob").unwrap();
 
-    let again = scene.hub.admit(alice.session, &alice.reader, Some(7));
-    let earlier = scene.hub.admit(alice.session, &alice.reader, Some(1));
+    let again = scene.hub.admit(alice.session, &alice.reader, Some(7)).err();
+    let earlier = scene.hub.admit(alice.session, &alice.reader, Some(1)).err();
     let back = scene.resume("alice", &alice, 0).unwrap();
 
-    assert_eq!((again, earlier), (Err(Stale::Frame), Err(Stale::Frame)));
-    assert_eq!(scene.hub.admit(back.session, &back.reader, Some(7)), Err(Stale::Frame));
-    assert_eq!(scene.hub.admit(alice.session, &alice.reader, Some(8)), Err(Stale::Connection), "too late");
+    assert_eq!((again, earlier), (Some(Stale::Frame), Some(Stale::Frame)));
+    assert_eq!(scene.hub.admit(back.session, &back.reader, Some(7)).err(), Some(Stale::Frame));
+    assert_eq!(scene.hub.admit(alice.session, &alice.reader, Some(8)).err(), Some(Stale::Connection), "too late");
     assert_eq!(back.last_frame, 7);
     scene.offer(&back, 8, "bob").unwrap();
     assert_eq!(heard(&bob), ["offer alice 7", "offer alice 8"]);
@@ -329,16 +328,15 @@ fn only_who_knows_the_secret_and_left_off_where_we_know_comes_back() {
     let (alice, bob, old) = (scene.sign_in("alice"), scene.sign_in("bob"), scene.old("old"));
     scene.offer(&bob, 1, "alice").unwrap();
     heard(&alice);
-    let source = [192, 0, 2, 1].into();
 
     for (name, secret, arrived) in
-        [("alice", bob.secret.as_ref(), 0), ("nobody", alice.secret.as_ref(), 0), ("alice", alice.secret.as_ref(), 2)]
+        [("alice", bob.secret.as_ref(), 0), ("nobody", alice.secret.as_ref(), 0), ("alice", bob.secret.as_ref(), 2)]
     {
-        let refused = scene.hub.resume(&named(name), &secret.unwrap().reveal(), arrived, source, scene.now);
+        let refused = scene.hub.resume(&named(name), &secret.unwrap().reveal(), arrived, scene.source, scene.now);
         assert_eq!(refused.err(), Some(Refusal::NoSession), "{name} {arrived}");
     }
-    assert_eq!(scene.hub.resume(&named("old"), "", 0, source, scene.now).err(), Some(Refusal::NoSession));
-    assert!(old.secret.is_none() && alice.reader.is_current());
+    assert_eq!(scene.hub.resume(&named("old"), "", 0, scene.source, scene.now).err(), Some(Refusal::NoSession));
+    assert!(old.secret.is_none() && alice.reader.is_current() && alice.reader.watch(Waker::noop()).is_ok());
     scene.bye(&alice);
     assert_eq!(scene.resume("alice", &alice, 1).err(), Some(Refusal::NoSession), "after a goodbye nobody does");
 }
@@ -401,34 +399,6 @@ fn what_waits_for_who_is_away_is_bounded_and_the_rest_refused() {
 }
 
 #[test]
-fn sessions_that_wait_are_capped_and_the_one_that_waits_longest_ends() {
-    let mut scene = Scene::new();
-    let members: Vec<_> = (0..=MAX_AWAY).map(|n| scene.sign_in(&n.to_string())).collect();
-    for member in &members {
-        scene.now = scene.now.after(Duration::from_millis(1));
-        scene.loses(member);
-    }
-
-    assert_eq!((scene.hub.away.len(), scene.hub.sessions.len()), (MAX_AWAY, MAX_AWAY));
-    assert_eq!(scene.resume("0", &members[0], 0).err(), Some(Refusal::NoSession));
-    assert!(scene.resume("1", &members[1], 0).is_ok());
-    assert_eq!(scene.hub.away.len(), MAX_AWAY - 1);
-}
-
-#[test]
-fn the_next_tick_is_never_too_late() {
-    let mut scene = Scene::new();
-    let idle = scene.hub.tick(scene.now);
-    let alice = scene.sign_in("alice");
-    scene.loses(&alice);
-
-    let due = scene.hub.tick(scene.now);
-
-    assert_eq!(due, scene.now.monotonic + GRACE);
-    assert!(idle <= due, "who slept since before it went away wakes in time");
-}
-
-#[test]
 fn a_name_that_nobody_renews_is_free_again_and_its_holder_learns_that() {
     let mut scene = Scene::new();
     let alice = scene.sign_in("alice");
@@ -445,77 +415,49 @@ fn a_name_that_nobody_renews_is_free_again_and_its_holder_learns_that() {
     assert_eq!(scene.hub.session_of(&named("alice"), scene.now), heir.ok().map(|heir| heir.session));
 }
 
-#[test]
-fn rooms_tell_who_comes_and_goes_and_pass_on_to_all_others() {
-    let mut scene = Scene::new();
-    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.sign_in(name));
-    assert_eq!(scene.join(&alice, "room"), Ok(vec![]));
-    assert_eq!(scene.join(&bob, "room"), Ok(vec!["alice".to_owned()]));
-    assert_eq!(scene.join(&bob, "room"), Ok(vec!["alice".to_owned()]), "again, it is no news");
-
-    scene.send_to_room(&alice, 1, "room").unwrap();
-    assert_eq!(scene.send_to_room(&carol, 1, "room"), Err(NotThere));
-    assert_eq!(heard(&alice), ["Joined room bob"]);
-    assert_eq!((heard(&bob), heard(&carol)), (vec!["data alice 1 room".to_owned()], vec![]));
-    bob.reader.acknowledge(1).unwrap();
-    scene.loses(&bob);
-    scene.passes(GRACE / 2);
-    assert!(heard(&alice).is_empty(), "who is away is there yet");
-    scene.passes(GRACE / 2);
-    scene.hub.part(alice.session, &named("room"), scene.now).unwrap();
-
-    assert_eq!(heard(&alice), ["Left room bob"]);
-    assert_eq!(scene.hub.part(alice.session, &named("room"), scene.now), Err(NotThere));
-    assert_eq!(scene.join(&carol, "room"), Ok(vec![]));
-}
-
-#[test]
-fn rooms_are_capped_for_each_member_and_members_for_each_room() {
-    let mut scene = Scene::new();
-    let members: Vec<_> = (0..5).map(|n| scene.sign_in(&n.to_string())).collect();
-    for room in ["a", "b", "c"] {
-        scene.join(&members[0], room).unwrap();
-    }
-
-    assert_eq!(scene.join(&members[0], "d"), Err(NotJoined::TooManyRooms));
-    assert!(scene.join(&members[0], "a").is_ok(), "it is there already");
-    (1..4).for_each(|n| drop(scene.join(&members[n], "a").unwrap()));
-    assert_eq!(scene.join(&members[4], "a"), Err(NotJoined::NoEntry(NoEntry::Full)));
-    scene.hub.part(members[0].session, &named("a"), scene.now).unwrap();
-
-    assert!(scene.join(&members[0], "d").is_ok() && scene.join(&members[4], "a").is_ok());
-}
-
-#[test]
-fn who_sends_to_a_room_learns_whom_it_did_not_reach() {
-    let mut scene = Scene::new();
-    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.sign_in(name));
-    for member in [&alice, &bob, &carol] {
-        scene.join(member, "room").unwrap();
-    }
-    heard(&alice);
-    (1..=255).for_each(|n| scene.offer(&carol, n, "bob").unwrap());
-
-    scene.send_to_room(&alice, 1, "room").unwrap();
-
-    assert_eq!(heard(&alice), ["undelivered bob 1"]);
-    assert_eq!(heard(&carol), ["data alice 1 room"]);
-}
-
-#[test]
-fn who_is_told_only_where_members_may_ask_and_not_without_end() {
-    let mut scene = Scene::with(|settings| settings.who = true);
-    for n in 0..=MAX_WHO {
-        scene.sign_in(&n.to_string());
-    }
-    let alice = scene.sign_in("alice");
-    scene.join(&alice, "room").unwrap();
-
-    assert_eq!(scene.hub.who(None, scene.now).map(|names| names.len()), Some(MAX_WHO));
-    assert_eq!(scene.hub.who(Some(&named("room")), scene.now), Some(vec![named("alice")]));
-    assert_eq!(Scene::new().hub.who(None, scene.now), None);
-}
-
 fn username(scene: &Scene, member: &Attached) -> String {
     scene.credentials.mint(member.session, None, scene.now).username
+}
+
+#[test]
+fn what_is_published_reaches_everybody_there_the_sender_too_and_says_how_many_that_are() {
+    let mut scene = Scene::new();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.sign_in(name));
+    let publish = |scene: &mut Scene, from: &Attached, frame, room| {
+        let mut told = None;
+        let sender = scene.hub.admit(from.session, &from.reader, Some(frame)).unwrap();
+        let payload = |present| {
+            told = Some(present);
+            Some(payload())
+        };
+        scene.hub.publish(&sender, &named(room), payload, scene.now);
+        told
+    };
+    for member in [&alice, &bob] {
+        scene.join(member, "topic").unwrap();
+    }
+    heard(&alice);
+
+    assert_eq!(publish(&mut scene, &alice, 1, "topic"), Some(2));
+    assert_eq!(publish(&mut scene, &carol, 1, "topic"), Some(2), "from elsewhere");
+    assert_eq!(publish(&mut scene, &carol, 2, "nowhere"), None);
+    scene.hub.part(bob.session, &named("topic"), scene.now).unwrap();
+    assert_eq!(publish(&mut scene, &alice, 2, "topic"), Some(1));
+
+    assert_eq!(heard(&alice), ["data alice 1 topic", "data carol 1 topic", "Left topic bob", "data alice 2 topic"]);
+    assert!(heard(&carol).is_empty());
+}
+
+#[test]
+fn others_are_told_of_to_who_is_there_too() {
+    let mut scene = Scene::new();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| scene.sign_in(name));
+    for member in [&alice, &bob] {
+        scene.join(member, "room").unwrap();
+    }
+    let others = |member: &Attached| scene.hub.others(member.session, &named("room"), scene.now);
+
+    assert_eq!(others(&alice), [named("bob")]);
+    assert_eq!(others(&bob), [named("alice")]);
+    assert!(others(&carol).is_empty());
 }

@@ -1,11 +1,18 @@
 //! What waits, how much, for whom, and how often it is handed out.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::task::Wake;
+
 use super::*;
 use crate::clock::Clock;
 use crate::credentials::SessionId;
 use crate::signaling::message::Change;
 use crate::signaling::message::Payload;
+use crate::signaling::message::Recipient;
+use crate::signaling::message::Sender;
 use crate::signaling::message::SignalKind;
+use crate::signaling::message::Told;
 
 const CAPACITY: Capacity = Capacity { messages: 256, bytes: 256 * 1024 };
 
@@ -21,7 +28,7 @@ impl Scene {
     }
 
     fn of(delivery: Delivery, capacity: Capacity) -> Self {
-        let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, delivery));
+        let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, delivery, Vocabulary::default()));
         let reader = mailbox.attach(0).unwrap();
         Self { mailbox, reader, now: Clock::system().now().monotonic }
     }
@@ -45,7 +52,7 @@ fn named(name: &str) -> Name {
 }
 
 fn sender(name: &str, frame: u64) -> Sender {
-    Sender { name: named(name), session: SessionId::new(), frame: Some(frame) }
+    Sender { name: named(name), session: SessionId::new(), frame: Some(frame), told: Told::default() }
 }
 
 fn leave() -> Message {
@@ -63,7 +70,7 @@ fn notice() -> Message {
 }
 
 fn frame_of(message: Message) -> Option<u64> {
-    message.into_sender().and_then(|sender| sender.frame)
+    if let Message::Signal { from, .. } = message { from.frame } else { None }
 }
 
 #[test]
@@ -101,6 +108,54 @@ fn notices_fit_into_a_full_mailbox_but_not_without_end() {
         assert_eq!(scene.watch(), Err(Cut::Overflown));
         assert_eq!(scene.mailbox.inner().queue.len(), 256 + NOTICES);
     }
+}
+
+fn presence() -> Message {
+    Message::Presence { room: named("room"), name: named("bob"), change: Change::Joined }
+}
+
+#[test]
+fn presence_beyond_measure_is_left_out_and_cuts_nobody() {
+    let scene = Scene::new(Delivery::Acknowledged);
+    let is_missed = |taken: Option<(Option<u64>, Message)>| matches!(taken, Some((_, Message::Missed)));
+    (0..MOST_WITH_PRESENCE).for_each(|_| scene.put(presence()).unwrap());
+    assert_eq!(std::iter::from_fn(|| scene.reader.take()).count(), MOST_WITH_PRESENCE);
+
+    (0..NOTICES).for_each(|_| scene.put(presence()).unwrap());
+
+    assert_eq!(scene.watch(), Ok(()));
+    assert!(
+        is_missed(scene.reader.take()) && scene.reader.take().is_none(),
+        "told once, while it hasn't said it heard"
+    );
+    assert_eq!(scene.mailbox.inner().queue.len(), MOST_WITH_PRESENCE + 1);
+    (0..256).for_each(|n| scene.put(signal(n, 1)).unwrap());
+    scene.put(notice()).unwrap();
+    assert_eq!(scene.read().len(), 257, "there is room for all else");
+
+    let first = MOST_WITH_PRESENCE as u64 + 1;
+    scene.reader.acknowledge(first).unwrap();
+    assert!(is_missed(scene.reader.take()), "more was left out after it was told");
+    scene.put(presence()).unwrap();
+    assert!(!is_missed(scene.reader.take()), "and the next is told");
+    scene.reader.acknowledge(first + 257 + 2).unwrap();
+    assert!(scene.reader.take().is_none() && scene.mailbox.inner().missed == Missed::Nothing);
+}
+
+#[test]
+fn an_answer_fits_wherever_anything_does() {
+    let scene = Scene::of(Delivery::Acknowledged, Capacity { messages: 9, bytes: 100 });
+    let answer = || Message::Answer("x".repeat(1000).into());
+    scene.put(signal(1, 97)).unwrap();
+
+    assert!(scene.reader.has_room());
+    assert_eq!(scene.put(signal(2, 1)), Err(Refused::Full));
+    assert_eq!(scene.put(answer()), Ok(()));
+
+    assert!(!scene.reader.has_room());
+    assert_eq!(scene.put(answer()), Err(Refused::Full));
+    scene.mailbox.kick();
+    assert!(!Scene { reader: scene.mailbox.attach(0).unwrap_or(scene.reader), ..scene }.reader.has_room());
 }
 
 #[test]
@@ -185,8 +240,8 @@ fn nobody_acknowledges_what_was_never_sent_or_takes_an_acknowledgement_back() {
     assert_eq!(scene.reader.acknowledge(u64::MAX), Err(NotSent));
     assert_eq!(scene.mailbox.attach(4).err(), Some(NotSent));
     assert!(scene.reader.is_current(), "and nothing has changed");
-    assert_eq!(scene.reader.acknowledge(2), Ok(()));
-    assert_eq!(scene.reader.acknowledge(1), Ok(()), "said again, it says nothing");
+    assert_eq!(scene.reader.acknowledge(2), Ok(2));
+    assert_eq!(scene.reader.acknowledge(1), Ok(0), "said again, it says nothing");
     assert_eq!(scene.mailbox.attach(1).err(), Some(NotSent));
 
     let scene = Scene { reader: scene.mailbox.attach(2).unwrap(), ..scene };
@@ -203,18 +258,48 @@ fn closing_says_whose_messages_may_not_have_arrived() {
     scene.reader.take();
     scene.reader.acknowledge(1).unwrap();
 
-    let lost: Vec<_> = scene.mailbox.close().into_iter().map(|sender| sender.frame).collect();
+    let lost: Vec<_> = scene.mailbox.close().into_iter().filter_map(frame_of).collect();
 
-    assert_eq!(lost, [Some(2), Some(3)]);
+    assert_eq!(lost, [2, 3]);
     assert_eq!(scene.put(signal(4, 1)), Err(Refused::Full));
     assert!(scene.mailbox.close().is_empty() && scene.reader.take().is_none());
+}
+
+#[test]
+fn who_reads_what_is_closed_is_woken_and_can_ask_for_nothing_more() {
+    let scene = Scene::new(Delivery::Acknowledged);
+    let woken = Arc::new(Woken::default());
+    (1..=3).for_each(|n| scene.put(signal(n, 1)).unwrap());
+    scene.read();
+    scene.mailbox.add_partner(&named("carol"));
+    scene.reader.watch(&Waker::from(Arc::clone(&woken))).unwrap();
+
+    scene.mailbox.close();
+
+    assert!(woken.0.load(Ordering::Relaxed));
+    assert_eq!(scene.watch(), Err(Cut::Replaced));
+    assert_eq!(scene.reader.acknowledge(3), Err(NotSent), "there is nothing");
+    assert!(scene.mailbox.partners().is_empty());
+    let closed_by_the_operator = Scene::new(Delivery::Once);
+    closed_by_the_operator.mailbox.kick();
+    closed_by_the_operator.mailbox.close();
+    assert_eq!(closed_by_the_operator.watch(), Err(Cut::Kicked));
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
 fn who_acknowledges_nothing_hears_only_what_the_first_version_has() {
     let scene = Scene::new(Delivery::Once);
     let payload = Payload::new(serde_json::from_str("1").unwrap());
-    let undelivered = Message::Undelivered { to: named("bob"), frame: None };
+    let undelivered = Message::Undelivered { to: Recipient::Member(named("bob")), frame: None };
 
     assert_eq!(scene.put(Message::Data { from: sender("bob", 1), room: None, payload }), Err(Refused::Unknown));
     assert_eq!(scene.put(undelivered), Ok(()));
@@ -222,6 +307,23 @@ fn who_acknowledges_nothing_hears_only_what_the_first_version_has() {
     assert_eq!(scene.put(Message::Presence { room, name, change: Change::Left }), Ok(()));
 
     assert!(scene.reader.take().is_none());
+}
+
+#[test]
+fn who_acknowledges_nothing_hears_what_its_gateway_has_words_for() {
+    let everything = Vocabulary { data: true, presence: true, undelivered: true };
+    let mailbox = Arc::new(Mailbox::new(named("alice"), CAPACITY, Delivery::Once, everything));
+    let (reader, now) = (mailbox.attach(0).unwrap(), Clock::system().now().monotonic);
+    let payload = Payload::new(serde_json::from_str("1").unwrap());
+    let presence = Message::Presence { room: named("room"), name: named("bob"), change: Change::Left };
+
+    assert_eq!(mailbox.put(Message::Data { from: sender("bob", 1), room: None, payload }, now), Ok(()));
+    assert_eq!(mailbox.put(presence, now), Ok(()));
+    assert_eq!(mailbox.put(Message::Undelivered { to: Recipient::Member(named("bob")), frame: None }, now), Ok(()));
+
+    assert!(matches!(reader.take(), Some((None, Message::Data { .. }))));
+    assert!(matches!(reader.take(), Some((None, Message::Presence { .. }))));
+    assert!(matches!(reader.take(), Some((None, Message::Undelivered { .. }))));
 }
 
 #[test]

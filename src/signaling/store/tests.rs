@@ -8,6 +8,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Delivery;
+use crate::signaling::mailbox::Vocabulary;
 
 const HELD: Duration = Duration::from_secs(10);
 
@@ -147,7 +148,7 @@ fn a_bus_delivers(bus: &mut dyn Bus) {
     let now = start();
     let (holder, nobody) = (SessionId::new(), SessionId::new());
     let capacity = Capacity { messages: 2, bytes: 1 << 16 };
-    let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, Delivery::Once));
+    let mailbox = Arc::new(Mailbox::new(named("alice"), capacity, Delivery::Once, Vocabulary::default()));
     let reader = mailbox.attach(0).unwrap();
     let leave = |from| Message::Leave { from: named(from) };
     bus.open(holder, mailbox);

@@ -2,13 +2,13 @@
 
 use super::*;
 
-struct Member {
-    client: Client,
-    reply: Value,
+pub(super) struct Member {
+    pub(super) client: Client,
+    pub(super) reply: Value,
 }
 
 impl Member {
-    async fn sign_in(context: &Arc<Context>, login: Value) -> Self {
+    pub(super) async fn sign_in(context: &Arc<Context>, login: Value) -> Self {
         let mut client = Client::connect(context, Dialect::Objects).await;
         client.send(&login).await;
         let reply = client.hear().await;
@@ -16,17 +16,17 @@ impl Member {
         Self { client, reply }
     }
 
-    async fn named(context: &Arc<Context>, name: &str) -> Self {
+    pub(super) async fn named(context: &Arc<Context>, name: &str) -> Self {
         Self::sign_in(context, json!({ "type": "login", "v": 2, "name": name })).await
     }
 
     /// Over another connection, with everything up to `seq`.
-    async fn back(context: &Arc<Context>, reply: &Value, seq: u64) -> Self {
+    pub(super) async fn back(context: &Arc<Context>, reply: &Value, seq: u64) -> Self {
         Self::sign_in(context, resuming(reply, seq)).await
     }
 
     /// The connection breaks without a word, and the server has noticed.
-    async fn breaks(self) -> Value {
+    pub(super) async fn breaks(self) -> Value {
         let Self { client: Client { socket, served }, reply } = self;
         drop(socket);
         served.await.unwrap();
@@ -34,11 +34,11 @@ impl Member {
     }
 }
 
-fn resuming(reply: &Value, seq: u64) -> Value {
+pub(super) fn resuming(reply: &Value, seq: u64) -> Value {
     json!({ "type": "login", "v": 2, "name": reply["name"], "resume": reply["resume"], "seq": seq })
 }
 
-fn offer(to: &str, id: u64) -> Value {
+pub(super) fn offer(to: &str, id: u64) -> Value {
     json!({ "type": "offer", "name": to, "offer": { "n": id }, "id": id })
 }
 
@@ -129,7 +129,8 @@ async fn a_resume_that_cannot_be_is_refused_and_the_client_signs_in_again() {
 
     for login in [guess, resuming(&alice.reply, 1)] {
         client.send(&login).await;
-        assert_eq!(client.hear().await, json!({ "type": "login", "success": false, "reason": "auth" }));
+        let refused = json!({ "type": "login", "success": false, "reason": "auth", "resume": false });
+        assert_eq!(client.hear().await, refused);
     }
     let left = alice.breaks().await;
     tokio::time::sleep(GRACE).await;
@@ -264,22 +265,22 @@ async fn mistakes_have_the_number_of_their_frame_and_come_again_after_a_break() 
 #[tokio::test(start_paused = true)]
 async fn a_name_is_held_by_signs_of_life_and_who_lost_it_is_closed_with_4009() {
     let context = context(99.0);
+    let (name, visitor) = (|| Name::new("alice").unwrap(), visitor());
     let mut now = context.clock.now();
-    let mut link = Link::new(Arc::clone(&context), visitor(), Dialect::Objects, now);
-    link.hear(&Message::text(r#"{"type":"login","name":"alice","v":2}"#), now);
+    let sign_in = |now| context.sessions.sign_in(name(), Delivery::Acknowledged, None, &visitor, now);
+    let (alice, _) = sign_in(now).await.unwrap();
 
     for _ in 0..9 {
         now = now.after(LIMITS.ping_every);
-        assert!(link.lives(now));
+        assert_eq!(alice.renew(now), Ok(()));
     }
     now = now.after(LIMITS.gone_after + GRACE);
-    assert!(!link.lives(now), "nobody vouched for it");
-    let mut heir = Link::new(Arc::clone(&context), visitor(), Dialect::Objects, now);
-    let reply = heir.hear(&Message::text(r#"{"type":"login","name":"alice"}"#), now).reply.unwrap();
+    assert!(alice.renew(now).is_err(), "nobody vouched for it");
+    let (heir, _) = sign_in(now).await.unwrap();
 
-    assert!(reply.contains("\"success\":true"), "{reply}");
-    link.end(Ending::NameLost);
-    assert!(heir.lives(now) && Ending::NameLost.close_code().unwrap().0 == 4009);
+    alice.disconnect(false, now);
+    assert_eq!(heir.renew(now), Ok(()));
+    assert_eq!(Ending::NameLost.close_code().unwrap().0, 4009);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,20 @@
+//! `/signaling`: WebSockets of Ayame's clients.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::any;
+
+use super::socket;
+use super::socket::State;
+use crate::gateway::ayame;
+
+/// The path itself, if it is served.
+pub(super) fn routes(state: State) -> Router {
+    let Some(context) = state.gateways().ayame.clone() else { return Router::new() };
+    let open = async move |request| {
+        let context = Arc::clone(&context);
+        socket::upgrade(&state, request, move |visitor, io| ayame::serve(context, visitor, io))
+    };
+    Router::new().route("/signaling", any(open))
+}
