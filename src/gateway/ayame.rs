@@ -12,13 +12,14 @@ use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use self::frame::Command;
-use self::frame::Fault;
 use self::frame::Register;
 use super::Context;
+use super::fault::Fault;
 use super::link;
 use super::link::Protocol;
 use super::link::Response;
 use super::websocket::Ending;
+use super::websocket::Told;
 use crate::clock::Now;
 use crate::signaling::accounts::Denied;
 use crate::signaling::hub::NotJoined;
@@ -68,7 +69,7 @@ impl Protocol for Connection {
     async fn hear(&mut self, text: &str, now: Now) -> Response {
         match Command::read(text) {
             Ok(Command::Register(_)) if self.member.is_some() => {
-                blame(&Fault::new("forbidden", "registered already; a connection has one room"))
+                Fault::new("forbidden", "registered already; a connection has one room").blame()
             }
             Ok(Command::Register(register)) => match self.register(register, now).await {
                 Ok(accept) => Response::reply(accept),
@@ -76,48 +77,43 @@ impl Protocol for Connection {
             },
             Ok(Command::Signal(kind, payload)) => match self.signal(kind, payload, now) {
                 Ok(()) => Response::default(),
-                Err(fault) => blame(&fault),
+                Err(fault) => fault.blame(),
             },
             Ok(Command::Bye) => Response::end(Ending::Bye),
             Ok(Command::Connected) if self.is_standalone() => Response::end(Ending::Bye),
             Ok(Command::Connected | Command::Pong) => Response::default(),
-            Err(fault) => blame(&fault),
+            Err(fault) => fault.blame(),
         }
     }
 
     fn hear_binary(&mut self, _now: Now) -> Response {
-        blame(&Fault::new(frame::BAD, "binary messages mean nothing here"))
+        Fault::binary().blame()
     }
 
     fn refuse(&mut self, _text: Option<&str>, _now: Now) -> Response {
-        blame(&Fault::new("rate", "too many messages; this one is dropped"))
+        Fault::rate().blame()
     }
 
-    fn too_large(&self) -> Option<String> {
-        let most = self.context.limits.message_bytes;
-        Some(Fault::new("too-large", format!("a message has at most {most} bytes")).encode())
+    fn last_words(&self, ending: Ending) -> Option<String> {
+        (ending == Ending::TooLarge).then(|| Fault::too_large(self.context.limits.message_bytes).encode())
     }
 
-    fn put(&self, _number: Option<u64>, message: &Message) -> Option<String> {
+    fn put(&self, _number: Option<u64>, message: &Message) -> Told {
         match message {
-            Message::Signal { payload, .. } => Some(payload.json().to_owned()),
+            Message::Signal { payload, .. } => Told::text(payload.json()),
             // In a room of two nothing else can be missed.
             Message::Presence { change: Change::Left, .. } | Message::Missed => {
-                (!self.is_standalone()).then(frame::bye)
+                Told { text: (!self.is_standalone()).then(frame::bye), ending: Some(Ending::Bye) }
             }
-            Message::Answer(text) | Message::Notice(text) => Some(text.to_string()),
+            Message::Answer(text) | Message::Notice(text) => Told::text(&**text),
             // Whoever hangs up leaves the room, too.
             Message::Presence { change: Change::Joined, .. }
             | Message::Data { .. }
             | Message::Leave { .. }
             | Message::Away { .. }
             | Message::Gone { .. }
-            | Message::Undelivered { .. } => None,
+            | Message::Undelivered { .. } => Told::default(),
         }
-    }
-
-    fn ends_with(&self, message: &Message) -> Option<Ending> {
-        matches!(message, Message::Presence { change: Change::Left, .. } | Message::Missed).then_some(Ending::Bye)
     }
 
     fn due(&self) -> Option<Instant> {
@@ -172,10 +168,6 @@ impl Connection {
             Err(Undelivered::Refused(why)) => Err(Fault::new("rate", why.to_string())),
         }
     }
-}
-
-fn blame(fault: &Fault) -> Response {
-    Response { is_bad: fault.code == frame::BAD, ..Response::reply(fault.encode()) }
 }
 
 const fn reason(why: NotSignedIn) -> &'static str {

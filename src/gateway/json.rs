@@ -39,6 +39,7 @@ use super::link::Price;
 use super::link::Protocol;
 use super::link::Response;
 use super::websocket::Ending;
+use super::websocket::Told;
 use crate::clock::Now;
 use crate::signaling::accounts::Denied;
 use crate::signaling::hub::NotJoined;
@@ -123,13 +124,14 @@ impl Protocol for Connection {
         self.tell(Fault::new(Code::Rate, "too many messages; this one is dropped").about(id).encode(), now)
     }
 
-    fn too_large(&self) -> Option<String> {
+    fn last_words(&self, ending: Ending) -> Option<String> {
         let most = self.context.limits.message_bytes;
-        Some(Fault::new(Code::TooLarge, format!("a message has at most {most} bytes")).encode())
+        (ending == Ending::TooLarge)
+            .then(|| Fault::new(Code::TooLarge, format!("a message has at most {most} bytes")).encode())
     }
 
-    fn put(&self, number: Option<u64>, message: &signaling::Message) -> Option<String> {
-        Some(frame::told(number, message, self.dialect))
+    fn put(&self, number: Option<u64>, message: &signaling::Message) -> Told {
+        Told::text(frame::told(number, message, self.dialect))
     }
 
     fn due(&self) -> Option<Instant> {

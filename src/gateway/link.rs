@@ -38,23 +38,13 @@ pub(super) trait Protocol {
     /// Says that a message beyond the rate is dropped; none of its text, if it is binary.
     fn refuse(&mut self, text: Option<&str>, now: Now) -> Response;
 
-    /// What is said of a message that is too large, before the end.
-    fn too_large(&self) -> Option<String> {
+    /// What is said before the end.
+    fn last_words(&self, _ending: Ending) -> Option<String> {
         None
     }
 
-    /// What is said before any end.
-    fn last_words(&self, ending: Ending) -> Option<String> {
-        if ending == Ending::TooLarge { self.too_large() } else { None }
-    }
-
-    /// How a message from the mailbox is put, with its number if it has one; none, if this client isn't told of it.
-    fn put(&self, number: Option<u64>, message: &message::Message) -> Option<String>;
-
-    /// Why the connection ends once this client was told of `message`, if it does.
-    fn ends_with(&self, _message: &message::Message) -> Option<Ending> {
-        None
-    }
+    /// How a message from the mailbox is put, with its number if it has one.
+    fn put(&self, number: Option<u64>, message: &message::Message) -> Told;
 
     /// When it has something to do by itself.
     fn due(&self) -> Option<Instant> {
@@ -169,10 +159,7 @@ where
         }
         let mailbox = protocol.member().map(|me| Arc::clone(me.reader()));
         let due = pulse.due(protocol.member().is_some());
-        let render = |number: Option<u64>, message: &message::Message| Told {
-            text: protocol.put(number, message),
-            ending: protocol.ends_with(message),
-        };
+        let render = |number: Option<u64>, message: &message::Message| protocol.put(number, message);
         let heard = tokio::select! {
             biased;
             () = &mut stop => return Ending::Restart,

@@ -12,6 +12,7 @@ use crate::rate::Rate;
 use crate::signaling::session::Sessions;
 
 pub mod ayame;
+mod fault;
 pub mod json;
 mod link;
 pub mod peerjs;

@@ -15,17 +15,18 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 
 use super::Context;
+use super::fault::check_object;
 use super::link;
 use super::link::Protocol;
 use super::link::Response;
 use super::websocket::Ending;
+use super::websocket::Told;
 use crate::clock::Now;
 use crate::signaling::hub::Refusal;
 use crate::signaling::message;
 use crate::signaling::message::Payload;
 use crate::signaling::message::Recipient;
 use crate::signaling::message::SignalKind;
-use crate::signaling::message::nests_too_deep;
 use crate::signaling::name::Name;
 use crate::signaling::session::NotSignedIn;
 use crate::signaling::session::Session;
@@ -112,25 +113,28 @@ impl Protocol for Connection<'_> {
         }
     }
 
-    fn too_large(&self) -> Option<String> {
-        Some(error(&format!("A message has at most {} bytes", self.context.limits.message_bytes)))
+    fn last_words(&self, ending: Ending) -> Option<String> {
+        let most = self.context.limits.message_bytes;
+        (ending == Ending::TooLarge).then(|| error(&format!("A message has at most {most} bytes")))
     }
 
-    fn put(&self, _number: Option<u64>, message: &message::Message) -> Option<String> {
+    fn put(&self, _number: Option<u64>, message: &message::Message) -> Told {
         use message::Message;
         let me = self.name();
         match message {
-            Message::Signal { from, kind, payload } => Some(told(word(*kind), from.name.as_str(), me, Some(payload))),
-            Message::Data { from, payload, .. } => Some(told("EXPIRE", from.name.as_str(), me, Some(payload))),
-            Message::Leave { from } => Some(told("LEAVE", from.as_str(), me, None)),
-            Message::Undelivered { to: Recipient::Member(to), .. } => Some(told("EXPIRE", to.as_str(), me, None)),
+            Message::Signal { from, kind, payload } => {
+                Told::text(told(word(*kind), from.name.as_str(), me, Some(payload)))
+            }
+            Message::Data { from, payload, .. } => Told::text(told("EXPIRE", from.name.as_str(), me, Some(payload))),
+            Message::Leave { from } => Told::text(told("LEAVE", from.as_str(), me, None)),
+            Message::Undelivered { to: Recipient::Member(to), .. } => Told::text(told("EXPIRE", to.as_str(), me, None)),
             // What two clients have between them outlives their connections to the server.
             Message::Away { .. }
             | Message::Gone { .. }
             | Message::Presence { .. }
             | Message::Missed
-            | Message::Undelivered { to: Recipient::Room(_), .. } => None,
-            Message::Answer(text) | Message::Notice(text) => Some(text.to_string()),
+            | Message::Undelivered { to: Recipient::Room(_), .. } => Told::default(),
+            Message::Answer(text) | Message::Notice(text) => Told::text(&**text),
         }
     }
 
@@ -214,10 +218,7 @@ struct Frame<'a> {
 impl Command {
     /// Reads one frame; none, if it is none.
     fn read(text: &str) -> Option<Self> {
-        // The parser would take an array for an object with its fields in order.
-        if nests_too_deep(text) || !text.trim_start().starts_with('{') {
-            return None;
-        }
+        check_object(text).ok()?;
         let Frame { kind, dst, payload } = serde_json::from_str(text).ok()?;
         let to = dst.filter(|dst| !dst.is_empty()).map(|dst| match Name::new(&dst) {
             Ok(name) => Target::Name(name),

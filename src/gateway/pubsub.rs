@@ -11,13 +11,15 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 
 use self::frame::Command;
-use self::frame::Fault;
 use self::frame::Topic;
 use super::Context;
+use super::fault::Fault;
 use super::link;
 use super::link::Price;
 use super::link::Protocol;
 use super::link::Response;
+use super::websocket::Ending;
+use super::websocket::Told;
 use crate::clock::Now;
 use crate::signaling::hub::NotJoined;
 use crate::signaling::message::Message;
@@ -44,34 +46,33 @@ impl Protocol for Subscriber {
     async fn hear(&mut self, text: &str, now: Now) -> Response {
         match Command::read(text) {
             Ok(command) => self.carry_out(command, now),
-            Err(fault) => blame(&fault),
+            Err(fault) => fault.blame(),
         }
     }
 
     fn hear_binary(&mut self, _now: Now) -> Response {
-        blame(&Fault::new(frame::BAD, "binary messages mean nothing here"))
+        Fault::binary().blame()
     }
 
     fn refuse(&mut self, _text: Option<&str>, _now: Now) -> Response {
-        blame(&Fault::new("rate", "too many messages; this one is dropped"))
+        Fault::rate().blame()
     }
 
-    fn too_large(&self) -> Option<String> {
-        let most = self.context.limits.message_bytes;
-        Some(Fault::new("too-large", format!("a message has at most {most} bytes")).encode())
+    fn last_words(&self, ending: Ending) -> Option<String> {
+        (ending == Ending::TooLarge).then(|| Fault::too_large(self.context.limits.message_bytes).encode())
     }
 
-    fn put(&self, _number: Option<u64>, message: &Message) -> Option<String> {
+    fn put(&self, _number: Option<u64>, message: &Message) -> Told {
         match message {
-            Message::Data { payload, .. } => Some(payload.json().to_owned()),
-            Message::Answer(text) | Message::Notice(text) => Some(text.to_string()),
+            Message::Data { payload, .. } => Told::text(payload.json()),
+            Message::Answer(text) | Message::Notice(text) => Told::text(&**text),
             Message::Signal { .. }
             | Message::Leave { .. }
             | Message::Away { .. }
             | Message::Gone { .. }
             | Message::Presence { .. }
             | Message::Missed
-            | Message::Undelivered { .. } => None,
+            | Message::Undelivered { .. } => Told::default(),
         }
     }
 
@@ -115,20 +116,16 @@ impl Subscriber {
             match turn.join(&topic.room(), |others| others.len(), now) {
                 Ok(others) => looked_at += others,
                 Err(why) => {
-                    fault.get_or_insert_with(|| Fault::not_subscribed(topic, why));
+                    fault.get_or_insert_with(|| frame::not_subscribed(topic, why));
                     if why == NotJoined::TooManyRooms {
                         break;
                     }
                 }
             }
         }
-        let response = fault.as_ref().map(blame).unwrap_or_default();
+        let response = fault.as_ref().map(Fault::blame).unwrap_or_default();
         Response { price: Price::ToMembers(looked_at), ..response }
     }
-}
-
-fn blame(fault: &Fault) -> Response {
-    Response { is_bad: fault.code == frame::BAD, ..Response::reply(fault.encode()) }
 }
 
 #[cfg(test)]

@@ -161,6 +161,13 @@ pub(super) struct Told {
     pub(super) ending: Option<Ending>,
 }
 
+impl Told {
+    /// It is told something.
+    pub(super) fn text(text: impl Into<String>) -> Self {
+        Self { text: Some(text.into()), ending: None }
+    }
+}
+
 /// What a client's messages come over, and what it is told.
 pub(super) trait Transport {
     /// Sends `text` before anything that waits in the mailbox.

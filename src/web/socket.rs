@@ -165,7 +165,7 @@ pub(super) fn upgrade<F>(
     serve: impl FnOnce(Visitor, Upgrade) -> F + Send + 'static,
 ) -> Response
 where
-    F: Future<Output = ()> + Send,
+    F: Future<Output = ()> + Send + 'static,
 {
     match Arrival::of(state, &request) {
         Ok(arrival) => {
@@ -201,16 +201,10 @@ impl Arrival {
         serve: impl FnOnce(Upgrade) -> F + Send + 'static,
     ) -> Response
     where
-        F: Future<Output = ()> + Send,
+        F: Future<Output = ()> + Send + 'static,
     {
-        let Self { visitor: _, accept, place } = self;
-        let upgraded = hyper::upgrade::on(&mut request);
-        state.spawn(place, async move {
-            if let Ok(upgraded) = upgraded.await {
-                serve(TokioIo::new(upgraded)).await;
-            }
-        });
-        switching(&accept)
+        state.spawn(self.place, upgraded(&mut request, serve));
+        switching(&self.accept)
     }
 }
 
@@ -221,19 +215,28 @@ pub(super) fn upgrade_placed<F>(
     serve: impl FnOnce(Upgrade) -> F + Send + 'static,
 ) -> Response
 where
-    F: Future<Output = ()> + Send,
+    F: Future<Output = ()> + Send + 'static,
 {
     let accept = match handshake(&request) {
         Ok(accept) => accept,
         Err(refusal) => return refusal.into_response(),
     };
-    let upgraded = hyper::upgrade::on(&mut request);
-    state.0.tasks.spawn(async move {
+    state.0.tasks.spawn(upgraded(&mut request, serve));
+    switching(&accept)
+}
+
+/// Serves the stream of `request`, once it is one.
+fn upgraded<S, F>(request: &mut Request, serve: S) -> impl Future<Output = ()> + Send + use<S, F>
+where
+    S: FnOnce(Upgrade) -> F + Send + 'static,
+    F: Future<Output = ()> + Send,
+{
+    let upgraded = hyper::upgrade::on(request);
+    async move {
         if let Ok(upgraded) = upgraded.await {
             serve(TokioIo::new(upgraded)).await;
         }
-    });
-    switching(&accept)
+    }
 }
 
 fn switching(accept: &str) -> Response {

@@ -274,7 +274,7 @@ pub fn frames(bytes: &[u8]) {
             let (server, client) = tokio::io::duplex(1 << 20);
             let login = format!(r#"{{"type":"login","name":"fuzz","v":{version}}}"#);
             let said = std::iter::once(&*login).chain(text.lines());
-            tokio::join!(json::serve(context(Gateway::Json), visitor(), dialect, server), talk(client, said));
+            tokio::join!(json::serve(context(Gateway::Json), visitor(), dialect, server), talk(client, said, is_value));
         });
     }
 }
@@ -290,7 +290,7 @@ pub fn pubsub(bytes: &[u8]) {
             .sign_in_unnamed(Name::random(), Delivery::Once, None, &visitor(), context.clock.now())
             .await;
         let member = signed_in.unwrap().0;
-        tokio::join!(pubsub::serve(context, member, server), talk(client, text.lines()));
+        tokio::join!(pubsub::serve(context, member, server), talk(client, text.lines(), is_json));
     });
 }
 
@@ -302,13 +302,14 @@ pub fn ayame(bytes: &[u8]) {
         let (servers, clients): (Vec<_>, Vec<_>) = [(); 2].map(|()| tokio::io::duplex(1 << 20)).into_iter().unzip();
         let serve = |server| ayame::serve(Arc::clone(&context), visitor(), server);
         let served = futures_util::future::join_all(servers.into_iter().map(serve));
-        let said = futures_util::future::join_all(clients.into_iter().map(|client| talk(client, text.lines())));
+        let said =
+            futures_util::future::join_all(clients.into_iter().map(|client| talk(client, text.lines(), is_json)));
         tokio::join!(served, said);
     });
 }
 
-/// Says all that, and hears the server out: nothing but JSON.
-async fn talk<'a>(client: DuplexStream, frames: impl Iterator<Item = &'a str>) {
+/// Says all that, and hears the server out: what it says is checked by `check`.
+async fn talk<'a>(client: DuplexStream, frames: impl Iterator<Item = &'a str>, check: fn(&str)) {
     let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
     for frame in frames {
         let _ = client.feed(tungstenite::Message::text(frame)).await;
@@ -316,10 +317,25 @@ async fn talk<'a>(client: DuplexStream, frames: impl Iterator<Item = &'a str>) {
     let _ = client.close(None).await;
     while let Some(Ok(message)) = client.next().await {
         if let tungstenite::Message::Text(reply) = message {
-            // Numbers pass through that no Rust type holds.
-            serde_json::from_str::<&serde_json::value::RawValue>(&reply).expect("a reply is JSON");
+            check(&reply);
         }
     }
+}
+
+/// Asserts that it is JSON; numbers pass through that no Rust type holds.
+fn is_json(reply: &str) {
+    serde_json::from_str::<&serde_json::value::RawValue>(reply).expect("a reply is JSON");
+}
+
+/// Asserts that it is JSON that every parser takes.
+fn is_value(reply: &str) {
+    serde_json::from_str::<serde_json::Value>(reply).expect("a reply is JSON");
+}
+
+/// The same, with a type.
+fn is_typed(reply: &str) {
+    let reply: serde_json::Value = serde_json::from_str(reply).expect("a reply is JSON");
+    assert!(reply["type"].is_string(), "{reply}");
 }
 
 /// A payload of Engine.IO, in both revisions: it reads as it is written, and every answer is a payload of text packets.
@@ -370,7 +386,7 @@ pub fn peerjs(bytes: &[u8]) {
             let (server, client) = tokio::io::duplex(1 << 20);
             let visitor = Visitor { token: Some(token.into()), ..visitor() };
             let served = peerjs::serve(Arc::clone(&context), visitor, query, server);
-            async move { tokio::join!(served, talk_typed(client, frames.lines())) }
+            async move { tokio::join!(served, talk(client, frames.lines(), is_typed)) }
         };
         tokio::join!(client(query, "fuzz"), client("key=peerjs&id=other", "other"));
 
@@ -379,21 +395,6 @@ pub fn peerjs(bytes: &[u8]) {
         let free: Vec<_> = std::iter::from_fn(|| waiting.enter(visitor().source).ok()).collect();
         assert_eq!(free.len(), WAITING, "nothing waits");
     });
-}
-
-/// The same as [`talk`], where each reply has a type.
-async fn talk_typed<'a>(client: DuplexStream, frames: impl Iterator<Item = &'a str>) {
-    let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
-    for frame in frames {
-        let _ = client.feed(tungstenite::Message::text(frame)).await;
-    }
-    let _ = client.close(None).await;
-    while let Some(Ok(message)) = client.next().await {
-        if let tungstenite::Message::Text(reply) = message {
-            let reply: serde_json::Value = serde_json::from_str(&reply).expect("a reply is JSON");
-            assert!(reply["type"].is_string(), "{reply}");
-        }
-    }
 }
 
 /// Any bytes where the WebSocket protocol is expected: the connection ends when they do.

@@ -1,5 +1,5 @@
-//! Sessions over a network that cuts, stalls and delays connections: each message arrives once and in order, or its sender
-//! is told.
+//! Sessions over a network that cuts and stalls connections, and brings what one carried behind what its successor did: each
+//! message arrives once and in order, or its sender is told.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -122,6 +122,8 @@ pub(crate) async fn exchange(time: Duration, seed: u64) -> (u64, u64) {
     let settled = tokio::time::timeout(PATIENCE, futures_util::future::try_join_all(live)).await;
     let members = settled.expect("all is settled once it is calm").unwrap();
     server.metric_becomes("throughway_members", 0).await;
+    let overtaken = network.overtaken.load(Ordering::Relaxed);
+    assert!(overtaken > 10, "{overtaken} connections that others overtook are no proof");
     for pair in members.chunks(2) {
         pair[0].check(&pair[1]);
         pair[1].check(&pair[0]);
@@ -302,6 +304,8 @@ struct Network {
     addr: SocketAddr,
     /// Once it's calm, nothing breaks any more.
     calm: Arc<AtomicBool>,
+    /// How many connections had something for the server that came only after their clients were gone.
+    overtaken: Arc<AtomicU64>,
 }
 
 impl Network {
@@ -309,27 +313,35 @@ impl Network {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let calm = Arc::new(AtomicBool::new(false));
-        let network = Self { addr, calm: Arc::clone(&calm) };
+        let overtaken = Arc::new(AtomicU64::new(0));
+        let network = Self { addr, calm: Arc::clone(&calm), overtaken: Arc::clone(&overtaken) };
         let left_open = Arc::new(Mutex::new(Vec::new()));
         tokio::spawn(async move {
             let mut dice = Dice(seed);
             while let Ok((client, _)) = listener.accept().await {
                 let dice = Dice(dice.roll() | 1);
-                tokio::spawn(carry(client, server, dice, Arc::clone(&calm), Arc::clone(&left_open)));
+                let (calm, overtaken, left_open) = (Arc::clone(&calm), Arc::clone(&overtaken), Arc::clone(&left_open));
+                tokio::spawn(async move {
+                    if let Some((upstream, had_more)) = carry(client, server, dice, &calm).await {
+                        overtaken.fetch_add(u64::from(had_more), Ordering::Relaxed);
+                        left_open.lock().unwrap().push(upstream);
+                    }
+                });
             }
         });
         network
     }
 }
 
-/// Carries one connection for a while, and then cuts it, or leaves the server's end of it open.
+/// Carries one connection for a while, and then cuts it, or leaves the server's end of it open, and whether what it had for
+/// the server came late there: behind what the client said over its next connection.
 async fn carry(
     mut client: TcpStream,
     server: SocketAddr,
     mut dice: Dice,
-    calm: Arc<AtomicBool>,
-    left_open: Arc<Mutex<Vec<TcpStream>>>,
-) {
+    calm: &AtomicBool,
+) -> Option<(TcpStream, bool)> {
+    let (mut late, mut lost) = (Vec::new(), Vec::new());
     let mut upstream = TcpStream::connect(server).await.unwrap();
     let life = dice.milliseconds(600);
     let cut = async {
@@ -343,27 +355,41 @@ async fn carry(
         let (mut from_server, mut to_server) = upstream.split();
         let (up, down) = (Dice(dice.roll() | 1), Dice(dice.roll() | 1));
         tokio::select! {
-            () = pump(&mut from_client, &mut to_server, up, &calm) => {}
-            () = pump(&mut from_server, &mut to_client, down, &calm) => {}
+            () = pump(&mut from_client, &mut to_server, &mut late, up, calm) => {}
+            () = pump(&mut from_server, &mut to_client, &mut lost, down, calm) => {}
             () = cut => {}
         }
     }
     match dice.roll() % 4 {
         // Reset: what is on the way is lost.
-        0 => [&client, &upstream].map(|end| socket2::SockRef::from(end).set_linger(Some(Duration::ZERO)).unwrap()),
-        1 => return left_open.lock().unwrap().push(upstream),
-        _ => return,
-    };
+        0 => {
+            for end in [&client, &upstream] {
+                socket2::SockRef::from(end).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            None
+        }
+        1 => {
+            let _ = client.try_read_buf(&mut late);
+            drop(client);
+            tokio::time::sleep(dice.milliseconds(100)).await;
+            let is_there = upstream.write_all(&late).await.is_ok();
+            Some((upstream, is_there && !late.is_empty()))
+        }
+        _ => None,
+    }
 }
 
+/// Passes on what comes, a piece at a time, which is in `held` meanwhile.
 async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     from: &mut R,
     to: &mut W,
+    held: &mut Vec<u8>,
     mut dice: Dice,
     calm: &AtomicBool,
 ) {
     let mut buffer = [0; 700];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        held.extend_from_slice(&buffer[..length]);
         let delay = match dice.roll() % 50 {
             _ if calm.load(Ordering::Relaxed) => Duration::ZERO,
             0 => dice.milliseconds(300),
@@ -373,9 +399,10 @@ async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        if to.write_all(&buffer[..length]).await.is_err() {
+        if to.write_all(held).await.is_err() {
             return;
         }
+        held.clear();
     }
 }
 

@@ -6,9 +6,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::gateway::fault::BAD;
+use crate::gateway::fault::Fault;
+use crate::gateway::fault::check_object;
 use crate::signaling::message::Payload;
 use crate::signaling::message::SignalKind;
-use crate::signaling::message::nests_too_deep;
 use crate::signaling::name::Name;
 
 /// The longest `roomId`, in bytes: applications make them of what they like.
@@ -39,16 +41,6 @@ pub(super) struct Register {
     pub(super) standalone: bool,
 }
 
-/// Why nothing came of a frame.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) code: &'static str,
-    message: Cow<'static, str>,
-}
-
-/// The code of what isn't understood.
-pub(super) const BAD: &str = "bad-message";
-
 #[derive(Deserialize)]
 struct Frame<'a> {
     #[serde(rename = "type", borrow)]
@@ -69,13 +61,7 @@ struct Request<'a> {
 impl Command {
     /// Reads one frame of a client; fields that mean nothing here are ignored.
     pub(super) fn read(text: &str) -> Result<Self, Fault> {
-        if nests_too_deep(text) {
-            return Err(Fault::new(BAD, "nested too deep"));
-        }
-        // The parser would take an array for an object with its fields in order.
-        if !text.trim_start().starts_with('{') {
-            return Err(Fault::new(BAD, "not a JSON object"));
-        }
+        check_object(text).map_err(|why| Fault::new(BAD, why))?;
         let not_a_frame = |error| Fault::new(BAD, format!("not a frame: {error}"));
         let frame: Frame<'_> = serde_json::from_str(text).map_err(not_a_frame)?;
         match &*frame.kind {
@@ -110,17 +96,6 @@ impl From<Request<'_>> for Register {
 impl std::fmt::Debug for Register {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Register").field("room", &self.room).finish_non_exhaustive()
-    }
-}
-
-impl Fault {
-    pub(super) fn new(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into() }
-    }
-
-    /// The frame that says it; clients ignore what they don't know.
-    pub(super) fn encode(&self) -> String {
-        json!({ "type": "error", "code": self.code, "message": self.message }).to_string()
     }
 }
 

@@ -263,7 +263,7 @@ proptest! {
             for connection in &pair {
                 let reader = connection.member().map(|me| Arc::clone(me.reader()));
                 while let Some((number, message)) = reader.as_ref().and_then(|reader| reader.take()) {
-                    if let Some(told) = connection.put(number, &message) {
+                    if let Some(told) = connection.put(number, &message).text {
                         prop_assert!(serde_json::from_str::<Value>(&told).unwrap()["type"].is_string());
                     }
                 }

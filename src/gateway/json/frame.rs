@@ -9,12 +9,12 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Dialect;
+use crate::gateway::fault::check_object;
 use crate::signaling::message::Change;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
 use crate::signaling::message::Recipient;
 use crate::signaling::message::SignalKind;
-use crate::signaling::message::nests_too_deep;
 use crate::signaling::name::BadName;
 use crate::signaling::name::Name;
 use crate::signaling::session::Ice;
@@ -141,13 +141,7 @@ const MAX_ECHO: usize = 64;
 
 impl<'a> Frame<'a> {
     fn read(text: &'a str) -> Result<Self, Fault> {
-        if nests_too_deep(text) {
-            return Err(Fault::bad("nested too deep"));
-        }
-        // The parser would take an array for an object with its fields in order.
-        if !text.trim_start().starts_with('{') {
-            return Err(Fault::bad("not a JSON object"));
-        }
+        check_object(text).map_err(Fault::bad)?;
         serde_json::from_str(text).map_err(|error| Fault::bad(format!("not a JSON object with a type: {error}")))
     }
 

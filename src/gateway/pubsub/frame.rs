@@ -13,8 +13,10 @@ use serde_json::Value;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use crate::gateway::fault::BAD;
+use crate::gateway::fault::Fault;
+use crate::gateway::fault::check_object;
 use crate::signaling::message::Payload;
-use crate::signaling::message::nests_too_deep;
 use crate::signaling::name::Name;
 
 /// How many topics one frame may name: all that a client has, when it connects.
@@ -48,17 +50,6 @@ pub(super) enum Publication<'a> {
     Payload(&'a RawValue),
 }
 
-/// Why nothing came of a frame.
-#[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) code: &'static str,
-    message: Cow<'static, str>,
-    topic: Option<String>,
-}
-
-/// The code of what isn't understood.
-pub(super) const BAD: &str = "bad-message";
-
 #[derive(Deserialize)]
 struct Frame<'a> {
     #[serde(rename = "type", borrow)]
@@ -78,13 +69,7 @@ struct Topics<'a>(Vec<Cow<'a, str>>);
 impl<'a> Command<'a> {
     /// Reads one frame of a client, in either dialect.
     pub(super) fn read(text: &'a str) -> Result<Self, Fault> {
-        if nests_too_deep(text) {
-            return Err(Fault::new(BAD, "nested too deep"));
-        }
-        // The parser would take an array for an object with its fields in order.
-        if !text.trim_start().starts_with('{') {
-            return Err(Fault::new(BAD, "not a JSON object"));
-        }
+        check_object(text).map_err(|why| Fault::new(BAD, why))?;
         let frame: Frame<'a> =
             serde_json::from_str(text).map_err(|error| Fault::new(BAD, format!("not a frame: {error}")))?;
         match &*frame.kind {
@@ -137,25 +122,9 @@ impl Publication<'_> {
     }
 }
 
-impl Fault {
-    pub(super) fn new(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), topic: None }
-    }
-
-    /// That somebody isn't let in.
-    pub(super) fn not_subscribed(topic: &Topic<'_>, why: impl fmt::Display) -> Self {
-        Self { topic: Some(topic.0.clone().into_owned()), ..Self::new("forbidden", format!("not subscribed: {why}")) }
-    }
-
-    /// The frame that says it. What it is about stands in no field `topic`: clients would take it for something published.
-    pub(super) fn encode(&self) -> String {
-        let Self { code, message, topic } = self;
-        let mut frame = json!({ "type": "error", "code": code, "message": message });
-        if let (Some(topic), Some(fields)) = (topic, frame.as_object_mut()) {
-            fields.insert("name".into(), topic.as_str().into());
-        }
-        frame.to_string()
-    }
+/// That somebody isn't let in. What it is about stands in no field `topic`: clients would take it for something published.
+pub(super) fn not_subscribed(topic: &Topic<'_>, why: impl fmt::Display) -> Fault {
+    Fault::new("forbidden", format!("not subscribed: {why}")).about(&topic.0)
 }
 
 /// The answer to `ping`.

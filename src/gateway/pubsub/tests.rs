@@ -300,7 +300,7 @@ proptest! {
                 prop_assert!(serde_json::from_str::<Value>(&reply).unwrap()["type"].is_string());
             }
             while let Some((number, message)) = subscriber.member.reader().take() {
-                let told: Value = serde_json::from_str(&subscriber.put(number, &message).unwrap()).unwrap();
+                let told: Value = serde_json::from_str(&subscriber.put(number, &message).text.unwrap()).unwrap();
                 let mut sent: Value = serde_json::from_str(&frame).unwrap();
                 prop_assert_eq!(&told["topic"], &sent["topic"]);
                 match sent.get("payload") {

@@ -18,6 +18,7 @@ use crate::gateway::link::Price;
 use crate::gateway::link::Protocol;
 use crate::gateway::link::Response;
 use crate::gateway::websocket::Ending;
+use crate::gateway::websocket::Told;
 use crate::signaling::accounts::Denied;
 use crate::signaling::hub::NotJoined;
 use crate::signaling::hub::Refusal;
@@ -127,17 +128,17 @@ impl Protocol for Connection {
         }
     }
 
-    fn put(&self, _number: Option<u64>, message: &message::Message) -> Option<String> {
+    fn put(&self, _number: Option<u64>, message: &message::Message) -> Told {
         match message {
-            message::Message::Data { payload, .. } => Some(packet::event(payload.json())),
-            message::Message::Answer(text) | message::Message::Notice(text) => Some(text.to_string()),
+            message::Message::Data { payload, .. } => Told::text(packet::event(payload.json())),
+            message::Message::Answer(text) | message::Message::Notice(text) => Told::text(&**text),
             message::Message::Signal { .. }
             | message::Message::Leave { .. }
             | message::Message::Away { .. }
             | message::Message::Gone { .. }
             | message::Message::Presence { .. }
             | message::Message::Missed
-            | message::Message::Undelivered { .. } => None,
+            | message::Message::Undelivered { .. } => Told::default(),
         }
     }
 

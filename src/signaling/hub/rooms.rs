@@ -30,13 +30,10 @@ impl Hub {
         }
         let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
         let mut others = 0;
-        for Holder { name, session } in self.registry.in_room(room, now.monotonic) {
-            if session == from.session {
-                continue;
-            }
-            others += 1;
-            if self.bus.deliver(session, message.clone(), now.monotonic).is_err() {
-                self.report(message.clone(), &name, now);
+        for other in self.registry.in_room(room, now.monotonic) {
+            if other.session != from.session {
+                others += 1;
+                self.tell(&other, &message, now);
             }
         }
         Ok(others)
@@ -49,10 +46,10 @@ impl Hub {
         let mut visited = 0;
         for room in rooms {
             let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload: payload.clone() };
-            for Holder { name, session } in self.registry.in_room(room, now.monotonic) {
+            for other in self.registry.in_room(room, now.monotonic) {
                 visited += 1;
-                if told.insert(session) && self.bus.deliver(session, message.clone(), now.monotonic).is_err() {
-                    self.report(message.clone(), &name, now);
+                if told.insert(other.session) {
+                    self.tell(&other, &message, now);
                 }
             }
         }
@@ -72,10 +69,8 @@ impl Hub {
         let members = present.len();
         let Some(payload) = (members > 0).then(|| payload(members)).flatten() else { return 0 };
         let message = Message::Data { from: from.clone(), room: Some(room.clone()), payload };
-        for Holder { name, session } in present {
-            if self.bus.deliver(session, message.clone(), now.monotonic).is_err() {
-                self.report(message.clone(), &name, now);
-            }
+        for member in present {
+            self.tell(&member, &message, now);
         }
         members
     }
@@ -131,6 +126,13 @@ impl Hub {
             }
             None => self.registry.names(MAX_WHO, now.monotonic),
         })
+    }
+
+    /// Brings one of them what goes to all, or its sender that it didn't get there.
+    fn tell(&self, to: &Holder, message: &Message, now: Now) {
+        if self.bus.deliver(to.session, message.clone(), now.monotonic).is_err() {
+            self.report(message.clone(), &to.name, now);
+        }
     }
 
     /// Tells all in `room` but `name`; how many these are.

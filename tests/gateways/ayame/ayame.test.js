@@ -1,46 +1,21 @@
 // Ayame's Web SDK as it comes, in real Chromium: calls of two by way of /signaling.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { launch, open } from "../../browser/pages.js";
-import { Server } from "../../browser/server.js";
-import { bundle } from "../pubsub/bundle.js";
+import { test } from "node:test";
+import { Stage } from "../pubsub/stage.js";
 
-const HERE = fileURLToPath(new URL(".", import.meta.url));
 const WAIT = { timeout: 60_000, polling: 50 };
-
-let server;
-let browser;
-let script;
-let people = [];
-
-before(async () => {
-  script = await bundle(`export * from "@open-ayame/ayame-web-sdk";`, HERE);
-  server = await Server.start();
-  browser = await launch();
-});
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
 
 // A standalone client says `connected` even when the other was faster and the room is over.
 const LATE = "WebSocket is already in CLOSING or CLOSED state.";
 
-afterEach(async () => {
-  const complaints = people.flatMap(({ complaints }) => complaints).filter((complaint) => complaint !== LATE);
-  await Promise.all(people.map(({ context }) => context.close()));
-  people = [];
-  assert.deepEqual(complaints, [], "nobody complains");
+const stage = new Stage(`export * from "@open-ayame/ayame-web-sdk";`, import.meta.url, (complaints) => {
+  assert.deepEqual(complaints.filter((complaint) => complaint !== LATE), [], "nobody complains");
 });
 
 /** A page that can call: it sends a picture that changes, and a tone. */
 async function caller() {
-  const person = await open(browser, `http://localhost:${server.ports.http}/`);
-  people.push(person);
-  await person.page.evaluate(script);
+  const person = await stage.enter();
   await person.page.evaluate(() => {
     const canvas = document.createElement("canvas");
     const picture = canvas.getContext("2d");

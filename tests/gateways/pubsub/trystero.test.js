@@ -1,43 +1,17 @@
 // Trystero's core with a relay of one's own, as its README has it, in real Chromium: peers that meet through /pubsub.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { launch, open } from "../../browser/pages.js";
-import { Server } from "../../browser/server.js";
-import { bundle } from "./bundle.js";
-
-const HERE = fileURLToPath(new URL(".", import.meta.url));
+import { test } from "node:test";
+import { Stage } from "./stage.js";
 
 // On a busy machine the first try may fail, and Trystero takes 23 s to try again.
 const WAIT = { timeout: 150_000, polling: 50 };
 
-let server;
-let browser;
-let script;
-let people = [];
-
-before(async () => {
-  script = await bundle(`export * from "@trystero-p2p/core";`, HERE);
-  server = await Server.start();
-  browser = await launch();
-});
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-
-afterEach(async () => {
-  await Promise.all(people.map(({ context }) => context.close()));
-  people = [];
-});
+const stage = new Stage(`export * from "@trystero-p2p/core";`, import.meta.url);
 
 /** A page of a peer that is in `rooms`. `asObjects` has its relay publish payloads as objects and not as the texts they are. */
 async function peer(rooms, { asObjects = false, ...options } = {}) {
-  const person = await open(browser, `http://localhost:${server.ports.http}/`);
-  people.push(person);
-  await person.page.evaluate(script);
+  const person = await stage.enter();
   await person.page.evaluate(
     async (rooms, asObjects, options) => {
       const { createTopicStrategy, selfId, toJson } = globalThis.clients;
@@ -118,7 +92,7 @@ for (const [what, options] of [
 
     await hears(bob, ["room", alice.id, "hello bob"]);
     await hears(alice, ["room", bob.id, "hello alice"]);
-    assert.deepEqual(people.flatMap(({ complaints }) => complaints), [], "nobody complains");
+    assert.deepEqual(stage.complaints, [], "nobody complains");
   });
 }
 

@@ -1,41 +1,16 @@
 // y-webrtc as it comes, in real Chromium: documents that meet through /pubsub.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { launch, open } from "../../browser/pages.js";
-import { Server } from "../../browser/server.js";
-import { bundle } from "./bundle.js";
+import { test } from "node:test";
+import { Stage } from "./stage.js";
 
-const HERE = fileURLToPath(new URL(".", import.meta.url));
 const WAIT = { timeout: 60_000, polling: 50 };
 
-let server;
-let browser;
-let script;
-let people = [];
-
-before(async () => {
-  script = await bundle(`export * as Y from "yjs"; export { WebrtcProvider } from "y-webrtc";`, HERE);
-  server = await Server.start();
-  browser = await launch();
-});
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-
-afterEach(async () => {
-  await Promise.all(people.map(({ context }) => context.close()));
-  people = [];
-});
+const stage = new Stage(`export * as Y from "yjs"; export { WebrtcProvider } from "y-webrtc";`, import.meta.url);
 
 /** A page with an open document. Each has a profile of its own, so that no BroadcastChannel joins two. */
 async function editor(room, options = {}) {
-  const person = await open(browser, `http://localhost:${server.ports.http}/`);
-  people.push(person);
-  await person.page.evaluate(script);
+  const person = await stage.enter();
   await person.page.evaluate(
     async (room, options) => {
       const { Y, WebrtcProvider } = globalThis.clients;
@@ -81,7 +56,7 @@ for (const [what, room, options] of [
 
     await Promise.all([alice, bob, carol].map((person) => reads(person, "alice bob carol")));
     assert.deepEqual(await alice.path(), ["relay", "relay"]);
-    assert.deepEqual(people.flatMap(({ complaints }) => complaints), [], "nobody complains");
+    assert.deepEqual(stage.complaints, [], "nobody complains");
   });
 }
 
@@ -102,7 +77,7 @@ test("after a restart of the server others still come in, and who is there stays
   await writes(alice, "before ");
   await reads(bob, "before ");
 
-  await server.restart();
+  await stage.server.restart();
   const carol = await editor("restarted", direct);
 
   await reads(carol, "before ");
