@@ -35,8 +35,9 @@ export const asked = new URLSearchParams(location.search);
  * @param {(signal: Signal) => void} page.entered signed in
  * @param {() => void} [page.leaving] about to sign out, by the person's own wish
  * @param {() => void} [page.left] signed out, for whatever reason
+ * @param {string|null} [page.name] whom to sign in at once
  */
-export function signingIn({ entered, leaving, left }) {
+export function signingIn({ entered, leaving, left, name = asked.get("name") }) {
   let signal;
   $("sign-in-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -47,8 +48,8 @@ export function signingIn({ entered, leaving, left }) {
     signal.close();
   });
   $("relay").checked = asked.get("relay") === "1";
-  $("name").value = asked.get("name") ?? "";
-  if (asked.get("name")) signIn(asked.get("name"));
+  $("name").value = name ?? "";
+  if (name) signIn(name);
   else $("name").focus();
 
   async function signIn(name) {

@@ -19,6 +19,7 @@ pub mod admin;
 mod ayame;
 pub mod connection;
 pub mod forwarded;
+mod gateways;
 pub mod host;
 mod ice;
 pub mod pages;
@@ -36,7 +37,8 @@ pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
         .merge(socketio::routes(sockets.clone()))
         .merge(peerjs::routes(&sockets))
         .merge(pubsub::routes(sockets.clone()))
-        .merge(ayame::routes(sockets.clone()));
+        .merge(ayame::routes(sockets.clone()))
+        .merge(gateways::routes(&sockets));
     let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));
     let page = pages::front();
     let front = move |request: Request| async move {
