@@ -76,7 +76,8 @@ function begin(name) {
   room.addEventListener("left", ({ name }) => (go(name), say(`${name} left`)));
   room.addEventListener("call", ({ call }) => come(call.name).follow(call));
   room.addEventListener("message", onMessage);
-  room.addEventListener("closed", ({ reason }) => room && giveUp(reason));
+  // Together with the whole sign-in, which says so itself; or the room alone.
+  room.addEventListener("closed", ({ reason }) => queueMicrotask(() => signal.state !== "closed" && giveUp(reason)));
   showOwn();
   showCount();
   show("room");

@@ -1,7 +1,9 @@
 // The front page in real Chromium: its links lead somewhere, and what it hands out to copy works as it stands.
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, afterEach, before, test } from "node:test";
 import { launch, open } from "./pages.js";
@@ -221,4 +223,47 @@ test("two pages made of the snippet for Socket.IO hear each other", async (t) =>
 
   await says(one, "hello");
   await says(other, "hello");
+});
+
+const read = (path) => readFileSync(new URL(`../../static/${path}`, import.meta.url), "utf8");
+const blocks = (language) => [...read("README.md").matchAll(new RegExp(`^\`\`\`${language}\\n(.*?)^\`\`\``, "gms"))].map(([, code]) => code);
+
+test("every example of the module's README is a module that parses, and uses nothing that the module lacks", () => {
+  const module = read("throughway.js");
+  const examples = blocks("js");
+
+  assert.ok(examples.length >= 7, `${examples.length} examples`);
+  for (const code of examples) {
+    const { status, stderr } = spawnSync(process.execPath, ["--input-type=module", "--check"], { input: code });
+    assert.equal(status, 0, `${code}\n${stderr}`);
+    for (const [, member] of code.matchAll(/\b(?:signal|call|room|incoming|Signal)\.(\w+)/g)) {
+      const isOurs = new RegExp(`^  (?:static |async |get )*${member}\\b|\\bthis\\.${member}\\b`, "m").test(module);
+      assert.ok(isOurs || member in EventTarget.prototype, `the module has no ${member}`);
+    }
+    for (const [, type] of code.matchAll(/addEventListener\("(\w+)"/g)) {
+      assert.match(module, new RegExp(`(?:event|super)\\("${type}"`), `the module has no event ${type}`);
+    }
+  }
+});
+
+test("the module's README lists every code of an error that the module makes", () => {
+  const module = read("throughway.js");
+  const [, table] = read("README.md").match(/^### Errors\n(.*?)^###/ms);
+  const listed = [...table.matchAll(/`([a-z]+(?:-[a-z0-9]+)*)`/g)].map(([, code]) => code);
+
+  for (const [, code] of module.matchAll(/(?:new ThroughwayError|\[end\])\("([a-z-]+)"/g)) {
+    if (code !== "closed") assert.ok(listed.includes(code), `${code} is not listed`);
+  }
+});
+
+test("the whole page of the module's README is called and hears", async (t) => {
+  const [page] = blocks("html").map((code) => code.replace("https://calls.example.org", http("")).trim());
+  const [carol] = await elsewhere(t, telling(page));
+  await says(carol, "ready");
+
+  const dave = await visit(http("/chat?name=dave&to=carol"));
+  await dave.sees("#log .theirs", /hello/);
+  await dave.writes("#text", "hello carol");
+
+  await says(carol, "dave hello carol");
 });
