@@ -129,6 +129,9 @@ export class IncomingCall extends Event {
 
 /** Someone wants to send a file. Nothing of it is on its way before `accept`, which gives it once it is whole. */
 export class IncomingFile extends Event {
+  /** Its kind, in place of the event's: a field of its own, as an event's is read-only. @type {string} */
+  type;
+
   /**
    * @param {{name: string, size: number, type: string}} file as the other side describes it
    * @param {(options?: FileOptions) => Promise<Blob>} accept @param {() => void} reject also ends it halfway
@@ -1006,8 +1009,9 @@ export class Call extends EventTarget {
       if (next) {
         left.delete(next);
         await sender.replaceTrack(next);
+        if (direction.startsWith("send")) continue;
         sender.setStreams?.(/** @type {MediaStream} */ (media));
-        if (direction === "recvonly" || direction === "inactive") transceiver.direction = direction === "inactive" ? "sendonly" : "sendrecv";
+        transceiver.direction = direction === "recvonly" ? "sendrecv" : "sendonly";
       } else if (sender.track) {
         this.#pc.removeTrack(sender);
       }
