@@ -7,9 +7,10 @@ import { $, asked, composing, copying, say, sentence, show, showPath, signingIn 
 /** How many cameras a mesh carries: each browser sends its picture once for every other. */
 const MAX_CAMERAS = 6;
 const PICTURE = { width: { ideal: 640 }, height: { ideal: 360 }, frameRate: { ideal: 24 } };
-/** How often it is looked who speaks, and from which level on somebody does. */
-const LISTEN_MS = 300;
+/** How often it is looked who speaks, from which level on somebody does, and how long that is shown. */
+const LISTEN_MS = 100;
 const LOUD = 0.02;
+const HEARD_MS = 1_000;
 /** Where this tab keeps the name last used, so that reloading asks for nothing. */
 const REMEMBERED = "throughway.name";
 
@@ -215,6 +216,7 @@ class Tile {
   #enlarger = make("button", "enlarge");
   #video = make("video");
   #stream = new MediaStream();
+  #heardAt = -HEARD_MS;
 
   constructor(name, isOwn = false) {
     const initial = make("span", "avatar", [...name][0].toUpperCase());
@@ -265,9 +267,16 @@ class Tile {
   #showState() {
     const { state, path } = this.#call;
     this.element.dataset.state = state;
-    if (state === "connected" && path) return showPath(this.#pill, path);
+    if (state === "connected" && path) return this.#showPath(path);
     this.#pill.dataset.state = { connected: "direct", closed: "offline" }[state] ?? "wait";
     this.#pill.textContent = STATES[state];
+  }
+
+  /** In short, for a tile may be small. @param {import("./throughway.js").Path} path */
+  #showPath(path) {
+    showPath(this.#pill, path);
+    this.#pill.title = `${this.#pill.textContent}. ${this.#pill.title}`;
+    this.#pill.textContent = (path.relayed ? "relayed" : "direct") + (path.rtt === undefined ? "" : `, ${path.rtt} ms`);
   }
 
   /** Of each kind one track is shown, the last to come. */
@@ -303,7 +312,8 @@ class Tile {
   listen() {
     const receivers = this.#call?.state === "connected" ? this.#call.connection.getReceivers() : [];
     const levels = receivers.flatMap((receiver) => receiver.getSynchronizationSources()).map(({ audioLevel = 0 }) => audioLevel);
-    this.element.dataset.speaking = String(Math.max(0, ...levels) > LOUD);
+    if (Math.max(0, ...levels) > LOUD) this.#heardAt = performance.now();
+    this.element.dataset.speaking = String(performance.now() - this.#heardAt < HEARD_MS);
   }
 
   remove() {

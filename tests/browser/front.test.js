@@ -5,7 +5,7 @@ import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { after, afterEach, before, test } from "node:test";
+import { after, afterEach, before, beforeEach, test } from "node:test";
 import { launch, open } from "./pages.js";
 import { Server } from "./server.js";
 
@@ -14,19 +14,19 @@ let browser;
 let people = [];
 
 before(async () => {
-  server = await Server.start();
   browser = await launch("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream");
 });
 
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
+after(() => browser?.close());
+
+// Each its own: the server keeps the place of a page that went without a word, and so its name, for half a minute.
+beforeEach(async () => (server = await Server.start()));
 
 afterEach(async () => {
   const complaints = people.flatMap(({ complaints }) => complaints);
   await Promise.all(people.map(({ context }) => context.close()));
   people = [];
+  await server.stop();
   assert.deepEqual(complaints, [], "a page complained");
 });
 

@@ -1,7 +1,7 @@
 // The room page in real Chromium: three people and more, with moving pictures, words, comings and goings.
 
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
+import { after, afterEach, before, beforeEach, test } from "node:test";
 import { launch, open } from "./pages.js";
 import { Server } from "./server.js";
 
@@ -13,20 +13,20 @@ let people = [];
 let others = [];
 
 before(async () => {
-  server = await Server.start();
   browser = await launch("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream");
 });
 
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
+after(() => browser?.close());
+
+// Each its own: the server keeps the place of a page that went without a word, and so its name, for half a minute.
+beforeEach(async () => (server = await Server.start()));
 
 afterEach(async () => {
   const complaints = people.flatMap(({ complaints }) => complaints);
   await Promise.all(people.map(({ context }) => context.close()));
   await Promise.all(others.map((other) => other.close()));
   [people, others] = [[], []];
+  await server.stop();
   assert.deepEqual(complaints, [], "a page complained");
 });
 
@@ -184,14 +184,27 @@ test("a camera that is switched off is off for the others, and back when it is o
   await seesMoving(bob, "alice");
 });
 
-test("a muted microphone is silent, and one's own tile says so", async () => {
+/** What has been heard, in all: read in the page. */
+async function heard() {
+  const stats = await globalThis.connections.at(-1).getStats();
+  const sound = [...stats.values()].find(({ type, kind }) => type === "inbound-rtp" && kind === "audio");
+  return { energy: sound?.totalAudioEnergy ?? 0, seconds: sound?.totalSamplesDuration ?? 0 };
+}
+
+test("who speaks is marked, a muted microphone is silent, and one's own tile says so", async () => {
   const [alice, bob] = await meeting("alice", "bob");
+  // Chromium's microphone beeps.
   await bob.sees('.tile[data-name="alice"][data-speaking="true"]', /(?:)/);
 
   await alice.clicks("#microphone");
 
   await alice.sees('.tile[data-own="true"][data-muted="true"]', /(?:)/);
   await bob.sees('.tile[data-name="alice"][data-speaking="false"]', /(?:)/);
+  const before = await bob.page.evaluate(heard);
+  const later = new Function(`return async (seconds) => (await (${heard})()).seconds > seconds + 3`)();
+  await bob.page.waitForFunction(later, WAIT, before.seconds);
+  const { energy } = await bob.page.evaluate(heard);
+  assert.ok(energy - before.energy < 1e-4, `${energy - before.energy} was heard`);
   await alice.clicks("#microphone");
   await bob.sees('.tile[data-name="alice"][data-speaking="true"]', /(?:)/);
 });
