@@ -231,8 +231,8 @@ class Tile {
       const enlarged = this.#enlarger.getAttribute("aria-pressed") !== "true";
       for (const tile of [own, ...tiles.values()]) tile.enlarge(enlarged && tile === this);
     });
-    const foot = make("div", "foot", make("span", "name", isOwn ? `${name} (you)` : name), this.#pill);
-    this.element = make("li", "tile", this.#video, initial, foot, this.#enlarger);
+    const label = make("div", "label", make("span", "name", isOwn ? `${name} (you)` : name), this.#pill);
+    this.element = make("li", "tile", this.#video, initial, label, this.#enlarger);
     this.element.dataset.name = name;
     this.element.dataset.own = String(isOwn);
     this.#pill.hidden = isOwn;
