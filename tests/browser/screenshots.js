@@ -46,9 +46,7 @@ const SCENES = {
   },
   async check({ visit }) {
     const page = await visit("/check");
-    const start = await page.page.$("#start");
-    await start?.click();
-    await page.sees("#copy, #copy-report", /(?:)/);
+    await page.page.waitForSelector("#copy:not(:disabled)", { timeout: 120_000 });
     return page;
   },
 };
