@@ -32,7 +32,9 @@ const SCENES = {
   },
   "call-lobby": ({ visit }) => visit("/call?name=alice", "#lobby-title"),
   async call({ visit }) {
-    const [alice] = await calling(visit, "/call");
+    const [alice, bob] = await calling(visit, "/call");
+    await bob.writes("#text", "Good morning! I have put the dates into the plan.");
+    await alice.page.waitForSelector("#log .theirs");
     await alice.sees("#path", /(?:)/);
     return alice;
   },
