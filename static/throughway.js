@@ -63,7 +63,6 @@ const CLOSED = "closed";
 const STABLE = "stable";
 const HAVE_LOCAL_OFFER = "have-local-offer";
 
-
 /** What calls, rooms and their signal are to each other alone. */
 const [
   receive,
@@ -238,7 +237,7 @@ export class Signal extends Emitter {
 
   /** @returns {RTCConfiguration} */
   [configuration]() {
-    const { iceTransportPolicy = "all" } = this.#options;
+    const { iceTransportPolicy } = this.#options;
     return { iceServers: this.iceServers, iceTransportPolicy, bundlePolicy: "max-bundle", iceCandidatePoolSize: 1 };
   }
 
@@ -876,18 +875,23 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     pc.ontrack = ({ track, streams }) => call[emit]("track", { track, streams });
   };
 
+  const openChannel = (/** @type {string} */ label, /** @type {number} */ number) => {
+    const opened = pc.createDataChannel(label, { negotiated: true, id: number });
+    opened.bufferedAmountLowThreshold = BUFFER_BYTES / 4;
+    return opened;
+  };
+
   /** Adds what we send; on the called side after their offer, which then needs no second one. */
   const attach = async () => {
     if (options.chat !== false) {
-      const text = pc.createDataChannel("chat", { negotiated: true, id: 0 });
-      text.bufferedAmountLowThreshold = BUFFER_BYTES / 4;
+      const text = openChannel("chat", 0);
       text.onopen = () => call[emit]("open");
       text.onmessage = ({ data }) => {
         if (typeof data === "string") call[emit]("message", { text: data });
       };
       text.onclose = () => text === channel && finish("ended", `${name} hung up`);
       channel = text;
-      filing = files(pc.createDataChannel("file", { negotiated: true, id: 1 }), name, (file) => call[emit]("file", file, IncomingFile));
+      filing = files(openChannel("file", 1), name, (file) => call[emit]("file", file, IncomingFile));
     }
     await applyMedia();
   };
@@ -1183,7 +1187,6 @@ function files(channel, name, onFile) {
   };
 
   channel.binaryType = "arraybuffer";
-  channel.bufferedAmountLowThreshold = BUFFER_BYTES / 4;
   channel.onclose = close;
   channel.onmessage = ({ data }) => {
     if (typeof data !== "string") return onChunk(data);
