@@ -158,8 +158,8 @@ function explain() {
   const sentences = [...causes].map((cause) => {
     const names = BOTH.filter((kind) => problems[kind] === cause).map((kind) => NAMES[kind]);
     const both = names.join(" and ");
-    if (cause === "SecurityError") return "By plain http browsers give neither camera nor microphone: open this page by https.";
-    if (cause === "NotAllowedError") return `The browser keeps the ${both} from this page; you can allow it beside the address.`;
+    if (cause === "SecurityError") return "By plain http browsers give neither camera nor microphone: come by https.";
+    if (cause === "NotAllowedError") return `The browser keeps the ${both} from this page: allow it beside the address.`;
     if (cause === "NotFoundError") return `No ${names.join(" and no ")} was found.`;
     return `The ${both} did not start: perhaps another program is using it.`;
   });
@@ -333,8 +333,8 @@ async function listDevices() {
     const options = devices.map(({ deviceId, label }, index) => new Option(label || `${index + 1}`, deviceId));
     select.replaceChildren(...(options.length > 0 ? options : [new Option("None found", "")]));
     select.disabled = options.length === 0;
-    const current = devices.find(({ deviceId }) => deviceId === chosen[kind] || inUse.includes(deviceId));
-    if (current) select.value = current.deviceId;
+    const current = [chosen[kind], ...inUse].find((id) => devices.some(({ deviceId }) => deviceId === id));
+    if (current) select.value = current;
   }
 }
 

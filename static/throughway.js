@@ -260,7 +260,7 @@ export class Signal extends Emitter {
   /** @param {string} name @returns {string} as the server has it */
   #reachable(name) {
     if (this.state === ONLINE) return name.normalize();
-    throw new ThroughwayError("offline", "the server is out of reach right now");
+    throw new ThroughwayError("offline", "the server is out of reach");
   }
 
   /** @param {ThroughwayError} [error] */
@@ -439,8 +439,8 @@ function line(url, { name, token }, onState, onWelcome, onFrame) {
   const ACK_FRAMES = 16;
   const ACK_LENGTH = 64 * 1024;
   const ACK_MS = 5_000;
-  /** What may wait for the server's receipt; the server keeps as much for us. */
-  const KEPT_FRAMES = 256;
+  /** What may wait for the server's receipt: less than it takes at once (200), as all of it is said again after a break. */
+  const KEPT_FRAMES = 150;
   const KEPT_LENGTH = 256 * 1024;
 
   /** @type {Signal["state"]} */ let state = CONNECTING;
@@ -482,7 +482,11 @@ function line(url, { name, token }, onState, onWelcome, onFrame) {
       const mine = (socket = new WebSocket(url));
       let signedIn = false;
       let refusal = unreachable(url);
-      const deadline = setTimeout(() => mine.close(), SIGN_IN_MS);
+      const deadline = setTimeout(() => {
+        // A connection that is dead takes its time to close.
+        reject(refusal);
+        mine.close();
+      }, SIGN_IN_MS);
       const login = () => say({ type: "login", v: 2, name, token, resume: secret, seq: secret && seq });
       mine.onopen = login;
       mine.onmessage = ({ data }) => {
@@ -807,7 +811,8 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   /** @type {RTCPeerConnection} */ let pc;
   /** Tells this call's frames from those of an earlier one with the same member. @type {string|undefined} */
   let id = theirs ? theirs.call : Math.random().toString(36).slice(2);
-  /** How many times we have offered, which the answers repeat. */ let offers = 0;
+  /** Which offer of ours is the last, as the answers repeat: only the first one of all begins the call. */
+  let offers = theirs ? 1 : 0;
   /** @type {RTCDataChannel|undefined} */ let channel;
   /** @type {ReturnType<typeof files>|undefined} */ let filing;
   /** @type {RTCIceCandidateInit[]} */ const candidates = [];
@@ -899,10 +904,10 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   const applyMedia = async () => {
     const media = /** @type {MediaStream} */ (options.media);
     const tracks = new Set(media?.getTracks());
-    for (const transceiver of pc.getTransceivers()) {
+    const others = pc.getTransceivers().filter(({ sender }) => !tracks.delete(/** @type {any} */ (sender.track)));
+    for (const transceiver of others) {
       const { sender, receiver, direction } = transceiver;
-      if (tracks.delete(/** @type {MediaStreamTrack} */ (sender.track))) continue;
-      const track = [...tracks].find(({ kind }) => kind === receiver.track.kind && !tracks.has(sender.track));
+      const track = [...tracks].find(({ kind }) => kind === receiver.track.kind);
       if (direction === "stopped" || !track) {
         pc.removeTrack(sender);
         continue;
@@ -955,7 +960,6 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     }
     const first = !pc.remoteDescription;
     await onDescription(offer);
-    retry();
     if (first) await attach();
     await pc.setLocalDescription();
     describe(offer.n);
@@ -1067,7 +1071,9 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     },
     setMedia: async (/** @type {MediaStream|undefined} */ stream) => {
       options.media = stream;
-      return go(applyMedia);
+      let failure;
+      await go(() => applyMedia().catch((error) => (failure = error)));
+      if (failure) throw failure;
     },
     hangUp: () => giveUp("hung-up", "you hung up"),
     [receive]: (/** @type {Frame} */ frame) => void go(() => handle(frame)),

@@ -119,17 +119,23 @@ test("an offer of another call replaces the call that the other side has lost", 
   assert.equal(alice.events.length, 2);
 });
 
-test("a later offer of a call that is over here does not ring again", async () => {
-  const { alice, ours, theirs } = await inCall();
-  const late = { type: "offer", sdp: "v=0", call: "gone", n: 2 };
-
+test("a later offer of a call that is over here does not ring again, whichever side it is of", async () => {
+  const { alice, bob, ours, theirs } = await inCall();
+  await Promise.all([ours.setMedia(stream("audio")), settled()]);
+  await Promise.all([theirs.setMedia(stream("video")), settled()]);
+  const last = (name) => sent(name).filter(({ type }) => type === "offer").at(-1).offer;
+  const late = { alice: last("bob"), bob: last("alice") };
   theirs.hangUp();
   await settled();
-  server.tell("alice", { type: "offer", name: "bob", offer: late });
+
+  for (const [name, offer] of Object.entries(late)) {
+    server.tell(name, { type: "offer", name: name === "bob" ? "alice" : "bob", offer });
+  }
   await settled();
 
-  assert.equal(ours.state, "closed");
-  assert.deepEqual([alice.events, sent("alice").at(-1)], [[], { type: "leave", name: "bob" }]);
+  assert.deepEqual([late.alice.n, late.bob.n], [2, 2]);
+  assert.deepEqual([alice.events.length, bob.events.length], [0, 1]);
+  assert.deepEqual(["alice", "bob"].map((name) => sent(name).at(-1).type), ["leave", "leave"]);
 });
 
 test("a tutorial's client, which knows no call ids, may offer again and again in one call", async () => {
@@ -224,6 +230,17 @@ test("tracks are swapped without negotiation, and added, dropped and taken up ag
 
   assert.deepEqual(kinds(), ["audio recvonly", "video sendrecv"]);
   assert.deepEqual([ours.state, theirs.state], ["connected", "connected"]);
+});
+
+test("media that cannot be sent is an error, and the call goes on", async () => {
+  const { ours } = await inCall({ media: stream("audio") });
+  ours.connection.transceivers[0].sender.replaceTrack = async () => {
+    throw new Error("no such track");
+  };
+
+  await assert.rejects(ours.setMedia(stream("audio")), /no such track/);
+
+  assert.equal(ours.state, "connected");
 });
 
 test("hanging up during a negotiation ends it on both sides and leaves nothing open", async () => {

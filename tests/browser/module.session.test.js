@@ -81,7 +81,7 @@ test("our own name is waited for while our dead session has it", async () => {
   assert.equal(alice.state, "online");
 });
 
-test("at most 256 frames wait for the server, what is more is refused, and no call suffers", async () => {
+test("at most 150 frames wait for the server, what is more is refused, and no call suffers", async () => {
   const { alice, ours } = await inCall();
   await clock.pass(2_000);
   server.socketOf("alice").deaf = true;
@@ -91,7 +91,7 @@ test("at most 256 frames wait for the server, what is more is refused, and no ca
   server.socketOf("alice").drop(1006);
   await clock.pass(1_000);
 
-  assert.equal(sent("alice").length - before, 256);
+  assert.equal(sent("alice").length - before, 150);
   assert.equal(ours.state, "connected");
 });
 
