@@ -30,18 +30,19 @@ const MARKS = { good: "✓", warn: "!", bad: "✕", wait: "" };
 const $ = (id) => document.getElementById(id);
 const token = new URLSearchParams(location.search).get("token") ?? undefined;
 /** Whether this browser says why a server gave no candidate. */
-const tells = "onicecandidateerror" in RTCPeerConnection.prototype;
+const tells = Boolean(globalThis.RTCPeerConnection && "onicecandidateerror" in RTCPeerConnection.prototype);
 let announced = new Set();
 let text = "";
 
 async function run() {
-  const facts = { page: { origin: location.origin, browser: navigator.userAgent, time: new Date().toISOString() }, candidates: [] };
+  const page = { origin: location.origin, browser: navigator.userAgent, time: new Date().toISOString() };
+  const facts = { page: { ...page, webrtc: "RTCPeerConnection" in globalThis }, candidates: [] };
   begin(facts);
   let signal;
   try {
     [signal, facts.signIn] = await signIn();
     show(facts);
-    if (!signal) return;
+    if (!signal || !facts.page.webrtc) return;
     const servers = signal.iceServers.flatMap(({ urls, ...rest }) => [urls].flat().map((url) => ({ ...rest, urls: url })));
     const turn = servers.filter(({ urls }) => /^turns?:/i.test(urls) && readUrl(urls));
     const particulars = await served();
@@ -117,7 +118,8 @@ async function checkStun(facts, urls, turn) {
     v6: natKind({ alone, together }, "v6"),
     asked: urls.length,
     compared: facts.stun.servers.filter(({ answered }) => answered).length,
-    hidden: seen.some(({ type, address }) => type === "host" && !family(address)),
+    // A name instead of the address, or no such candidate at all.
+    hidden: !seen.some(({ type, address }) => type === "host" && family(address)),
     mapped: [...new Set(seen.filter(({ type }) => type === "srflx").map(({ address }) => address))],
   };
   note(facts, together.candidates.filter(({ type }) => type !== "relay"));
@@ -370,6 +372,9 @@ function item({ id, title, state, text, cure, url }) {
 }
 
 function showCandidates(candidates) {
+  $("candidates-scroll").hidden = candidates.length === 0;
+  $("candidates-note").textContent =
+    candidates.length > 0 ? "Where this browser can be reached, as it would tell the other side of a call." : "None were gathered.";
   $("candidates").tHead.rows[0].replaceChildren(...CANDIDATE_COLUMNS.map(([, title]) => {
     const cell = element("th", { textContent: title });
     cell.scope = "col";
@@ -389,7 +394,11 @@ function element(name, { className = "", textContent = "" }) {
 
 // What a person does
 
-$("again").addEventListener("click", () => run());
+$("again").addEventListener("click", async () => {
+  await run();
+  // A button that is switched off loses the keyboard.
+  if (document.activeElement === document.body) $("again").focus();
+});
 
 $("copy").addEventListener("click", async () => {
   try {

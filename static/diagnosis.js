@@ -78,10 +78,11 @@ function answersPlainly({ candidates, errors, complete, tells, literal }, wanted
  * One line for each step, for those that are under way, too.
  * @returns {{id: string, title: string, state: "wait"|"good"|"warn"|"bad", text: string, cure?: string, url?: string}[]}
  */
-export function lines({ signIn, stun, nat, relays = [], offers }) {
+export function lines({ page, signIn, stun, nat, relays = [], offers }) {
   if (!signIn) return [wait("sign-in", TITLES.signIn)];
   const found = [signInLine(signIn)];
-  if (!signIn.ok) return found;
+  if (page?.webrtc === false) found.push(withoutWebRtc);
+  if (!signIn.ok || page?.webrtc === false) return found;
   if (stun) found.push(stunLine(stun), familyLine(nat), natLine(nat));
   else found.push(wait("stun", TITLES.stun), wait("family", TITLES.family), wait("nat", TITLES.nat));
   const ways = relays.map(relayLine).concat(offers ? missingLines(offers) : []);
@@ -92,6 +93,14 @@ const TITLES = { signIn: "Signaling (WebSocket)", stun: "STUN over UDP", family:
 const RELAYS = [...WAYS.map((way) => `relay-${way}`), "relay-more"];
 
 const wait = (id, title) => ({ id, title, state: "wait", text: "Checking…" });
+
+const withoutWebRtc = {
+  id: "webrtc",
+  title: "WebRTC",
+  state: "bad",
+  text: "This browser has none, or it is switched off.",
+  cure: "Use another browser, or look for WebRTC in this one’s privacy settings and extensions.",
+};
 
 function signInLine({ ok, ms, url, code, message, token, local }) {
   const id = "sign-in";
@@ -294,6 +303,9 @@ export function verdict(facts) {
   const { signIn, nat, relays = [] } = facts;
   if (!signIn?.ok) {
     return { code: "none", state: "bad", text: `Calls won’t connect, because signing in fails. ${signInLine(signIn).text}` };
+  }
+  if (facts.page?.webrtc === false) {
+    return { code: "none", state: "bad", text: "Calls won’t connect, because this browser has no WebRTC, or it is switched off." };
   }
   const works = WAYS.map((way) => relays.find(({ url, state }) => state === "carried" && readUrl(url).way === way)).find(Boolean);
   const direct = directly(nat);

@@ -165,6 +165,32 @@ test("silence over UDP is told from a NAT, within its time, and the relay over T
   await person.sees("#verdict", /by relay over TCP. Not directly, because STUN/);
 });
 
+test("a browser without WebRTC is told so", async () => {
+  const server = await start();
+  const context = await browser.createBrowserContext();
+  const page = await context.newPage();
+  await page.evaluateOnNewDocument(() => delete globalThis.RTCPeerConnection);
+
+  await page.goto(`http://localhost:${server.ports.http}/check`);
+  await page.waitForSelector("#main:not([data-verdict=checking])");
+
+  assert.match(await page.$eval("#verdict", ({ textContent }) => textContent), /this browser has no WebRTC/);
+  await context.close();
+});
+
+test("of a long list so many are tried, and the page says that there are more", async () => {
+  const many = (count, url) => `{ urls = [${Array(count).fill(`"${url}"`).join(", ")}] }`;
+  const stuns = (port) => `{ urls = [${[0, 1, 2, 3, 4].map((number) => `"stun:127.0.0.${number + 1}:${port}"`).join(", ")}] }`;
+  const iceServers = ({ udp, http }) => `[${stuns(udp)}, ${many(8, `turn:127.0.0.1:${http}?transport=tcp`)}]`;
+  const server = await start({ iceServers });
+
+  const person = await check(server);
+
+  const { relays, stun } = await reported(person);
+  assert.deepEqual([relays.length, stun.servers.length], [6, 4]);
+  await person.sees("[data-id=relay-more]", /^.*2 more in the list were not tried/s);
+});
+
 test("a quota that is used up is named", async () => {
   const server = await start({ more: "[turn.limits]\nallocations_per_member = 1\n" });
 
@@ -206,6 +232,7 @@ test("a server that wants a token says so; with it the check goes on, and the re
   }
   await without.sees("[data-id=sign-in]", /\/check\?token=/);
   await wrong.sees("[data-id=sign-in]", /refused this token/);
+  await wrong.sees("#candidates-note", /None were gathered/);
   await right.sees("[data-id=sign-in][data-state=good]", /Signed in over ws/);
   assert.doesNotMatch(await right.page.$eval("#report", ({ textContent }) => textContent), /letters/);
 });

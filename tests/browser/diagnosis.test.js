@@ -246,6 +246,13 @@ test("without a sign-in no call connects, whatever the network", () => {
   assert.match(text, /token/);
 });
 
+test("without WebRTC no call connects, and that is what both the verdict and a line say", () => {
+  const found = { page: { origin: "https://a", webrtc: false }, signIn: signedIn };
+
+  assert.deepEqual(lines(found).map(({ id, state }) => [id, state]), [["sign-in", "good"], ["webrtc", "bad"]]);
+  assert.match(verdict(found).text, /no WebRTC/);
+});
+
 test("the report is words, a table and JSON that says the same", () => {
   const candidates = [{ type: "srflx", protocol: "udp", address: "203.0.113.7", port: 1, priority: 2, url: "stun:a|b\n" }];
   const text = report(facts({ candidates }));
