@@ -30,23 +30,30 @@ const MARKS = { good: "✓", warn: "!", bad: "✕", wait: "" };
 const $ = (id) => document.getElementById(id);
 const token = new URLSearchParams(location.search).get("token") ?? undefined;
 /** Whether this browser says why a server gave no candidate. */
-const tells = "onicecandidateerror" in RTCPeerConnection.prototype;
+const tells = Boolean(globalThis.RTCPeerConnection && "onicecandidateerror" in RTCPeerConnection.prototype);
 let announced = new Set();
 let text = "";
 
 async function run() {
-  const facts = { page: { origin: location.origin, browser: navigator.userAgent, time: new Date().toISOString() }, candidates: [] };
+  const page = { origin: location.origin, browser: navigator.userAgent, time: new Date().toISOString() };
+  const facts = { page: { ...page, webrtc: "RTCPeerConnection" in globalThis }, candidates: [] };
   begin(facts);
   let signal;
   try {
     [signal, facts.signIn] = await signIn();
     show(facts);
-    if (!signal) return;
-    const servers = signal.iceServers.flatMap(({ urls, ...rest }) => [urls].flat().map((url) => ({ ...rest, urls: url })));
+    if (!signal || !facts.page.webrtc) return;
+    const servers = signal.iceServers.flatMap(({ urls, ...rest }) =>
+      [urls].flat().map((url) => ({ ...rest, urls: url })),
+    );
     const turn = servers.filter(({ urls }) => /^turns?:/i.test(urls) && readUrl(urls));
     const particulars = await served();
     const tried = turn.slice(0, MAX_RELAYS);
-    facts.offers = { turn: tried.map(({ urls }) => urls), turns: particulars.turns, skipped: turn.length - tried.length };
+    facts.offers = {
+      turn: tried.map(({ urls }) => urls),
+      turns: particulars.turns,
+      skipped: turn.length - tried.length,
+    };
     facts.relays = tried.map(({ urls }) => ({ url: urls, state: "wait" }));
     show(facts);
     await Promise.all([checkStun(facts, stunServers(servers, particulars.udp), turn), checkRelays(facts, tried)]);
@@ -64,7 +71,9 @@ async function signIn() {
   url.protocol = url.protocol.replace("http", "ws");
   const fact = { ok: false, url: url.href, token: token !== undefined, local: isLocal() };
   if (token !== undefined) url.searchParams.set("token", token);
-  const random = [...crypto.getRandomValues(new Uint8Array(6))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const random = [...crypto.getRandomValues(new Uint8Array(6))]
+    .map((byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
   const start = performance.now();
   for (const name of token === undefined ? [`check-${random}`] : [undefined, `check-${random}`]) {
     try {
@@ -106,7 +115,10 @@ async function checkStun(facts, urls, turn) {
   const each = urls.map((url) => gather([{ urls: url }], family(readUrl(url).host)));
   // The relay over UDP tells the mapped address even where it equals the machine's own.
   const relay = turn.find(({ urls }) => readUrl(urls).way === "udp");
-  const [together, ...alone] = await Promise.all([gather([...urls.map((url) => ({ urls: url })), ...(relay ? [relay] : [])]), ...each]);
+  const [together, ...alone] = await Promise.all([
+    gather([...urls.map((url) => ({ urls: url })), ...(relay ? [relay] : [])]),
+    ...each,
+  ]);
   const seen = [together, ...alone].flatMap(({ candidates }) => candidates);
   facts.stun = {
     limit: STUN_MS,
@@ -117,10 +129,14 @@ async function checkStun(facts, urls, turn) {
     v6: natKind({ alone, together }, "v6"),
     asked: urls.length,
     compared: facts.stun.servers.filter(({ answered }) => answered).length,
-    hidden: seen.some(({ type, address }) => type === "host" && !family(address)),
+    // A name instead of the address, or no such candidate at all.
+    hidden: !seen.some(({ type, address }) => type === "host" && family(address)),
     mapped: [...new Set(seen.filter(({ type }) => type === "srflx").map(({ address }) => address))],
   };
-  note(facts, together.candidates.filter(({ type }) => type !== "relay"));
+  note(
+    facts,
+    together.candidates.filter(({ type }) => type !== "relay"),
+  );
   show(facts);
 }
 
@@ -188,7 +204,10 @@ async function checkRelays(facts, servers) {
     servers.map(async (server, index) => {
       const { candidates, ...outcome } = await tryRelay(server, inTurn);
       facts.relays[index] = { url: server.urls, limit: RELAY_MS, tells, ...outcome };
-      note(facts, candidates.map((found) => ({ ...found, url: server.urls })));
+      note(
+        facts,
+        candidates.map((found) => ({ ...found, url: server.urls })),
+      );
       show(facts);
     }),
   );
@@ -234,7 +253,10 @@ function refusalOf(ends) {
 }
 
 async function join(one, other) {
-  for (const [from, to] of [[one, other], [other, one]]) {
+  for (const [from, to] of [
+    [one, other],
+    [other, one],
+  ]) {
     const waiting = [];
     from.addEventListener("icecandidate", ({ candidate }) => {
       if (to.remoteDescription) to.addIceCandidate(candidate ?? undefined).catch(() => {});
@@ -276,7 +298,12 @@ async function measure(from, to) {
   if (bytes === 0) return granted;
   const took = (bytes < sent ? performance.now() : last) - start;
   // An echo passes the relay twice, and each passage is one way to it and one back.
-  return { state: "carried", rtt: Math.round(both * 5) / 10, bytes, bits: Math.round((bytes * 8000) / Math.max(1, took)) };
+  return {
+    state: "carried",
+    rtt: Math.round(both * 5) / 10,
+    bytes,
+    bits: Math.round((bytes * 8000) / Math.max(1, took)),
+  };
 }
 
 /** Milliseconds until the other end's echo, undefined when none comes. */
@@ -339,9 +366,18 @@ function finish(facts) {
 }
 
 function note(facts, candidates) {
-  const rows = candidates.map(({ type, protocol, address, port, priority, url }) => ({ type, protocol, address, port, priority, url }));
+  const rows = candidates.map(({ type, protocol, address, port, priority, url }) => ({
+    type,
+    protocol,
+    address,
+    port,
+    priority,
+    url,
+  }));
   const order = ({ type }) => ["host", "srflx", "relay"].indexOf(type);
-  facts.candidates = [...facts.candidates, ...rows].sort((one, two) => order(one) - order(two)).slice(0, MAX_CANDIDATES);
+  facts.candidates = [...facts.candidates, ...rows]
+    .sort((one, two) => order(one) - order(two))
+    .slice(0, MAX_CANDIDATES);
 }
 
 function show(facts) {
@@ -350,7 +386,8 @@ function show(facts) {
   const words = { good: "works", warn: "needs a look", bad: "fails" };
   const fresh = found.filter(({ id, url, state }) => state !== "wait" && !announced.has(id + url));
   for (const { id, url } of fresh) announced.add(id + url);
-  if (fresh.length > 0) $("progress").textContent = fresh.map(({ title, state }) => `${title} ${words[state]}.`).join(" ");
+  if (fresh.length > 0)
+    $("progress").textContent = fresh.map(({ title, state }) => `${title} ${words[state]}.`).join(" ");
 }
 
 function item({ id, title, state, text, cure, url }) {
@@ -370,17 +407,26 @@ function item({ id, title, state, text, cure, url }) {
 }
 
 function showCandidates(candidates) {
-  $("candidates").tHead.rows[0].replaceChildren(...CANDIDATE_COLUMNS.map(([, title]) => {
-    const cell = element("th", { textContent: title });
-    cell.scope = "col";
-    return cell;
-  }));
+  $("candidates-scroll").hidden = candidates.length === 0;
+  $("candidates-note").textContent =
+    candidates.length > 0
+      ? "Where this browser can be reached, as it would tell the other side of a call."
+      : "None were gathered.";
+  $("candidates").tHead.rows[0].replaceChildren(
+    ...CANDIDATE_COLUMNS.map(([, title]) => {
+      const cell = element("th", { textContent: title });
+      cell.scope = "col";
+      return cell;
+    }),
+  );
   const cells = (row) => CANDIDATE_COLUMNS.map(([key]) => element("td", { textContent: row[key] ?? "" }));
-  $("candidates").tBodies[0].replaceChildren(...candidates.map((row) => {
-    const line = element("tr", {});
-    line.append(...cells(row));
-    return line;
-  }));
+  $("candidates").tBodies[0].replaceChildren(
+    ...candidates.map((row) => {
+      const line = element("tr", {});
+      line.append(...cells(row));
+      return line;
+    }),
+  );
 }
 
 function element(name, { className = "", textContent = "" }) {
@@ -389,7 +435,11 @@ function element(name, { className = "", textContent = "" }) {
 
 // What a person does
 
-$("again").addEventListener("click", () => run());
+$("again").addEventListener("click", async () => {
+  await run();
+  // A button that is switched off loses the keyboard.
+  if (document.activeElement === document.body) $("again").focus();
+});
 
 $("copy").addEventListener("click", async () => {
   try {

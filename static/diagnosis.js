@@ -19,11 +19,17 @@ export function family(address) {
 
 /** What a `stun:`, `turn:` or `turns:` URL says. */
 export function readUrl(url) {
-  const [, scheme, host, port, query = ""] = /^(stuns?|turns?):(\[[^\]]*\]|[^:?]*)(?::(\d+))?(?:\?(.*))?$/i.exec(url) ?? [];
+  const [, scheme, host, port, query = ""] =
+    /^(stuns?|turns?):(\[[^\]]*\]|[^:?]*)(?::(\d+))?(?:\?(.*))?$/i.exec(url) ?? [];
   if (!scheme) return undefined;
   const secure = scheme.toLowerCase().endsWith("s");
   const transport = /(?:^|&)transport=(\w+)/i.exec(query)?.[1].toLowerCase() ?? (secure ? "tcp" : "udp");
-  return { scheme: scheme.toLowerCase(), host, port: Number(port ?? (secure ? 5349 : 3478)), way: secure ? "tls" : transport };
+  return {
+    scheme: scheme.toLowerCase(),
+    host,
+    port: Number(port ?? (secure ? 5349 : 3478)),
+    way: secure ? "tls" : transport,
+  };
 }
 
 /**
@@ -38,7 +44,9 @@ export function readUrl(url) {
  */
 export function natKind({ alone, together }, wanted) {
   const of = (gathering, type) =>
-    gathering.candidates.filter((found) => found.type === type && found.protocol === "udp" && family(found.address) === wanted);
+    gathering.candidates.filter(
+      (found) => found.type === type && found.protocol === "udp" && family(found.address) === wanted,
+    );
   const count = (gathering) => new Set(of(gathering, "srflx").map(({ address, port }) => `${address} ${port}`)).size;
   const all = [...alone, together];
   const hosts = new Set(all.flatMap((gathering) => of(gathering, "host")).map(({ address }) => address));
@@ -61,7 +69,10 @@ function mapped({ type, address, port, relatedAddress, relatedPort }) {
 
 /** Whether a server has answered in a gathering with it alone, in either family. */
 export function answers(gathering) {
-  return gathering.candidates.some(({ type }) => type === "srflx") || ["v4", "v6"].some((wanted) => answersPlainly(gathering, wanted));
+  return (
+    gathering.candidates.some(({ type }) => type === "srflx") ||
+    ["v4", "v6"].some((wanted) => answersPlainly(gathering, wanted))
+  );
 }
 
 /**
@@ -70,7 +81,9 @@ export function answers(gathering) {
  */
 function answersPlainly({ candidates, errors, complete, tells, literal }, wanted) {
   if (!complete || !tells || (literal && literal !== wanted)) return false;
-  const hosts = candidates.some((found) => found.type === "host" && found.protocol === "udp" && family(found.address) === wanted);
+  const hosts = candidates.some(
+    (found) => found.type === "host" && found.protocol === "udp" && family(found.address) === wanted,
+  );
   return hosts && !errors.some((error) => error.family === undefined || error.family === wanted);
 }
 
@@ -78,10 +91,11 @@ function answersPlainly({ candidates, errors, complete, tells, literal }, wanted
  * One line for each step, for those that are under way, too.
  * @returns {{id: string, title: string, state: "wait"|"good"|"warn"|"bad", text: string, cure?: string, url?: string}[]}
  */
-export function lines({ signIn, stun, nat, relays = [], offers }) {
+export function lines({ page, signIn, stun, nat, relays = [], offers }) {
   if (!signIn) return [wait("sign-in", TITLES.signIn)];
   const found = [signInLine(signIn)];
-  if (!signIn.ok) return found;
+  if (page?.webrtc === false) found.push(withoutWebRtc);
+  if (!signIn.ok || page?.webrtc === false) return found;
   if (stun) found.push(stunLine(stun), familyLine(nat), natLine(nat));
   else found.push(wait("stun", TITLES.stun), wait("family", TITLES.family), wait("nat", TITLES.nat));
   const ways = relays.map(relayLine).concat(offers ? missingLines(offers) : []);
@@ -92,6 +106,14 @@ const TITLES = { signIn: "Signaling (WebSocket)", stun: "STUN over UDP", family:
 const RELAYS = [...WAYS.map((way) => `relay-${way}`), "relay-more"];
 
 const wait = (id, title) => ({ id, title, state: "wait", text: "Checking…" });
+
+const withoutWebRtc = {
+  id: "webrtc",
+  title: "WebRTC",
+  state: "bad",
+  text: "This browser has none, or it is switched off.",
+  cure: "Use another browser, or look for WebRTC in this one’s privacy settings and extensions.",
+};
 
 function signInLine({ ok, ms, url, code, message, token, local }) {
   const id = "sign-in";
@@ -106,10 +128,14 @@ function signInLine({ ok, ms, url, code, message, token, local }) {
   const bad = (text, cure) => ({ id, title, state: "bad", text, cure });
   switch (code) {
     case "auth":
-      if (token) return bad("The server refused this token.", "Ask whoever runs the server for one that is still good.");
+      if (token)
+        return bad("The server refused this token.", "Ask whoever runs the server for one that is still good.");
       return bad("The server lets only people with a token sign in.", "Open this page with yours: /check?token=…");
     case "rate":
-      return bad("The server has seen too many sign-ins from here and wants a pause.", "Wait a minute, then run the check again.");
+      return bad(
+        "The server has seen too many sign-ins from here and wants a pause.",
+        "Wait a minute, then run the check again.",
+      );
     case "full":
       return bad("The server is full.", "Try again later, or ask whoever runs it to raise its limits.");
     case "name-taken":
@@ -128,7 +154,13 @@ function stunLine({ servers, limit }) {
   const id = "stun";
   const title = TITLES.stun;
   if (servers.length === 0) {
-    return { id, title, state: "warn", text: "This server offers no STUN.", cure: "Its operator sets turn.listen_udp." };
+    return {
+      id,
+      title,
+      state: "warn",
+      text: "This server offers no STUN.",
+      cure: "Its operator sets turn.listen_udp.",
+    };
   }
   const answered = servers.filter((server) => server.answered);
   const names = (list) => list.map(({ url }) => url.replace(/^stuns?:/i, "")).join(" and ");
@@ -138,7 +170,13 @@ function stunLine({ servers, limit }) {
     const text = `Answered${soon}: ${names(answered)}.`;
     if (answered.length === servers.length) return { id, title, state: "good", text };
     const silent = names(servers.filter((server) => !server.answered));
-    return { id, title, state: "warn", text: `${text} No answer: ${silent}.`, cure: "A firewall may let only some UDP ports through; one is enough for calls." };
+    return {
+      id,
+      title,
+      state: "warn",
+      text: `${text} No answer: ${silent}.`,
+      cure: "A firewall may let only some UDP ports through; one is enough for calls.",
+    };
   }
   return {
     id,
@@ -157,7 +195,8 @@ function familyLine({ v4, v6, mapped }) {
     const addresses = mapped.filter((address) => family(address) === wanted);
     return addresses.length > 0 ? ` (seen as ${addresses.join(", ")})` : "";
   };
-  if (works.v4 && works.v6) return { id, title, state: "good", text: `Both reach the server: IPv4${seen("v4")}, IPv6${seen("v6")}.` };
+  if (works.v4 && works.v6)
+    return { id, title, state: "good", text: `Both reach the server: IPv4${seen("v4")}, IPv6${seen("v6")}.` };
   if (works.v4) return { id, title, state: "good", text: `IPv4${seen("v4")}; no IPv6 to this server.` };
   if (works.v6) {
     const text = `IPv6${seen("v6")}; no IPv4 to this server. People who have only IPv4 are reached by relay.`;
@@ -175,8 +214,15 @@ function natLine({ v4, v6, asked, compared, hidden }) {
     case "none":
       return { id, title, state: "good", text: "None: the server sees an address of this very machine." };
     case "alike": {
-      const maybe = hidden ? " Whether there is a NAT at all cannot be told: this browser hides the machine’s own addresses." : "";
-      return { id, title, state: "good", text: `Each destination sees the same port (cone-like): direct calls can work.${maybe}${open}` };
+      const maybe = hidden
+        ? " Whether there is a NAT at all cannot be told: this browser hides the machine’s own addresses."
+        : "";
+      return {
+        id,
+        title,
+        state: "good",
+        text: `Each destination sees the same port (cone-like): direct calls can work.${maybe}${open}`,
+      };
     }
     case "differs":
       return {
@@ -190,8 +236,16 @@ function natLine({ v4, v6, asked, compared, hidden }) {
       return { id, title, state: "bad", text: "Cannot tell: no answer came over UDP." };
     default: {
       const warn = (text, cure) => ({ id, title, state: "warn", text: `Cannot tell which kind: ${text}`, cure });
-      if (asked < 2) return warn("that takes two STUN ports, and the server offers fewer.", "Its operator names two addresses in turn.listen_udp.");
-      if (compared < 2) return warn("that takes two STUN ports, and one answered.", "Whatever blocks the other one leaves calls alone.");
+      if (asked < 2)
+        return warn(
+          "that takes two STUN ports, and the server offers fewer.",
+          "Its operator names two addresses in turn.listen_udp.",
+        );
+      if (compared < 2)
+        return warn(
+          "that takes two STUN ports, and one answered.",
+          "Whatever blocks the other one leaves calls alone.",
+        );
       return warn("the answers don’t fit together.", "Run the check again: a packet may have been lost.");
     }
   }
@@ -210,7 +264,8 @@ function relayLine(relay) {
       "The server refuses to pass data on to its own relays (403: turn.peers), its bandwidth or volume is used up, or a firewall blocks its relay ports.",
     );
   }
-  if (state === "faulty") return bad(`This browser takes no such address: ${text}.`, "The server’s operator corrects turn.ice_servers.");
+  if (state === "faulty")
+    return bad(`This browser takes no such address: ${text}.`, "The server’s operator corrects turn.ice_servers.");
   if (state === "refused") return bad(...refusal(code, text));
   const asked = at.way === "udp" ? `UDP port ${at.port}` : `TCP port ${at.port}`;
   const why = tells ? "" : " This browser doesn’t say why; Chromium does.";
@@ -221,10 +276,18 @@ function relayLine(relay) {
 function carried({ rtt, bits, bytes }) {
   const speed = `${rtt < 1 ? "under 1" : Math.round(rtt)} ms to the relay and back, ${megabits(bits)} (${megabytes(bytes)} sent through it)`;
   if (rtt > SLOW_MS) {
-    return { state: "warn", text: `Carries data, but slowly: ${speed}.`, cure: "The server is far away, or the line is busy: people will talk over each other." };
+    return {
+      state: "warn",
+      text: `Carries data, but slowly: ${speed}.`,
+      cure: "The server is far away, or the line is busy: people will talk over each other.",
+    };
   }
   if (bits < NARROW_BITS) {
-    return { state: "warn", text: `Carries data, but little: ${speed}.`, cure: "Enough to talk, too little for video: the line is busy, loses packets, or the server limits it." };
+    return {
+      state: "warn",
+      text: `Carries data, but little: ${speed}.`,
+      cure: "Enough to talk, too little for video: the line is busy, loses packets, or the server limits it.",
+    };
   }
   return { state: "good", text: `Carries data: ${speed}.` };
 }
@@ -234,11 +297,17 @@ function refusal(code, text) {
   switch (code) {
     case 401:
     case 441:
-      return [`The relay refused the credential (${code}): it is wrong or has expired.`, "Run the check again for a fresh one. If it stays: the server’s clock, turn.secrets or turn.ice_servers is wrong."];
+      return [
+        `The relay refused the credential (${code}): it is wrong or has expired.`,
+        "Run the check again for a fresh one. If it stays: the server’s clock, turn.secrets or turn.ice_servers is wrong.",
+      ];
     case 403:
       return ["The relay refuses this client (403).", "Its operator has forbidden relaying from here."];
     case 486:
-      return ["The relay’s quota for this member or this network is used up (486).", "End other calls, or have turn.limits raised."];
+      return [
+        "The relay’s quota for this member or this network is used up (486).",
+        "End other calls, or have turn.limits raised.",
+      ];
     case 508:
       return [
         "The relay has no room left (508): its ports are taken, or its volume for the day or the month is used up.",
@@ -252,7 +321,11 @@ function refusal(code, text) {
     case 442:
       return ["The relay doesn’t relay UDP (442).", "Its operator must allow UDP: WebRTC needs nothing else."];
     default:
-      if (code >= 300 && code < 400) return [`The relay sends clients on to another server (${code}).`, "Its operator puts that one into turn.ice_servers."];
+      if (code >= 300 && code < 400)
+        return [
+          `The relay sends clients on to another server (${code}).`,
+          "Its operator puts that one into turn.ice_servers.",
+        ];
       if (code >= 500) return [`The relay failed (${code}${text ? `: ${text}` : ""}).`, "The server’s log says more."];
       return [`The relay refused (${code}${text ? `: ${text}` : ""}).`, "The server’s log says more."];
   }
@@ -260,9 +333,11 @@ function refusal(code, text) {
 
 function silentCure({ way, port, scheme }) {
   if (way === "udp") return "A firewall blocks this UDP port, here or at the server. TCP or TLS may still work.";
-  if (way === "tcp") return "A firewall blocks this TCP port, here or at the server, or lets only web ports through. TLS on port 443 gets furthest.";
+  if (way === "tcp")
+    return "A firewall blocks this TCP port, here or at the server, or lets only web ports through. TLS on port 443 gets furthest.";
   const certificate = "or its certificate isn’t one that browsers accept for this name";
-  if (scheme === "turns" && port === 443) return `Something on the way takes TLS apart, the server doesn’t listen there, ${certificate}.`;
+  if (scheme === "turns" && port === 443)
+    return `Something on the way takes TLS apart, the server doesn’t listen there, ${certificate}.`;
   return `A firewall blocks this port, the server doesn’t listen there, ${certificate}. Port 443 gets through most firewalls.`;
 }
 
@@ -271,18 +346,38 @@ function missingLines({ turn, turns, skipped }) {
   const ways = new Set(turn.map((url) => readUrl(url)?.way));
   const found = WAYS.filter((way) => !ways.has(way)).map((way) => {
     const line = { id: `relay-${way}`, title: `Relay over ${OVER[way]}`, state: "warn" };
-    if (way === "udp") return { ...line, text: "Not offered by this server.", cure: "Its operator sets turn.listen_udp: it is the fastest relay." };
-    if (way === "tcp") return { ...line, text: "Not offered by this server.", cure: "Its operator sets turn.listen_tcp: it helps where UDP is blocked." };
+    if (way === "udp")
+      return {
+        ...line,
+        text: "Not offered by this server.",
+        cure: "Its operator sets turn.listen_udp: it is the fastest relay.",
+      };
+    if (way === "tcp")
+      return {
+        ...line,
+        text: "Not offered by this server.",
+        cure: "Its operator sets turn.listen_tcp: it helps where UDP is blocked.",
+      };
     if (turns === "self-signed") {
       return {
         ...line,
         text: "Not offered: the server’s certificate is self-signed, and no browser takes such a relay.",
-        cure: "Its operator sets tls.mode = \"files\" with a certificate that browsers trust. Networks that let only TLS out need it.",
+        cure: 'Its operator sets tls.mode = "files" with a certificate that browsers trust. Networks that let only TLS out need it.',
       };
     }
-    return { ...line, text: "Not offered by this server.", cure: "Networks that let only TLS on port 443 out need it: http.listen, or turn.listen_tls." };
+    return {
+      ...line,
+      text: "Not offered by this server.",
+      cure: "Networks that let only TLS on port 443 out need it: http.listen, or turn.listen_tls.",
+    };
   });
-  if (skipped > 0) found.push({ id: "relay-more", title: "More relays", state: "warn", text: `${skipped} more in the list were not tried.` });
+  if (skipped > 0)
+    found.push({
+      id: "relay-more",
+      title: "More relays",
+      state: "warn",
+      text: `${skipped} more in the list were not tried.`,
+    });
   return found;
 }
 
@@ -293,9 +388,22 @@ function missingLines({ turn, turns, skipped }) {
 export function verdict(facts) {
   const { signIn, nat, relays = [] } = facts;
   if (!signIn?.ok) {
-    return { code: "none", state: "bad", text: `Calls won’t connect, because signing in fails. ${signInLine(signIn).text}` };
+    return {
+      code: "none",
+      state: "bad",
+      text: `Calls won’t connect, because signing in fails. ${signInLine(signIn).text}`,
+    };
   }
-  const works = WAYS.map((way) => relays.find(({ url, state }) => state === "carried" && readUrl(url).way === way)).find(Boolean);
+  if (facts.page?.webrtc === false) {
+    return {
+      code: "none",
+      state: "bad",
+      text: "Calls won’t connect, because this browser has no WebRTC, or it is switched off.",
+    };
+  }
+  const works = WAYS.map((way) =>
+    relays.find(({ url, state }) => state === "carried" && readUrl(url).way === way),
+  ).find(Boolean);
   const direct = directly(nat);
   const by = works && relayWords(works);
   if (direct && works) {
@@ -317,11 +425,19 @@ export function verdict(facts) {
         : "Not directly, because STUN over UDP gets no answer here.";
     const only = way === "tls" ? "only by TLS" : `by relay over ${OVER[way]}`;
     const on = way === "tls" ? ` on port ${readUrl(works.url).port}` : "";
-    return { code: `relay-${way}`, state: way === "udp" ? "good" : "warn", text: `Calls will connect ${only}${on}. ${why}` };
+    return {
+      code: `relay-${way}`,
+      state: way === "udp" ? "good" : "warn",
+      text: `Calls will connect ${only}${on}. ${why}`,
+    };
   }
   if (unsure || kinds.includes("differs")) {
     const to = unsure ? "some people" : "people whose network lets anyone in";
-    return { code: "unsure", state: "bad", text: `Calls may connect directly to ${to} and to nobody else, because ${noRelay(relays)}.` };
+    return {
+      code: "unsure",
+      state: "bad",
+      text: `Calls may connect directly to ${to} and to nobody else, because ${noRelay(relays)}.`,
+    };
   }
   const text = `Calls won’t connect, except within this network, because STUN over UDP gets no answer and ${noRelay(relays)}.`;
   return { code: "none", state: "bad", text };
@@ -370,14 +486,22 @@ export function report(facts) {
   const { code, state, text } = verdict(facts);
   const rows = lines(facts);
   const marks = { good: "ok", warn: "warning", bad: "FAILED" };
-  const cell = (value) => String(value ?? "").replaceAll("|", "\\|").replace(/[\r\n]+/g, " ");
-  const table = (facts.candidates ?? []).map((found) => `| ${CANDIDATE_COLUMNS.map(([key]) => cell(found[key])).join(" | ")} |`);
+  const cell = (value) =>
+    String(value ?? "")
+      .replaceAll("|", "\\|")
+      .replace(/[\r\n]+/g, " ");
+  const table = (facts.candidates ?? []).map(
+    (found) => `| ${CANDIDATE_COLUMNS.map(([key]) => cell(found[key])).join(" | ")} |`,
+  );
   return [
     `## Network check of ${facts.page.origin}`,
     "",
     `**${text}**`,
     "",
-    ...rows.map((line) => `- ${marks[line.state]}: ${line.title}${line.url ? ` (${line.url})` : ""}: ${line.text}${line.cure ? ` ${line.cure}` : ""}`),
+    ...rows.map(
+      (line) =>
+        `- ${marks[line.state]}: ${line.title}${line.url ? ` (${line.url})` : ""}: ${line.text}${line.cure ? ` ${line.cure}` : ""}`,
+    ),
     "",
     `| ${CANDIDATE_COLUMNS.map(([, title]) => title).join(" | ")} |`,
     `|${CANDIDATE_COLUMNS.map(() => "---|").join("")}`,

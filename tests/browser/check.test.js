@@ -79,12 +79,19 @@ test("in a good network every step is green, and calls will connect directly", a
   const person = await check(server);
 
   assert.deepEqual(await states(person), {
-    "sign-in": "good", stun: "good", family: "good", nat: "good", "relay-udp": "good", "relay-tcp": "good", "relay-tls": "good",
+    "sign-in": "good",
+    stun: "good",
+    family: "good",
+    nat: "good",
+    "relay-udp": "good",
+    "relay-tcp": "good",
+    "relay-tls": "good",
   });
   assert.equal(await verdict(person), "direct");
   await person.sees("#verdict", /will connect directly, and by relay over UDP/);
   await person.sees("[data-id=nat]", /cone-like/);
-  for (const way of ["udp", "tcp", "tls"]) await person.sees(`[data-id=relay-${way}]`, /Carries data: .* to the relay and back, .*bit\/s/);
+  for (const way of ["udp", "tcp", "tls"])
+    await person.sees(`[data-id=relay-${way}]`, /Carries data: .* to the relay and back, .*bit\/s/);
   await person.sees("#candidates td", /srflx/);
   await person.sees("#candidates td", /turns:localhost/);
   assert.equal((await reported(person)).nat.v4, "alike");
@@ -97,7 +104,10 @@ test("the server's second UDP port is asked, too, and a self-signed certificate 
   const person = await check(server);
 
   const { stun, nat } = await reported(person);
-  assert.deepEqual(stun.servers.map(({ answered }) => answered), [true, true]);
+  assert.deepEqual(
+    stun.servers.map(({ answered }) => answered),
+    [true, true],
+  );
   assert.equal(nat.v4, "alike");
   await person.sees("[data-id=relay-tls][data-state=warn]", /certificate is self-signed/);
 });
@@ -114,7 +124,10 @@ test("a browser that shows its addresses is told that there is no NAT", async ()
     await page.waitForSelector("#main:not([data-verdict=checking])");
 
     assert.equal(await page.$eval("#main", ({ dataset }) => dataset.verdict), "direct");
-    assert.match(await page.$eval("[data-id=nat]", ({ textContent }) => textContent), /None: the server sees an address of this very/);
+    assert.match(
+      await page.$eval("[data-id=nat]", ({ textContent }) => textContent),
+      /None: the server sees an address of this very/,
+    );
   } finally {
     await open.close();
   }
@@ -130,7 +143,14 @@ test("a wrong password is named on the relay that it is for, and the others work
   await person.sees("[data-id=relay-udp][data-state=bad]", /refused the credential \(401\)/);
   await person.sees("#verdict", /directly, and by relay over TCP/);
   const { relays } = await reported(person);
-  assert.deepEqual(relays.map(({ state, code }) => [state, code]), [["refused", 401], ["carried", undefined], ["carried", undefined]]);
+  assert.deepEqual(
+    relays.map(({ state, code }) => [state, code]),
+    [
+      ["refused", 401],
+      ["carried", undefined],
+      ["carried", undefined],
+    ],
+  );
   const text = await person.page.$eval("#report", ({ textContent }) => textContent);
   assert.doesNotMatch(text, /wrong"|credential"|username/, "no credential leaves the page");
 });
@@ -145,7 +165,10 @@ test("ports where nobody answers are named, and a UDP relay that isn't offered",
   const person = await check(server);
 
   await person.sees("[data-id=relay-udp][data-state=warn]", /Not offered/);
-  await person.sees("[data-id=relay-tcp][data-state=bad]", new RegExp(`TCP port ${closed.ports.http} cannot be reached`));
+  await person.sees(
+    "[data-id=relay-tcp][data-state=bad]",
+    new RegExp(`TCP port ${closed.ports.http} cannot be reached`),
+  );
   await person.sees("#verdict", /directly, and by relay over TLS on port/);
 });
 
@@ -163,6 +186,33 @@ test("silence over UDP is told from a NAT, within its time, and the relay over T
   await person.sees("[data-id=relay-udp][data-state=bad]", new RegExp(`No answer from UDP port ${port} in 12.s`));
   assert.equal(await verdict(person), "relay-tcp");
   await person.sees("#verdict", /by relay over TCP. Not directly, because STUN/);
+});
+
+test("a browser without WebRTC is told so", async () => {
+  const server = await start();
+  const context = await browser.createBrowserContext();
+  const page = await context.newPage();
+  await page.evaluateOnNewDocument(() => delete globalThis.RTCPeerConnection);
+
+  await page.goto(`http://localhost:${server.ports.http}/check`);
+  await page.waitForSelector("#main:not([data-verdict=checking])");
+
+  assert.match(await page.$eval("#verdict", ({ textContent }) => textContent), /this browser has no WebRTC/);
+  await context.close();
+});
+
+test("of a long list so many are tried, and the page says that there are more", async () => {
+  const many = (count, url) => `{ urls = [${Array(count).fill(`"${url}"`).join(", ")}] }`;
+  const stuns = (port) =>
+    `{ urls = [${[0, 1, 2, 3, 4].map((number) => `"stun:127.0.0.${number + 1}:${port}"`).join(", ")}] }`;
+  const iceServers = ({ udp, http }) => `[${stuns(udp)}, ${many(8, `turn:127.0.0.1:${http}?transport=tcp`)}]`;
+  const server = await start({ iceServers });
+
+  const person = await check(server);
+
+  const { relays, stun } = await reported(person);
+  assert.deepEqual([relays.length, stun.servers.length], [6, 4]);
+  await person.sees("[data-id=relay-more]", /^.*2 more in the list were not tried/s);
 });
 
 test("a quota that is used up is named", async () => {
@@ -206,6 +256,7 @@ test("a server that wants a token says so; with it the check goes on, and the re
   }
   await without.sees("[data-id=sign-in]", /\/check\?token=/);
   await wrong.sees("[data-id=sign-in]", /refused this token/);
+  await wrong.sees("#candidates-note", /None were gathered/);
   await right.sees("[data-id=sign-in][data-state=good]", /Signed in over ws/);
   assert.doesNotMatch(await right.page.$eval("#report", ({ textContent }) => textContent), /letters/);
 });
@@ -214,7 +265,10 @@ test("it can be run again, leaves no connection open, and copies its report", as
   const server = await start();
   const person = await check(server);
   const first = await verdict(person);
-  await person.context.overridePermissions(`http://localhost:${server.ports.http}`, ["clipboard-read", "clipboard-sanitized-write"]);
+  await person.context.overridePermissions(`http://localhost:${server.ports.http}`, [
+    "clipboard-read",
+    "clipboard-sanitized-write",
+  ]);
 
   await person.clicks("#again");
   await person.sees("#main[data-verdict=checking]", /(?:)/);
@@ -229,6 +283,8 @@ test("it can be run again, leaves no connection open, and copies its report", as
     document.getElementById("report").textContent,
   ]);
   assert.equal(copied, shown);
-  const open = await person.page.evaluate(() => globalThis.connections.filter((pc) => pc.signalingState !== "closed").length);
+  const open = await person.page.evaluate(
+    () => globalThis.connections.filter((pc) => pc.signalingState !== "closed").length,
+  );
   assert.equal(open, 0);
 });

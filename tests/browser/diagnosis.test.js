@@ -14,14 +14,36 @@ const CODES = [300, 401, 403, 437, 438, 440, 441, 442, 486, 500, 508];
 const URLS = { udp: "turn:a:3478?transport=udp", tcp: "turn:a:3478?transport=tcp", tls: "turns:a:443?transport=tcp" };
 const signedIn = { ok: true, ms: 20, url: "wss://a/ws", token: false, local: false };
 const all = { turn: Object.values(URLS), turns: "served", skipped: 0 };
-const carried = (way, more) => ({ url: URLS[way], state: "carried", rtt: 12.3, bytes: 2_000_000, bits: 9_000_000, ...more });
+const carried = (way, more) => ({
+  url: URLS[way],
+  state: "carried",
+  rtt: 12.3,
+  bytes: 2_000_000,
+  bits: 9_000_000,
+  ...more,
+});
 const silent = (way) => ({ url: URLS[way], state: "silent", timedOut: true, limit: 12_000, tells: true });
 const nat = (v4, v6 = "silent") => ({ v4, v6, asked: 2, compared: 2, hidden: false, mapped: ["203.0.113.7"] });
 
 function facts(more) {
-  const stun = { limit: 6000, servers: [{ url: "stun:a:3478", answered: true, ms: 30 }, { url: "stun:a:443", answered: true, ms: 31 }] };
+  const stun = {
+    limit: 6000,
+    servers: [
+      { url: "stun:a:3478", answered: true, ms: 30 },
+      { url: "stun:a:443", answered: true, ms: 31 },
+    ],
+  };
   const page = { origin: "https://a", browser: "b", time: "t" };
-  return { page, candidates: [], signIn: signedIn, offers: all, stun, nat: nat("alike"), relays: Object.keys(URLS).map((way) => carried(way)), ...more };
+  return {
+    page,
+    candidates: [],
+    signIn: signedIn,
+    offers: all,
+    stun,
+    nat: nat("alike"),
+    relays: Object.keys(URLS).map((way) => carried(way)),
+    ...more,
+  };
 }
 
 const line = (found, id) => lines(found).find((line) => line.id === id);
@@ -56,19 +78,36 @@ test("one server, one answer, or answers that don't fit tell no kind", () => {
   assert.equal(kind([gathering([srflx(1)])], gathering([srflx(2)])), "unknown");
   assert.equal(kind([gathering([srflx(1)]), gathering([])], gathering([srflx(2)])), "unknown");
   assert.equal(kind([gathering([srflx(1)]), gathering([srflx(2)])], gathering([])), "unknown");
-  assert.equal(kind([gathering([srflx(1), srflx(2)]), gathering([srflx(3)])], gathering([srflx(4), srflx(5)])), "unknown");
+  assert.equal(
+    kind([gathering([srflx(1), srflx(2)]), gathering([srflx(3)])], gathering([srflx(4), srflx(5)])),
+    "unknown",
+  );
 });
 
 test("what the server sees is an address of the machine: no NAT", () => {
   const seen = gathering([host("203.0.113.7"), srflx(1)]);
-  const relayed = { type: "relay", protocol: "udp", address: "198.51.100.1", port: 9, relatedAddress: "203.0.113.7", relatedPort: 5000 };
+  const relayed = {
+    type: "relay",
+    protocol: "udp",
+    address: "198.51.100.1",
+    port: 9,
+    relatedAddress: "203.0.113.7",
+    relatedPort: 5000,
+  };
 
   assert.equal(kind([seen], seen), "none");
   assert.equal(kind([gathering([])], gathering([host("203.0.113.7"), relayed])), "none");
 });
 
 test("a relay that repeats its own address, as in Firefox, says nothing of the machine's", () => {
-  const relayed = { type: "relay", protocol: "udp", address: "203.0.113.7", port: 9, relatedAddress: "203.0.113.7", relatedPort: 9 };
+  const relayed = {
+    type: "relay",
+    protocol: "udp",
+    address: "203.0.113.7",
+    port: 9,
+    relatedAddress: "203.0.113.7",
+    relatedPort: 9,
+  };
 
   assert.equal(kind([gathering([])], gathering([host("203.0.113.7"), relayed])), "silent");
 });
@@ -79,7 +118,13 @@ test("an answer that equals the machine's own address makes no candidate, and co
 
   assert.equal(kind([done()], done()), "none");
   assert.equal(answers(done()), true);
-  for (const more of [{ complete: false }, { tells: false }, { errors }, { errors: [{ code: 701 }] }, { literal: "v6" }]) {
+  for (const more of [
+    { complete: false },
+    { tells: false },
+    { errors },
+    { errors: [{ code: 701 }] },
+    { literal: "v6" },
+  ]) {
     assert.equal(kind([done(more)], done()), "silent", JSON.stringify(more));
     assert.equal(answers(done(more)), false, JSON.stringify(more));
   }
@@ -89,9 +134,10 @@ test("an answer that equals the machine's own address makes no candidate, and co
 test("families are told apart, also where the browser hides the digits, and candidates of one don't count for the other", () => {
   const both = gathering([srflx(1), srflx(1, "2001:db8::7"), host("2001:db8::7")]);
 
-  assert.deepEqual(["203.0.113.7", "0.0.0.x", "2001:db8::1", "0:0:0:x:x:x:x:x", "f00.local", "a.b.c.d", undefined].map(family), [
-    "v4", "v4", "v6", "v6", undefined, undefined, undefined,
-  ]);
+  assert.deepEqual(
+    ["203.0.113.7", "0.0.0.x", "2001:db8::1", "0:0:0:x:x:x:x:x", "f00.local", "a.b.c.d", undefined].map(family),
+    ["v4", "v4", "v6", "v6", undefined, undefined, undefined],
+  );
   assert.equal(kind([both, both], both, "v4"), "alike");
   assert.equal(kind([both, both], both, "v6"), "none");
   assert.equal(kind([gathering([host("f00.local")])], gathering([]), "v6"), "silent");
@@ -121,7 +167,9 @@ test("every line is a sentence, and a step that fails has a cure", () => {
   const cases = [
     ...relays.map((relay) => facts({ relays: [relay] })),
     ...refusals.map((code) => ({ signIn: { ok: false, url: "wss://a/ws", code, message: "what it said" } })),
-    ...["served", "self-signed", "off", "replaced", "unknown"].map((turns) => facts({ relays: [], offers: { turn: [], turns, skipped: 2 } })),
+    ...["served", "self-signed", "off", "replaced", "unknown"].map((turns) =>
+      facts({ relays: [], offers: { turn: [], turns, skipped: 2 } }),
+    ),
     ...KINDS.flatMap((v4) => KINDS.map((v6) => facts({ nat: nat(v4, v6) }))),
   ];
 
@@ -130,12 +178,15 @@ test("every line is a sentence, and a step that fails has a cure", () => {
     assert.ok(["good", "warn", "bad"].includes(found.state));
     if (found.state === "good") assert.equal(found.cure, undefined, found.text);
     if (found.cure) assert.match(found.cure, /\S$/);
-    if (/^(relay-.*|sign-in|stun)$/.test(found.id) && found.state === "bad") isSentence(found.cure.replace("token=…", "token=."));
+    if (/^(relay-.*|sign-in|stun)$/.test(found.id) && found.state === "bad")
+      isSentence(found.cure.replace("token=…", "token=."));
   }
 });
 
 test("every refusal of a relay has a sentence of its own, which names its number", () => {
-  const texts = CODES.map((code) => line(facts({ relays: [{ url: URLS.udp, state: "refused", code, text: "" }] }), "relay-udp").text);
+  const texts = CODES.map(
+    (code) => line(facts({ relays: [{ url: URLS.udp, state: "refused", code, text: "" }] }), "relay-udp").text,
+  );
 
   assert.equal(new Set(texts).size, CODES.length);
   texts.forEach((text, index) => assert.match(text, new RegExp(`\\b${CODES[index]}\\b`)));
@@ -144,15 +195,27 @@ test("every refusal of a relay has a sentence of its own, which names its number
 test("steps under way are listed, too, and relays stand in their order", () => {
   const begun = { signIn: signedIn, offers: { ...all, turn: [URLS.tls] }, relays: [{ url: URLS.tls, state: "wait" }] };
 
-  assert.deepEqual(lines({}).map(({ id, state }) => [id, state]), [["sign-in", "wait"]]);
-  assert.deepEqual(lines(begun).map(({ id, state }) => [id, state]), [
-    ["sign-in", "good"], ["stun", "wait"], ["family", "wait"], ["nat", "wait"],
-    ["relay-udp", "warn"], ["relay-tcp", "warn"], ["relay-tls", "wait"],
-  ]);
+  assert.deepEqual(
+    lines({}).map(({ id, state }) => [id, state]),
+    [["sign-in", "wait"]],
+  );
+  assert.deepEqual(
+    lines(begun).map(({ id, state }) => [id, state]),
+    [
+      ["sign-in", "good"],
+      ["stun", "wait"],
+      ["family", "wait"],
+      ["nat", "wait"],
+      ["relay-udp", "warn"],
+      ["relay-tcp", "warn"],
+      ["relay-tls", "wait"],
+    ],
+  );
 });
 
 test("a missing relay over TLS is put down to the certificate only when that is why", () => {
-  const missing = (turns) => line(facts({ relays: [], offers: { turn: [URLS.udp, URLS.tcp], turns, skipped: 0 } }), "relay-tls");
+  const missing = (turns) =>
+    line(facts({ relays: [], offers: { turn: [URLS.udp, URLS.tcp], turns, skipped: 0 } }), "relay-tls");
 
   assert.match(missing("self-signed").text, /self-signed/);
   for (const turns of ["off", "replaced", "unknown"]) assert.doesNotMatch(missing(turns).text, /self-signed/);
@@ -246,13 +309,31 @@ test("without a sign-in no call connects, whatever the network", () => {
   assert.match(text, /token/);
 });
 
+test("without WebRTC no call connects, and that is what both the verdict and a line say", () => {
+  const found = { page: { origin: "https://a", webrtc: false }, signIn: signedIn };
+
+  assert.deepEqual(
+    lines(found).map(({ id, state }) => [id, state]),
+    [
+      ["sign-in", "good"],
+      ["webrtc", "bad"],
+    ],
+  );
+  assert.match(verdict(found).text, /no WebRTC/);
+});
+
 test("the report is words, a table and JSON that says the same", () => {
-  const candidates = [{ type: "srflx", protocol: "udp", address: "203.0.113.7", port: 1, priority: 2, url: "stun:a|b\n" }];
+  const candidates = [
+    { type: "srflx", protocol: "udp", address: "203.0.113.7", port: 1, priority: 2, url: "stun:a|b\n" },
+  ];
   const text = report(facts({ candidates }));
 
   const { verdict: code, lines: states, nat } = JSON.parse(text.split("```json\n")[1].split("\n```")[0]);
   assert.equal(code, "direct");
   assert.equal(nat.v4, "alike");
-  assert.deepEqual(states.map(({ id }) => id), ["sign-in", "stun", "family", "nat", "relay-udp", "relay-tcp", "relay-tls"]);
+  assert.deepEqual(
+    states.map(({ id }) => id),
+    ["sign-in", "stun", "family", "nat", "relay-udp", "relay-tcp", "relay-tls"],
+  );
   assert.match(text, /\| srflx \| udp \| 203\.0\.113\.7 \| 1 \| 2 \| stun:a\\\|b {2}\|/);
 });
