@@ -961,7 +961,8 @@ export class Call extends EventTarget {
     const pc = new RTCPeerConnection(this.#link.configuration());
     pc.onnegotiationneeded = () => this.#do(() => this.#offer(pc));
     pc.onicecandidate = ({ candidate }) => {
-      if (pc !== this.#pc) return;
+      // An empty candidate ends one section's in Firefox; none at all ends them everywhere.
+      if (pc !== this.#pc || candidate?.candidate === "") return;
       if (candidate) this.#gathered.add(candidate.type ?? "");
       else this.#checkGathered();
       // The last one is passed on as the empty candidate that ends them (RFC 8838, section 13).
@@ -1154,10 +1155,10 @@ export class Call extends EventTarget {
     }
   }
 
-  /** With the relay alone there is nothing to wait for once it has given nothing but errors. */
+  /** With the relay alone there is nothing to wait for once it has given nothing. */
   #checkGathered() {
     const relayOnly = this.#link.configuration().iceTransportPolicy === "relay";
-    if (!relayOnly || this.state === "closed" || this.path || this.#gathered.size > 0 || this.#iceErrors.size === 0) return;
+    if (!relayOnly || this.state === "closed" || this.path || this.#gathered.size > 0) return;
     this.#link.send({ type: "leave", name: this.name });
     this[end]("no-path", this.#whyNoPath());
   }
@@ -1180,6 +1181,7 @@ export class Call extends EventTarget {
     const problems = [...this.#iceErrors.values()].filter(({ url }) => url.startsWith("turn"));
     // 701 only says that some interface could not reach it; an answer from the relay says more.
     const problem = problems.find(({ errorCode }) => errorCode !== 701) ?? problems[0];
+    if (this.#gathered.size === 0 && !problem) return "no path: this browser can use none of the server's relays";
     if (this.#gathered.has("relay") || !problem) return "no path: no packet got through, neither directly nor by the relay";
     if (problem.errorCode === 701) return `no path: the relay ${problem.url} could not be reached`;
     return `no path: the relay ${problem.url} answered ${problem.errorCode} ${problem.errorText}`.trimEnd();

@@ -153,3 +153,23 @@ for (const [scheme, protocol] of [["turn", "tcp"], ["turns", "tls"]]) {
     }
   });
 }
+
+const BROKEN = [
+  ["refuses the password", ({ udp }) => `{ urls = ["turn:localhost:${udp}"], username = "x", credential = "x" }`, /No path: the relay turn:localhost:\d+ answered 401/],
+  ["is not there", () => `{ urls = ["turn:localhost:1024?transport=tcp"], username = "x", credential = "x" }`, /No path: the relay turn:localhost:\d+\S* could not be reached/],
+  ["cannot be used", ({ https }) => `{ urls = ["turns:127.0.0.1:${https}?transport=tcp"], username = "x", credential = "x" }`, /No path/],
+];
+for (const [fault, iceServer, sentence] of BROKEN) {
+  test(`Firefox that must keep to a relay which ${fault} says so`, async () => {
+    const at = await Server.start({ iceServers: (ports) => `[${iceServer(ports)}]` });
+    try {
+      const [alice] = await Promise.all([signedIn("Firefox", "alice", { relay: true, at }), signedIn("Firefox", "bob", { at })]);
+
+      await alice.writes("#to", "bob");
+
+      await alice.sees("#call-error", sentence);
+    } finally {
+      await at.stop();
+    }
+  });
+}
