@@ -1102,7 +1102,22 @@ export class Call extends EventTarget {
   /** @param {number} [n] which of the offers it is, or answers */
   #describe(n) {
     const description = this.#pc.localDescription;
-    if (description) this.#tell(description.type, { type: description.type, sdp: description.sdp, n });
+    if (!description) return;
+    const { type } = description;
+    this.#tell(type, { type, sdp: this.#keepingRole(description.sdp), n });
+  }
+
+  /**
+   * A later offer says which side of DTLS we are, and leaves no choice (RFC 8842): Firefox, asked to choose in an ICE
+   * restart, may change sides, which Chromium refuses.
+   * @param {string} sdp
+   */
+  #keepingRole(sdp) {
+    const [ours, theirs] = [this.#pc.currentLocalDescription, this.#pc.currentRemoteDescription].map(
+      (agreed) => /^a=setup:(active|passive)/m.exec(agreed?.sdp ?? "")?.[1],
+    );
+    const role = ours ?? (theirs && (theirs === "active" ? "passive" : "active"));
+    return role ? sdp.replaceAll("a=setup:actpass", `a=setup:${role}`) : sdp;
   }
 
   /** @param {string} type @param {object} body */

@@ -66,6 +66,11 @@ async function talkBothWays(alice, bob, when) {
   await talks(bob, alice, `${when} from bob`);
 }
 
+/** What the browser itself says about ways that were lost on purpose is no fault of the page. */
+function forgive(person, pattern) {
+  person.complaints.splice(0, Infinity, ...person.complaints.filter((text) => !pattern.test(text)));
+}
+
 for (const pair of PAIRS) {
   const [caller, called] = pair;
 
@@ -120,6 +125,22 @@ for (const pair of MIXED) {
     await talkBothWays(alice, bob, "crossed");
   });
 
+  for (const restarts of ["alice", "bob"]) {
+    const [kind, role] = restarts === "alice" ? [first, "caller"] : [second, "called"];
+
+    test(`${kind}, the ${role} of a call from ${first} to ${second}, gathers anew (ICE restart), and the talk goes on`, async () => {
+      const [alice, bob] = await inCall(pair);
+      await talkBothWays(alice, bob, "before");
+      const before = await Promise.all([alice, bob].map(usedFragment));
+
+      const person = restarts === "alice" ? alice : bob;
+      await person.page.evaluate(() => globalThis.connections.at(-1).restartIce());
+
+      await Promise.all([alice, bob].map((person, i) => usesAnotherFragment(person, before[i])));
+      await talkBothWays(alice, bob, "after");
+    });
+  }
+
   test(`${first} reloads in a call with ${second}, who is told, and they can call again`, async () => {
     const [alice, bob] = await inCall(pair);
     await talkBothWays(alice, bob, "before");
@@ -132,6 +153,23 @@ for (const pair of MIXED) {
     await alice.clicks("#accept");
     await talkBothWays(alice, bob, "after");
   });
+}
+
+for (const relay of [false, true]) {
+  for (const pair of MIXED) {
+    const way = relay ? "relayed" : "direct";
+
+    test(`the server restarts while ${pair.join(" is in a ")} call, ${way}: both sign in again and talk on`, async () => {
+      const [alice, bob] = await inCall(pair, { relay });
+      await talkBothWays(alice, bob, "before");
+
+      await server.restart(() => Promise.all([alice, bob].map((person) => person.sees("#status", /Reconnecting/))));
+
+      for (const person of [alice, bob]) await person.sees("#status", /Signed in as/);
+      await talkBothWays(alice, bob, "after");
+      for (const person of [alice, bob]) forgive(person, /WebSocket|can.t establish a connection|ICE failed/);
+    });
+  }
 }
 
 for (const [scheme, protocol] of [["turn", "tcp"], ["turns", "tls"]]) {
@@ -172,4 +210,24 @@ for (const [fault, iceServer, sentence] of BROKEN) {
       await at.stop();
     }
   });
+}
+
+/** The ICE user name of the candidates in use on this side, which each restart changes. */
+async function usedFragment({ page }) {
+  return page.evaluate(async () => {
+    const stats = await globalThis.connections.at(-1).getStats();
+    const { selectedCandidatePairId } = [...stats.values()].find(({ type }) => type === "transport");
+    return stats.get(stats.get(selectedCandidatePairId).localCandidateId).usernameFragment;
+  });
+}
+
+async function usesAnotherFragment({ page }, before) {
+  const differs = async (before) => {
+    const stats = await globalThis.connections.at(-1).getStats();
+    const { selectedCandidatePairId } = [...stats.values()].find(({ type }) => type === "transport");
+    // While Firefox changes over, it names a pair that it doesn't list any more.
+    const used = stats.get(stats.get(selectedCandidatePairId)?.localCandidateId)?.usernameFragment;
+    return used && used !== before;
+  };
+  await page.waitForFunction(differs, { timeout: 20_000, polling: 50 }, before);
 }
