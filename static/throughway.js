@@ -1036,8 +1036,9 @@ export class Call extends EventTarget {
 
   /** @param {RTCPeerConnection} pc */
   async #offer(pc) {
-    // Not stable: the event comes again once it is. Not ours any more: `#yield` put another in its place.
-    if (pc !== this.#pc || pc.signalingState !== "stable") return;
+    // Not stable: the event comes again once it is. Not ours any more: `#yield` put another in its place. Refused: it is
+    // not yet time to try again.
+    if (pc !== this.#pc || pc.signalingState !== "stable" || this.#unsent) return;
     await pc.setLocalDescription();
     this.#n += 1;
     this.#describe(this.#n);
@@ -1139,6 +1140,8 @@ export class Call extends EventTarget {
     this.#gathered.clear();
     this[reconfigure]();
     this.#pc.restartIce();
+    // The event may have come before it was time.
+    this.#do(() => this.#offer(this.#pc));
     this.#again(ANSWER_MS);
   }
 

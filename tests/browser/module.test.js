@@ -30,7 +30,12 @@ class FakeConnection {
     return (this.channel = new EventTarget());
   }
 
-  async setLocalDescription() {
+  async setLocalDescription(wanted) {
+    if (wanted?.type === "rollback") {
+      this.signalingState = "stable";
+      // What it would have changed is needed still.
+      return queueMicrotask(() => this.onnegotiationneeded?.());
+    }
     const type = this.signalingState === "have-remote-offer" ? "answer" : "offer";
     this.localDescription = { type, sdp: type };
     this.signalingState = type === "offer" ? "have-local-offer" : "stable";
@@ -289,6 +294,26 @@ test("close codes 4000 to 4009 are final", async () => {
     socket.drop(code);
     assert.equal(alice.state, "closed");
   }
+});
+
+test("a member who has not come back yet is offered anew after a pause, and not at once", async () => {
+  mock.timers.enable({ apis: ["setTimeout"] });
+  const [alice, socket] = await connect("alice");
+  alice.addEventListener("call", (event) => event.accept());
+  socket.say(offer("bob"));
+  await settled();
+  const away = () => socket.say({ type: "error", code: "unknown-member", name: "bob" });
+
+  FakeConnection.all.at(-1).onnegotiationneeded();
+  await settled();
+  away();
+  await settled();
+  const atOnce = types(socket);
+  mock.timers.tick(2000);
+  await settled();
+
+  assert.deepEqual(atOnce, ["answer", "offer"]);
+  assert.deepEqual(types(socket), ["answer", "offer", "offer"]);
 });
 
 test("fresh servers reach live calls", async () => {
