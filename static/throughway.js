@@ -960,9 +960,13 @@ export class Call extends EventTarget {
   #connection() {
     const pc = new RTCPeerConnection(this.#link.configuration());
     pc.onnegotiationneeded = () => this.#do(() => this.#offer(pc));
+    let fragment = "";
     pc.onicecandidate = ({ candidate }) => {
-      // An empty candidate ends one section's in Firefox; none at all ends them everywhere.
-      if (pc !== this.#pc || candidate?.candidate === "") return;
+      if (pc !== this.#pc) return;
+      if (candidate) fragment = candidate.usernameFragment ?? "";
+      // An empty candidate ends one section's in Firefox; none at all ends them everywhere, which Firefox says of a
+      // generation that an ICE restart has cut short as well.
+      if (candidate?.candidate === "" || (!candidate && !pc.localDescription?.sdp.includes(fragment))) return;
       if (candidate) this.#gathered.add(candidate.type ?? "");
       else this.#checkGathered();
       // The last one is passed on as the empty candidate that ends them (RFC 8838, section 13).
