@@ -193,13 +193,12 @@ for (const [scheme, protocol] of [["turn", "tcp"], ["turns", "tls"]]) {
 }
 
 const BROKEN = [
-  ["refuses the password", ({ udp }) => `{ urls = ["turn:localhost:${udp}"], username = "x", credential = "x" }`, /No path: the relay turn:localhost:\d+ answered 401/],
-  ["is not there", () => `{ urls = ["turn:localhost:1024?transport=tcp"], username = "x", credential = "x" }`, /No path: the relay turn:localhost:\d+\S* could not be reached/],
-  ["cannot be used", ({ https }) => `{ urls = ["turns:127.0.0.1:${https}?transport=tcp"], username = "x", credential = "x" }`, /No path/],
+  ["refuses the password", ({ udp }) => `turn:localhost:${udp}`, /No path, .* by the relay: turn:localhost:\d+ says 401\./],
+  ["is not there", () => "turn:localhost:1024?transport=tcp", /No path, .* by the relay: turn:localhost:1024\S* can't be reached\./],
 ];
-for (const [fault, iceServer, sentence] of BROKEN) {
+for (const [fault, url, sentence] of BROKEN) {
   test(`Firefox that must keep to a relay which ${fault} says so`, async () => {
-    const at = await Server.start({ iceServers: (ports) => `[${iceServer(ports)}]` });
+    const at = await Server.start({ iceServers: (ports) => `[{ urls = ["${url(ports)}"], username = "x", credential = "x" }]` });
     try {
       const [alice] = await Promise.all([signedIn("Firefox", "alice", { relay: true, at }), signedIn("Firefox", "bob", { at })]);
 

@@ -53,6 +53,10 @@ class FakeConnection {
     this.candidates.push(candidate.candidate);
   }
 
+  getTransceivers() {
+    return [];
+  }
+
   setConfiguration(configuration) {
     this.configuration = configuration;
   }
