@@ -71,11 +71,17 @@ export class Person {
     Object.assign(this, { context, page, complaints, response });
   }
 
+  /** Leaves the page before its window closes: else its name may stay taken, as that of one who may come back. */
+  async leaves() {
+    await this.page.goto("about:blank");
+    await this.context.close();
+  }
+
   /** Waits for an element that is visible and whose text matches. */
   async sees(selector, pattern) {
     const matches = (selector, source) =>
       [...document.querySelectorAll(selector)].some(
-        (found) => found.checkVisibility() && new RegExp(source).test(found.textContent),
+        (found) => found.checkVisibility({ visibilityProperty: true }) && new RegExp(source).test(found.textContent),
       );
     try {
       await this.page.waitForFunction(matches, WAIT, selector, pattern.source);
