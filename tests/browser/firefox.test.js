@@ -16,7 +16,9 @@ const browsers = {};
 let people = [];
 
 before(async () => {
-  [server, browsers.Firefox, browsers.Chromium] = await Promise.all([Server.start(), launchFirefox(), launch()]);
+  const cameras = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
+  const screen = "--auto-select-desktop-capture-source=Entire screen";
+  [server, browsers.Firefox, browsers.Chromium] = await Promise.all([Server.start(), launchFirefox(), launch(...cameras, screen)]);
 });
 
 after(async () => {
@@ -25,7 +27,7 @@ after(async () => {
 
 afterEach(async () => {
   const complaints = people.flatMap(({ complaints }) => complaints);
-  await Promise.all(people.map(({ context }) => context.close()));
+  await Promise.all(people.map((person) => person.leaves()));
   people = [];
   assert.deepEqual(complaints, [], "a page complained");
 });
@@ -209,6 +211,164 @@ for (const [fault, url, sentence] of BROKEN) {
       await at.stop();
     }
   });
+}
+
+for (const pair of MIXED) {
+  const [caller, called] = pair;
+
+  test(`${caller} and ${called} see and hear each other on the call page`, async () => {
+    const [alice, bob] = await inVideoCall(pair);
+
+    for (const person of [alice, bob]) {
+      await seesMovement(person);
+      await receives(person, "audio", "totalAudioEnergy");
+      await person.sees("#path", /^direct/);
+    }
+  });
+
+  test(`${caller} and ${called} who keep to the relay see and hear each other`, async () => {
+    const [alice, bob] = await inVideoCall(pair, { relay: true });
+
+    for (const person of [alice, bob]) {
+      await seesMovement(person);
+      await receives(person, "audio", "totalAudioEnergy");
+      assert.deepEqual(await person.path(), ["relay", "relay"]);
+      await person.sees("#path", /^relayed/);
+    }
+  });
+
+  test(`${called} accepts the call of ${caller} with sound only, and switches its camera on later`, async () => {
+    const [alice, bob] = await inVideoCall(pair, { accept: "#accept-audio" });
+    await seesMovement(bob);
+    await receives(alice, "audio", "totalAudioEnergy");
+    await alice.sees("#nobody-note", /bob sends no picture/);
+
+    await bob.clicks("#camera");
+
+    await seesMovement(alice);
+  });
+
+  test(`a camera is switched off and on again in a call from ${caller} to ${called}, by either side`, async () => {
+    const both = await inVideoCall(pair);
+
+    for (const [one, other] of [both, both.toReversed()]) {
+      await seesMovement(other);
+      await one.clicks("#camera");
+      await other.sees("#nobody-note", /sends no picture/);
+      await one.clicks("#camera");
+      await until(other, () => document.querySelector("#stage").dataset.picture !== undefined);
+      await seesMovement(other);
+    }
+  });
+
+  test(`a file of ${caller} arrives in ${called} as it was, and one the other way, too`, async () => {
+    const [alice, bob] = await Promise.all([visit(caller, "/"), visit(called, "/")]);
+    await signsInToSwap(bob, "bob");
+    await signsInToSwap(alice, "alice");
+
+    const [first, second] = await Promise.all([sums(alice, "bob"), sums(bob)]);
+
+    assert.deepEqual(first, { sent: second.arrived, arrived: second.sent });
+    assert.notEqual(first.sent, first.arrived);
+  });
+}
+
+test("Firefox sees the screen that Chromium shares, and its camera afterwards", async () => {
+  const [alice, bob] = await inVideoCall(["Firefox", "Chromium"]);
+  await seesMovement(alice);
+  const size = () => ["videoWidth", "videoHeight"].map((side) => document.querySelector("#theirs")[side]).join();
+  const camera = await alice.page.evaluate(size);
+
+  await bob.clicks("#share");
+  const changes = (camera) => {
+    const { videoWidth, videoHeight } = document.querySelector("#theirs");
+    return videoWidth > 0 && `${videoWidth},${videoHeight}` !== camera;
+  };
+  await until(alice, changes, camera);
+  await bob.clicks("#share");
+
+  await until(alice, (camera) => {
+    const { videoWidth, videoHeight } = document.querySelector("#theirs");
+    return `${videoWidth},${videoHeight}` === camera;
+  }, camera);
+  await seesMovement(alice);
+});
+
+async function inVideoCall([caller, called], { relay, accept = "#accept" } = {}) {
+  const [alice, bob] = await Promise.all([[caller, "alice"], [called, "bob"]].map(async ([kind, name]) => {
+    const person = await visit(kind, `/call?name=${name}${relay ? "&relay=1" : ""}`);
+    await person.sees("#status", new RegExp(`Signed in as ${name}`));
+    await until(person, () => document.querySelector("#preview").videoWidth > 0);
+    return person;
+  }));
+  await alice.writes("#to", "bob");
+  await bob.sees("#incoming", /alice is calling you/);
+  await bob.clicks(accept);
+  await Promise.all([alice, bob].map((person) => person.sees("#call-state", /Connected/)));
+  return [alice, bob];
+}
+
+/** Waits until the person's page says so of itself. */
+async function until({ page }, condition, ...given) {
+  await page.waitForFunction(condition, { timeout: 20_000, polling: 50 }, ...given);
+}
+
+/** Waits until a count of what is received is above `floor`, and returns it. */
+async function receives({ page }, kind, count, floor = 0) {
+  const counted = async (kind, count, floor) => {
+    const stats = await globalThis.connections.at(-1).getStats();
+    const found = [...stats.values()].find((entry) => entry.type === "inbound-rtp" && entry.kind === kind && entry[count] > floor);
+    return found?.[count];
+  };
+  const handle = await page.waitForFunction(counted, { timeout: 20_000, polling: 50 }, kind, count, floor);
+  return handle.jsonValue();
+}
+
+/** Waits until the other side's picture is there and moves: more frames, and other pixels. */
+async function seesMovement(person) {
+  const frames = await receives(person, "video", "framesDecoded");
+  await until(person, () => document.querySelector("#theirs").videoWidth > 0);
+  await person.page.evaluate(() => {
+    globalThis.pixels = () => {
+      const canvas = new OffscreenCanvas(160, 120).getContext("2d");
+      canvas.drawImage(document.querySelector("#theirs"), 0, 0, 160, 120);
+      return canvas.getImageData(0, 0, 160, 120).data.join();
+    };
+    globalThis.firstSample = globalThis.pixels();
+  });
+  await until(person, () => globalThis.pixels() !== globalThis.firstSample);
+  await receives(person, "video", "framesDecoded", frames);
+}
+
+/** Signs in by the module itself; whoever is called, or calls by `sums`, sends a file and takes the other's. */
+async function signsInToSwap({ page }, name) {
+  await page.evaluate(async (name) => {
+    const { Signal } = await import("/throughway.js");
+    const sum = async (blob) => {
+      const hash = await crypto.subtle.digest("SHA-256", await blob.arrayBuffer());
+      return `${blob.size}:${new Uint8Array(hash).join()}`;
+    };
+    const parts = Array.from({ length: 20 }, () => crypto.getRandomValues(new Uint8Array(60_001)));
+    const mine = new File(parts, `${name}.bin`);
+    globalThis.signal = await Signal.connect({ name });
+    globalThis.swap = async (call) => {
+      const arrives = new Promise((resolve) => {
+        call.addEventListener("file", (event) => resolve(event.accept()), { once: true });
+      });
+      await new Promise((resolve) => call.addEventListener("open", resolve, { once: true }));
+      await call.sendFile(mine);
+      return { sent: await sum(mine), arrived: await sum(await arrives) };
+    };
+    const rings = new Promise((resolve) => globalThis.signal.addEventListener("call", resolve, { once: true }));
+    globalThis.called = rings.then((event) => globalThis.swap(event.accept()));
+  }, name);
+}
+
+/** Calls, or waits to be called, and tells what was sent and what arrived. */
+async function sums({ page }, name) {
+  return page.evaluate(async (name) => {
+    return name ? globalThis.swap(globalThis.signal.call(name)) : globalThis.called;
+  }, name);
 }
 
 /** The ICE user name of the candidates in use on this side, which each restart changes. */
