@@ -40,6 +40,7 @@ export const MAX_TEXT = 16 * 1024;
 
 /** What had no success is tried again after so long, each time later. */
 const RETRY_MS = 2_000;
+const LOST = "the connection to the server was lost";
 /** Beyond this much unsent data a channel is waited for, until it is down to a quarter. */
 const BUFFER_BYTES = 256 * 1024;
 /** What strangers can make us keep, besides calls that ring: candidates that wait, calls of a room. */
@@ -528,7 +529,7 @@ function line(url, { name, token }, onState, onWelcome, onFrame) {
 
   const lost = (/** @type {number} */ code, reason = "") => {
     if (state === CLOSED) return;
-    const error = new ThroughwayError(`closed-${code}`, reason || "the connection to the server was lost");
+    const error = new ThroughwayError(`closed-${code}`, reason || LOST);
     if (code >= 4000 && code <= 4009) return close(error);
     changeTo(RECONNECTING, error);
     void reconnect();
@@ -813,6 +814,8 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   let id = theirs ? theirs.call : Math.random().toString(36).slice(2);
   /** Which offer of ours is the last, as the answers repeat: only the first one of all begins the call. */
   let offers = theirs ? 1 : 0;
+  /** Whether the other side has not got it. */ let unheard = false;
+  /** Whether we are the active side of DTLS, as an answer of ours has said. */ let active = false;
   /** @type {RTCDataChannel|undefined} */ let channel;
   /** @type {ReturnType<typeof files>|undefined} */ let filing;
   /** @type {RTCIceCandidateInit[]} */ const candidates = [];
@@ -889,6 +892,8 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   /** Adds what we send; on the called side after their offer, which then needs no second one. */
   const attach = async () => {
     if (options.chat !== false) {
+      // The first one to be made opens first: who hears of `open` may send files at once.
+      filing = files(openChannel("file", 1), name, (file) => call[emit]("file", file, IncomingFile));
       const text = openChannel("chat", 0);
       text.onopen = () => call[emit]("open");
       text.onmessage = ({ data }) => {
@@ -896,7 +901,6 @@ function negotiation(call, signal, options, room, theirs, gathering) {
       };
       text.onclose = () => text === channel && finish("ended", `${name} hung up`);
       channel = text;
-      filing = files(openChannel("file", 1), name, (file) => call[emit]("file", file, IncomingFile));
     }
     await applyMedia();
   };
@@ -934,6 +938,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   const propose = async (/** @type {RTCPeerConnection} */ asking) => {
     // Not stable: the event comes again once it is. Not ours any more: `onOffer` put another in its place.
     if (asking !== pc || pc.signalingState !== STABLE) return;
+    unheard = false;
     await pc.setLocalDescription();
     describe((offers += 1));
   };
@@ -949,7 +954,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
 
   /** Both offered at once: the side that gives way has its offer rolled back. @param {any} offer @param {boolean} polite */
   const onOffer = async (offer, polite) => {
-    if (pc.signalingState !== STABLE && !polite) return;
+    if (pc.signalingState !== STABLE && !polite && !unheard) return;
     if (call.state === CALLING) {
       // Their call becomes this one, with a connection of its own: Chromium can gather nothing more for good once a first
       // offer was rolled back while it gathered.
@@ -981,26 +986,23 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   /** @param {number} [n] which of the offers it is, or answers */
   const describe = (n) => {
     const { type, sdp } = /** @type {RTCSessionDescription} */ (pc.localDescription);
-    tell(type, { type, sdp, n });
+    active ||= sdp.includes("setup:active");
+    // Each side keeps its role (RFC 8842): Firefox, left the choice, may change roles in an ICE restart, which Chromium refuses.
+    tell(type, { type, sdp: active ? sdp.replaceAll("actpass", "active") : sdp, n });
   };
 
   const tell = (/** @type {string} */ type, /** @type {object} */ body) => {
     if (!signal[send]({ type, name, [type]: { ...body, call: id, room } })) again(0, true);
   };
 
-  /** An offer that may never have arrived must not stand in the way of theirs. */
-  const withdraw = async () => {
-    if (pc.signalingState === HAVE_LOCAL_OFFER && pc.remoteDescription) await pc.setLocalDescription({ type: "rollback" });
-  };
-
   /** Signaling works again, or the network changed. @param {boolean} [changed] whether there may be another way @param {boolean} [fresh] */
   const look = (changed, fresh) => {
     // What was under way is lost, with the relay of a server that restarted.
-    if (fresh && call.state === CALLING) return finish("offline", "the connection to the server was lost");
+    if (fresh && call.state === CALLING) return finish("offline", LOST);
     void go(async () => {
       const lost = fresh && (call.path?.relayed || pc.signalingState !== STABLE);
       if (!pc.remoteDescription || !(changed || lost || pc.connectionState !== CONNECTED)) return;
-      await withdraw();
+      if (pc.signalingState === HAVE_LOCAL_OFFER) await pc.setLocalDescription({ type: "rollback" });
       reconfigureIt();
       problem = undefined;
       pc.restartIce();
@@ -1032,11 +1034,12 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     if (pc.getConfiguration().iceTransportPolicy === "relay" && !call.path && noRelay()) giveUp("no-path", whyNoPath());
   };
 
-  const noRelay = () => problem && !pc.localDescription?.sdp.includes(" typ relay");
+  const noRelay = () => (pc.localDescription?.sdp.includes(" typ relay") ? undefined : problem);
 
   const whyNoPath = () => {
-    const { url, errorCode, errorText } = (noRelay() && problem) || {};
-    return `no path, neither direct nor by the relay${url ? `: ${url} says ${errorCode} ${errorText}` : ""}`;
+    const error = noRelay();
+    const says = error?.errorCode === 701 ? "can't be reached" : `says ${error?.errorCode}`;
+    return `no path, neither direct nor by the relay${error ? `: ${error.url} ${says}` : ""}`;
   };
 
   const lookAtPath = async () => {
@@ -1084,7 +1087,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     [refused]: (error) => {
       if (call.state === CALLING) return finish(error.code, error.message);
       // If they come back first, their offer finds the way free.
-      void go(withdraw);
+      unheard = true;
       again(0, true);
     },
     [reconfigure]: reconfigureIt,
@@ -1224,9 +1227,9 @@ function files(channel, name, onFile) {
 export function readPath(report) {
   /** @type {any[]} */
   const all = [...report.values()];
-  const selected = all.find(({ type, selectedCandidatePairId }) => type === "transport" && selectedCandidatePairId);
-  // Firefox has long had no transport statistics; it marks the pair itself.
-  const pair = report.get(selected?.selectedCandidatePairId) ?? all.find(({ type, selected }) => type === "candidate-pair" && selected);
+  const selected = all.find(({ selectedCandidatePairId }) => selectedCandidatePairId);
+  // While Firefox changes over, that one is missing: it marks the pair itself, too, and for long has done nothing else.
+  const pair = report.get(selected?.selectedCandidatePairId) ?? all.find(({ selected }) => selected);
   const { candidateType: local, relayProtocol, protocol } = report.get(pair?.localCandidateId) ?? {};
   const { candidateType: remote } = report.get(pair?.remoteCandidateId) ?? {};
   if (!local || !remote) return undefined;

@@ -40,10 +40,10 @@ async function findChromium() {
   throw new Error("no chromium on the PATH");
 }
 
-/** A page in a profile of its own, which notes whatever it complains about. */
-export async function open(browser, url) {
+/** A page in a profile of its own, which notes whatever it complains about; `options` say what kind of page. */
+export async function open(browser, url, options) {
   const context = await browser.createBrowserContext();
-  const page = await context.newPage();
+  const page = await context.newPage(options);
   const complaints = [];
   page.on("console", (message) => {
     if (message.type() === "error" || message.type() === "warn") complaints.push(message.text());
