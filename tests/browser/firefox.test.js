@@ -170,7 +170,7 @@ for (const relay of [false, true]) {
   for (const pair of MIXED) {
     const way = relay ? "relayed" : "direct";
 
-    test(`the server restarts while ${pair.join(" is in a ")} call, ${way}: both sign in again and talk on`, async () => {
+    test(`the server restarts while ${pair.join(" is in a ")} call, ${way}, and they talk on`, async () => {
       const [alice, bob] = await inCall(pair, { relay });
       await talkBothWays(alice, bob, "before");
 
@@ -302,6 +302,34 @@ test("Firefox sees the screen that Chromium shares, and its camera afterwards", 
   await seesMovement(alice);
 });
 
+const CHECKED = [
+  ["all is well", "", "good", /Carries data/],
+  ["a relay refuses the password", ', username = "x", credential = "wrong"', "bad", /refused the credential \(401\)/],
+];
+for (const [what, credential, state, words] of CHECKED) {
+  test(`the network check in Firefox says so when ${what}`, async () => {
+    const at = await Server.start({
+      iceServers: ({ udp, http, https }) => `[
+        { urls = ["stun:localhost:${udp}"] },
+        { urls = ["turn:localhost:${udp}?transport=udp"]${credential} },
+        { urls = ["turn:localhost:${http}?transport=tcp", "turns:localhost:${https}?transport=tcp"] },
+      ]`.replaceAll("\n", " "),
+    });
+    try {
+      const alice = await visit("Firefox", "/check", at);
+
+      await alice.sees("#main:not([data-verdict=checking])", /(?:)/);
+
+      await alice.sees(`[data-id=relay-udp][data-state=${state}]`, words);
+      for (const way of ["tcp", "tls"]) await alice.sees(`[data-id=relay-${way}][data-state=good]`, /Carries data/);
+      for (const line of ["sign-in", "stun"]) await alice.sees(`[data-id=${line}][data-state=good]`, /(?:)/);
+      await everybodyLeaves();
+    } finally {
+      await at.stop();
+    }
+  });
+}
+
 async function inVideoCall([caller, called], { relay, accept = "#accept" } = {}) {
   const [alice, bob] = await Promise.all([[caller, "alice"], [called, "bob"]].map(async ([kind, name]) => {
     const person = await visit(kind, `/call?name=${name}${relay ? "&relay=1" : ""}`);
@@ -364,6 +392,12 @@ async function signsInToSwap({ page }, name) {
         call.addEventListener("file", (event) => resolve(event.accept()), { once: true });
       });
       await new Promise((resolve) => call.addEventListener("open", resolve, { once: true }));
+      // The channel for files may open a moment after the one for text.
+      const opened = async () => {
+        const stats = [...(await call.connection.getStats()).values()];
+        return stats.filter(({ type, state }) => type === "data-channel" && state === "open").length === 2;
+      };
+      while (!(await opened())) continue;
       await call.sendFile(mine);
       return { sent: await sum(mine), arrived: await sum(await arrives) };
     };
