@@ -892,7 +892,6 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   /** Adds what we send; on the called side after their offer, which then needs no second one. */
   const attach = async () => {
     if (options.chat !== false) {
-      // The first one to be made opens first: who hears of `open` may send files at once.
       filing = files(openChannel("file", 1), name, (file) => call[emit]("file", file, IncomingFile));
       const text = openChannel("chat", 0);
       text.onopen = () => call[emit]("open");
