@@ -5,6 +5,7 @@ import path from "node:path";
 import { run } from "./net-system.js";
 
 const NEW_KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+const DAYS = "7";
 
 export class Certificates {
   /** The authority's certificate, PEM; the server's chain and key. */
@@ -21,8 +22,8 @@ export class Certificates {
     made.certificate = file("certificate.pem");
     made.key = file("key.pem");
     made.home = file("home");
-    await run(["openssl", "req", "-x509", ...NEW_KEY, "-keyout", file("authority.key"), "-out", made.authority, "-days", "7",
-      "-subj", "/CN=The laboratory's authority", "-addext", "basicConstraints=critical,CA:TRUE",
+    await run(["openssl", "req", "-x509", ...NEW_KEY, "-keyout", file("authority.key"), "-out", made.authority,
+      "-days", DAYS, "-subj", "/CN=The laboratory's authority", "-addext", "basicConstraints=critical,CA:TRUE",
       "-addext", "keyUsage=critical,keyCertSign,cRLSign"]);
     const database = path.join(made.home, ".pki/nssdb");
     await mkdir(database, { recursive: true });
@@ -32,10 +33,12 @@ export class Certificates {
 
   async #sign(file, name, addresses) {
     const names = [`DNS:${name}`, ...addresses.map((address) => `IP:${address}`)].join(",");
-    await writeFile(file("extensions"), `subjectAltName=${names}\nbasicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth\n`);
+    const extensions = [`subjectAltName=${names}`, "basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth"];
+    await writeFile(file("extensions"), `${extensions.join("\n")}\n`);
     await run(["openssl", "req", ...NEW_KEY, "-keyout", this.key, "-out", file("request.pem"), "-subj", `/CN=${name}`]);
-    await run(["openssl", "x509", "-req", "-in", file("request.pem"), "-CA", this.authority, "-CAkey", file("authority.key"),
-      "-CAcreateserial", "-days", "7", "-extfile", file("extensions"), "-out", this.certificate]);
+    await run(["openssl", "x509", "-req", "-in", file("request.pem"), "-CA", this.authority,
+      "-CAkey", file("authority.key"), "-CAcreateserial", "-days", DAYS, "-extfile", file("extensions"),
+      "-out", this.certificate]);
   }
 }
 

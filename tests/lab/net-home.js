@@ -3,10 +3,10 @@
 import { FORWARDING, all } from "./net-system.js";
 
 /**
- * Routers are listed from the host outwards. `masquerade` is how a router translates addresses, `outward` what it lets out,
- * `cone` that whatever comes to a mapped port goes to its host, `settings` are the kernel's. Of `expected`, `nat` is "none",
- * "cone" (open to anybody), "restricted" (to addresses and ports that were sent to), "symmetric" (a mapping for each
- * destination), or "unknown" where no UDP gets out to tell.
+ * Routers are listed from the host outwards. `masquerade` is how a router translates addresses, `outward` what it
+ * lets out, `cone` that whatever comes to a mapped port goes to its host, `settings` are the kernel's. Of `expected`,
+ * `nat` is "none", "cone" (open to anybody), "restricted" (to addresses and ports that were sent to), "symmetric" (a
+ * mapping for each destination), or "unknown" where no UDP gets out to tell.
  */
 const ROUTER = { masquerade: "masquerade", outward: "accept" };
 const DNS = "udp dport 53 accept";
@@ -51,6 +51,7 @@ export const PAIRS = {
 // Linux has no mapping that is good for any destination: a cone's host uses ports of its own, and keeps them outside.
 const PORTS = [[20_000, 29_999], [30_000, 39_999]];
 const LAN = "192.168.1";
+const FIRST = 2;
 const CARRIER = "100.64.0";
 
 /** One home, at the end of one line. */
@@ -81,7 +82,10 @@ export class Home {
       ))),
     ]);
     home.#routers = routers;
-    home.hosts = hosts.map((namespace, index) => new Host(home, kind, home.#kind.expected, namespace, PORTS[index], index + 2));
+    const { expected } = home.#kind;
+    home.hosts = hosts.map((namespace, index) => (
+      new Host(home, { kind, expected, namespace, ports: PORTS[index], number: FIRST + index })
+    ));
     await home.#connect({ ...line, ...home.#kind.line });
     await home.move();
     return home;
@@ -90,8 +94,9 @@ export class Home {
   /** The host's network becomes another: addresses, and all that the routers had noted for the old ones, are gone. */
   async move() {
     this.public = this.#addresses();
+    const { ip4, prefix } = this.public;
     await all([
-      this.#internet.route(this.#line, this.#expects("v4") && this.public.ip4, this.#expects("v6") && `${this.public.prefix}::/64`),
+      this.#internet.route(this.#line, this.#expects("v4") && ip4, this.#expects("v6") && `${prefix}::/64`),
       ...this.hosts.map((host) => host.namespace.ip(...this.#addressesOf(host))),
       ...this.#routers.map((router, index) => router.ip(...this.#addressesAt(index))),
       ...this.#routers.map((router, index) => router.rules(this.#rules(index))),
@@ -159,7 +164,7 @@ export class Home {
     return lines;
   }
 
-  /** A stranger's packet ends at the outer device: none of the router's own sockets sees it, and it leaves no mapping. */
+  /** A stranger's packet ends at the outer device: no socket of the router gets it, and it leaves no mapping. */
   #rules(index) {
     const { masquerade, outward, cone } = this.#kind.routers[index];
     const inward = this.hosts.map(({ ports, local }) => (
@@ -203,10 +208,10 @@ export class Host {
   #home;
   #number;
 
-  constructor(home, kind, expected, namespace, ports, number) {
+  constructor(home, { number, ...rest }) {
     this.#home = home;
     this.#number = number;
-    Object.assign(this, { kind, expected, namespace, ports });
+    Object.assign(this, rest);
   }
 
   /** The same command on this machine. */

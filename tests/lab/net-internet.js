@@ -57,7 +57,7 @@ export class Internet {
     );
   }
 
-  /** A line whose far end is a device of that namespace: `delay` in ms and `loss` are each way's, `rate` is in bits a second. */
+  /** A line whose far end is a device of that namespace: each way has this delay (ms), loss, and rate (bits a second). */
   async line(namespace, device, { delay, loss, rate }) {
     this.#lines += 1;
     const seed = this.#lines;
@@ -73,11 +73,11 @@ export class Internet {
 
   /** Sends what is for these addresses along the line, and what was for others before no longer. */
   async route(line, ...destinations) {
-    const routes = destinations.filter(Boolean).map((to) => `route ~ ${to} dev ${line.near}`);
+    const routes = destinations.filter(Boolean).map((to) => `${to} dev ${line.near}`);
     const before = this.#routes.get(line) ?? [];
     this.#routes.set(line, routes);
-    const commands = [...before.map((route) => route.replace("~", "del")), ...routes.map((route) => route.replace("~", "add"))];
-    await this.#namespace.ip(...commands);
+    const commands = (verb, routes) => routes.map((route) => `route ${verb} ${route}`);
+    await this.#namespace.ip(...commands("del", before), ...commands("add", routes));
   }
 
   async cut(line) {

@@ -1,8 +1,8 @@
 """What lies between the laboratory's hosts: every client's line, with its delay and its losses, and the name server.
 
-It runs in the namespace that stands for the internet. Commands come as lines of JSON on standard input, each is answered by
-one on standard output, and the end of the input is the end of the program, so that it never outlives its laboratory. The
-kernel that this is written for has no netem.
+It runs in the namespace that stands for the internet. Commands come as lines of JSON on standard input, each is
+answered by one on standard output, and the end of the input is the end of the program, so that it never outlives its
+laboratory. The kernel that this is written for has no netem.
 """
 
 import collections
@@ -74,6 +74,9 @@ class Way:
             except OSError:
                 pass  # the device is down, or its queue is full: the packet is lost
 
+    def counts(self):
+        return {"taken": self.taken, "lost": self.lost, "full": self.full}
+
 
 class Line:
     """A client's line: a device that stays here, and one that goes to the client."""
@@ -92,7 +95,7 @@ class Line:
         self.dead = False
 
     def counts(self):
-        return {name: {"taken": way.taken, "lost": way.lost, "full": way.full} for name, way in (("up", self.up), ("down", self.down))}
+        return {"up": self.up.counts(), "down": self.down.counts()}
 
 
 class Names:

@@ -12,6 +12,14 @@ const NAMESPACES = "/run/netns";
 const ETC = "/etc/netns";
 // Whose it is: the process, and when that began, for numbers of processes are used again.
 const OURS = /^twlab-(?<pid>\d+)-(?<began>\d+)-/;
+const PACKAGES = {
+  ip: "iproute2",
+  nft: "nftables",
+  sysctl: "procps",
+  python3: "python3",
+  openssl: "openssl",
+  certutil: "libnss3-tools",
+};
 const DEATH_MS = 10_000;
 
 let runs = 0;
@@ -21,8 +29,7 @@ export async function missing() {
   if (process.getuid() !== 0) return "the laboratory makes network namespaces, and that needs root";
   const devices = await access("/dev/net/tun", constants.R_OK | constants.W_OK).then(() => true, () => false);
   if (!devices) return "the laboratory needs /dev/net/tun, the kernel's devices for its lines";
-  const packages = { ip: "iproute2", nft: "nftables", sysctl: "procps", python3: "python3", openssl: "openssl", certutil: "libnss3-tools" };
-  for (const [command, name] of Object.entries(packages)) {
+  for (const [command, name] of Object.entries(PACKAGES)) {
     const there = await run(["sh", "-c", 'command -v "$0"', command]).then(() => true, () => false);
     if (!there) return `the laboratory needs the command ${command}, of the package ${name}`;
   }
@@ -174,7 +181,8 @@ async function inside(namespaces) {
 async function removeFiles(prefix) {
   for (const directory of [ETC, tmpdir()]) {
     const left = (await names(directory)).filter((name) => name.startsWith(prefix));
-    await Promise.all(left.map((name) => rm(path.join(directory, name), { recursive: true, force: true, maxRetries: 5 })));
+    const remove = (name) => rm(path.join(directory, name), { recursive: true, force: true, maxRetries: 5 });
+    await Promise.all(left.map(remove));
   }
   // Others' settings, or none: only an empty directory goes.
   await rmdir(ETC).catch(() => {});
