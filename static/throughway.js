@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * Throughway's client: sign in, call a member by name, exchange text and media. One module, no dependencies.
+ * Throughway's client: sign in, call a member by name, meet in a room; text, files, audio and video. One module, no
+ * dependencies.
  *
  *     const signal = await Signal.connect({ name: "alice" });
  *     const call = signal.call("bob");
@@ -11,13 +12,18 @@
  *
  * @typedef {object} SignalOptions
  * @property {string} name the name to sign in with
+ * @property {string} [token] what the server wants to see, if it has accounts
  * @property {string|URL} [url] the server, by default the one that this module came from
  * @property {RTCIceTransportPolicy} [iceTransportPolicy] "relay" keeps to the relay
  * @property {AbortSignal} [signal] signs out and closes everything
  *
  * @typedef {object} CallOptions
- * @property {boolean} [chat] whether to open the text channel, by default true; both sides must
+ * @property {boolean} [chat] whether to open the channels for text and files, by default true; both sides must
  * @property {MediaStream} [media] what to send of audio and video
+ *
+ * @typedef {object} FileOptions
+ * @property {AbortSignal} [signal] gives it up
+ * @property {(bytes: number) => void} [progress] how much has gone out
  *
  * @typedef {object} Path how a call's packets really travel, as the selected candidate pair tells
  * @property {boolean} relayed through a relay, ours or theirs; otherwise direct
@@ -28,11 +34,12 @@
  *
  * @typedef {{type: string, name?: any, [key: string]: any}} Frame a signaling message
  *
- * @typedef {object} Link what a call needs of its signal
- * @property {string} me
- * @property {(frame: Frame) => boolean} send false while the server is out of reach
+ * @typedef {object} Link what a call or a room needs of its signal
+ * @property {(frame: Frame) => boolean} send false when too much waits to be sent already
  * @property {() => RTCConfiguration} configuration
- * @property {(call: Call) => void} ended
+ * @property {(name: string) => boolean} yields whether we do when both offer, as far as the names tell
+ * @property {(call: Call, code: string) => void} ended
+ * @property {() => void} probe asks whether the server is still there
  */
 
 /** The longest text of one chat message, in bytes of UTF-8. */
@@ -43,24 +50,57 @@ const BACK_OFF = [0.3, 1.2, 2.7, 4.8, 7];
 /** Our own name can seem taken for as long as the server takes to notice a dead connection (45 s). */
 const NAME_TAKEN_TRIES = 11;
 const SIGN_IN_MS = 10_000;
+/** How often the server is asked whether it is there: while it owes us a receipt, and else. */
+const BUSY_MS = 1_000;
+const IDLE_MS = 20_000;
+/** How long it may take to answer that. */
+const PONG_MS = 5_000;
+/** When the server wants to hear what has arrived: after so many frames, so much of them, so long. */
+const ACK_FRAMES = 16;
+const ACK_LENGTH = 64 * 1024;
+const ACK_MS = 5_000;
+/** What waits for the server's receipt; it bounds what it keeps for us alike. */
+const KEPT_FRAMES = 256;
+const KEPT_LENGTH = 256 * 1024;
+/** Well within the server's rate: one frame in so many milliseconds, and so many at once. */
+const FRAME_MS = 25;
+const BURST = 150;
 const DISCONNECTED_MS = 4_000;
 const RETRY_MS = 2_000;
+const ANSWER_MS = 8_000;
+const MAX_RETRY_MS = 30_000;
 const PATH_MS = 2_000;
-/** How long a call may stay in each state before it is given up. */
-const PATIENCE_MS = { calling: 60_000, connecting: 30_000, reconnecting: 60_000 };
-/** Beyond this much unsent text `send` waits, until it is down to a quarter. */
+/**
+ * How long a call may stay in each state before it is given up. The server says that the other side is gone 75 s after
+ * its last sign of life; until then it may come back.
+ */
+const PATIENCE_MS = { calling: 60_000, connecting: 30_000, reconnecting: 90_000 };
+/** A timer that is so late was asleep with its machine. */
+const LATE_MS = 3_000;
+/** Beyond this much unsent data a channel is waited for, until it is down to a quarter. */
 const BUFFER_BYTES = 256 * 1024;
-/** What strangers can make us keep: calls that ring at once, candidates that wait for their description. */
+const CHUNK_BYTES = 16 * 1024;
+/** So many chunks of a file that comes in are handed to the browser, which can put them on disk. */
+const FOLD_CHUNKS = 512;
+/** What strangers can make us keep: calls that ring at once, candidates that wait, calls of one room. */
 const MAX_RINGING = 16;
 const MAX_WAITING = 256;
+const MAX_MESH = 32;
 
-const receive = Symbol("receive");
-const online = Symbol("online");
-const offline = Symbol("offline");
-const refused = Symbol("refused");
-const end = Symbol("end");
-const replacedBy = Symbol("replacedBy");
-const reconfigure = Symbol("reconfigure");
+const receive = Symbol();
+const online = Symbol();
+const refused = Symbol();
+const end = Symbol();
+const replacedBy = Symbol();
+const reconfigure = Symbol();
+const enter = Symbol();
+const entered = Symbol();
+const failed = Symbol();
+const came = Symbol();
+const left = Symbol();
+const take = Symbol();
+const freed = Symbol();
+const holds = Symbol();
 
 /** What went wrong, in words for people, with a code for programs. */
 export class ThroughwayError extends Error {
@@ -75,35 +115,86 @@ export class ThroughwayError extends Error {
 
 /** Someone calls. Answer with `accept` or `reject`; a `missed` event says that the caller gave up. */
 export class IncomingCall extends Event {
-  /** @param {string} name @param {(options: CallOptions) => Call} accept @param {() => void} reject */
-  constructor(name, accept, reject) {
+  /** @param {string} name @param {boolean} media @param {(options?: CallOptions) => Call} accept @param {() => void} reject */
+  constructor(name, media, accept, reject) {
     super("call");
     /** Who calls. */
     this.name = name;
-    this.accept = (/** @type {CallOptions} */ options = {}) => accept(options);
+    /** Whether they mean to talk or be seen. */
+    this.media = media;
+    this.accept = accept;
+    this.reject = reject;
+  }
+}
+
+/** Someone wants to send a file. Nothing of it is on its way before `accept`, which gives it once it is whole. */
+export class IncomingFile extends Event {
+  /** Its kind, in place of the event's: a field of its own, as an event's is read-only. @type {string} */
+  type;
+
+  /**
+   * @param {{name: string, size: number, type: string}} file as the other side describes it
+   * @param {(options?: FileOptions) => Promise<Blob>} accept @param {() => void} reject also ends it halfway
+   */
+  constructor({ name, size, type }, accept, reject) {
+    super("file");
+    this.name = name;
+    this.size = size;
+    this.type = type;
+    this.accept = accept;
     this.reject = reject;
   }
 }
 
 /**
- * A member's connection to the server. Survives interruptions by signing in again; live calls go on meanwhile.
+ * A member's connection to the server. Survives interruptions: it takes its session up again, or signs in anew; calls go
+ * on meanwhile.
  *
- * Events: `call` ({@link IncomingCall}), `missed` (name), `state` (state, reason), `error` (error).
+ * Events: `call` ({@link IncomingCall}), `missed` (name), `state` (state, reason, error), `error` (error).
  */
 export class Signal extends EventTarget {
   #options;
   #url;
   /** @type {WebSocket|undefined} */ #socket;
   /** @type {Map<string, Call>} */ #calls = new Map();
-  /** @type {Map<string, {frames: Frame[], accept: (options: CallOptions) => Call}>} */ #ringing = new Map();
+  /** @type {Map<string, Room>} */ #rooms = new Map();
+  /** Calls that wait to be accepted: by a person, or by a room that is about to learn who is there. */
+  /** @type {Map<string, {frames: Frame[], room?: string, accept: (options?: CallOptions) => Call}>} */ #ringing = new Map();
+  /** By what the session can be taken up again. @type {string|undefined} */ #secret;
+  /** The last frame of the server's, and what of them it hasn't been told of. */
+  #seq = 0;
+  #heardFrames = 0;
+  #heardLength = 0;
+  /** Our last frame, and those that the server may not have, of which so many went out on this connection. */
+  #id = 0;
+  /** @type {{id: number, text: string}[]} */ #kept = [];
+  #keptLength = 0;
+  #sent = 0;
+  /** Whom our last frames were for, by number; what is said of them later has that alone. Capped by KEPT_FRAMES. */
+  /** @type {Map<number, string>} */ #targets = new Map();
+  /** Until when our rate is used up. */ #spent = 0;
   #tries = 0;
   #onlineSince = 0;
-  /** @type {ReturnType<typeof setTimeout>|undefined} */ #refresh;
+  /** @type {Record<string, ReturnType<typeof setTimeout>|undefined>} */ #timers = {};
   #wake = () => {};
   #abort = () => this.close();
-  #online = () => {
-    this.#wake();
-    for (const call of this.#calls.values()) call[online]();
+  #onAwake = () => {
+    if (globalThis.document?.visibilityState !== "hidden") this.#probe();
+  };
+  #onNetwork = () => {
+    this.#probe();
+    if (this.state === "online") for (const call of this.#calls.values()) call[online](true);
+  };
+  #link = {
+    send: (/** @type {Frame} */ frame) => this.#send(frame),
+    configuration: () => this.#configuration(),
+    yields: (/** @type {string} */ name) => this.name < name,
+    probe: () => this.#probe(),
+    ended: (/** @type {Call} */ call, /** @type {string} */ code) => this.#onEnded(call, code),
+    meet: (/** @type {Room} */ room, /** @type {string} */ name, /** @type {CallOptions} */ options) =>
+      this.#meet(room, name, options),
+    shared: (/** @type {Call} */ call) => this.#isShared(call),
+    parted: (/** @type {Room} */ room) => void this.#rooms.delete(room.name),
   };
 
   /** This member's name, as the server keeps it. */
@@ -140,7 +231,8 @@ export class Signal extends EventTarget {
     this.#url.protocol = this.#url.protocol.replace("http", "ws");
     this.name = options.name;
     options.signal?.addEventListener("abort", this.#abort);
-    globalThis.addEventListener?.("online", this.#online);
+    globalThis.addEventListener?.("online", this.#onNetwork);
+    globalThis.document?.addEventListener("visibilitychange", this.#onAwake);
   }
 
   /**
@@ -150,11 +242,27 @@ export class Signal extends EventTarget {
    * @returns {Call}
    */
   call(name, options = {}) {
-    if (this.state !== "online") throw new ThroughwayError("offline", "there is no connection to the server right now");
+    name = name.normalize();
+    this.#mustBeOnline();
     if (name === this.name) throw new ThroughwayError("self", "that is your own name");
     if (this.#calls.has(name)) throw new ThroughwayError("busy", `you are in a call with ${name} already`);
-    const ringing = this.#ringing.get(name);
-    return ringing ? ringing.accept(options) : this.#begin(name, options);
+    return this.#ringing.get(name)?.accept(options) ?? this.#begin(name, options);
+  }
+
+  /**
+   * Comes into a room, and calls everybody there; who comes later calls us.
+   * @param {string} name
+   * @param {CallOptions} [options]
+   * @returns {Promise<Room>}
+   * @throws {ThroughwayError} "offline", "busy", "forbidden", "rate"
+   */
+  async join(name, options = {}) {
+    name = name.normalize();
+    this.#mustBeOnline();
+    if (this.#rooms.has(name)) throw new ThroughwayError("busy", "you are in this room already");
+    const room = new Room(this.#link, name, options);
+    this.#rooms.set(name, room);
+    return room[enter]();
   }
 
   /** Hangs up every call and signs out. */
@@ -162,16 +270,23 @@ export class Signal extends EventTarget {
     this.#finish();
   }
 
+  #mustBeOnline() {
+    if (this.state !== "online") throw new ThroughwayError("offline", "there is no connection to the server right now");
+  }
+
   /** @param {ThroughwayError} [error] why, unless we want it ourselves */
   #finish(error) {
     if (this.state === "closed") return;
+    for (const room of this.#rooms.values()) room[end](error);
     for (const call of this.#calls.values()) call.hangUp();
     for (const name of [...this.#ringing.keys()]) this.#miss(name);
+    if (this.state === "online") this.#say({ type: "bye" });
     this.#setState("closed", error);
     this.#wake();
-    clearTimeout(this.#refresh);
+    this.#stopTimers();
     this.#options.signal?.removeEventListener("abort", this.#abort);
-    globalThis.removeEventListener?.("online", this.#online);
+    globalThis.removeEventListener?.("online", this.#onNetwork);
+    globalThis.document?.removeEventListener("visibilitychange", this.#onAwake);
     this.#socket?.close(1000);
   }
 
@@ -183,27 +298,32 @@ export class Signal extends EventTarget {
       let signedIn = false;
       let refusal = new ThroughwayError("unreachable", unreachable(this.#url));
       const deadline = setTimeout(() => socket.close(), SIGN_IN_MS);
+      const login = () => {
+        const { name, token } = this.#options;
+        this.#say({ type: "login", v: 2, name, token, resume: this.#secret, seq: this.#secret && this.#seq });
+      };
       socket.onopen = () => {
         refusal = new ThroughwayError("unreachable", "the server closed the connection before it answered the sign-in");
-        socket.send(JSON.stringify({ type: "login", name: this.#options.name }));
+        login();
       };
       socket.onmessage = ({ data }) => {
         const frame = parse(data);
-        if (!frame || this.state === "closed") return;
-        if (signedIn) return this.#onFrame(frame);
+        if (typeof frame?.type !== "string" || this.state === "closed" || this.#socket !== socket) return;
+        if (signedIn) return this.#hear(frame, data.length);
         if (frame.type === "error") refusal = serverError(frame);
         if (frame.type !== "login") return;
-        if (frame.success !== true) {
-          refusal = new ThroughwayError(String(frame.reason), loginRefusal(frame.reason, this.#options.name));
-          return socket.close(1000);
+        if (frame.success === true) {
+          signedIn = true;
+          clearTimeout(deadline);
+          this.#welcome(frame);
+          return resolve();
         }
-        signedIn = true;
-        clearTimeout(deadline);
-        if (typeof frame.name === "string") this.name = frame.name;
-        this.#onlineSince = performance.now();
-        this.#applyIce(frame);
-        this.#setState("online");
-        resolve();
+        if (this.#secret && frame.resume === false) {
+          this.#secret = undefined;
+          return login();
+        }
+        refusal = new ThroughwayError(String(frame.reason), loginRefusal(frame.reason, this.#options.name));
+        socket.close(1000);
       };
       socket.onclose = ({ code }) => {
         clearTimeout(deadline);
@@ -213,21 +333,37 @@ export class Signal extends EventTarget {
     });
   }
 
+  /** @param {Frame} frame the reply to a login that went well */
+  #welcome(frame) {
+    const fresh = this.#secret === undefined;
+    this.#secret = frame.resume;
+    if (typeof frame.name === "string") this.name = frame.name;
+    if (fresh) this.#seq = 0;
+    this.#heardFrames = this.#heardLength = this.#sent = 0;
+    this.#onReceipt(fresh ? this.#id : frame.id);
+    this.#onlineSince = performance.now();
+    this.#applyIce(frame);
+    this.#setState("online");
+    this.#flush();
+    this.#beat();
+    for (const call of this.#calls.values()) call[online](false, fresh);
+    if (!fresh) return;
+    for (const name of [...this.#ringing.keys()]) this.#miss(name);
+    for (const room of this.#rooms.values()) void room[enter](true);
+  }
+
   /** @param {number} code */
   #onLost(code) {
     if (this.state === "closed") return;
-    clearTimeout(this.#refresh);
+    this.#stopTimers();
     const why = serverClosed(code);
     if (code >= 4000 && code <= 4009) return this.#finish(why);
-    for (const name of [...this.#ringing.keys()]) this.#miss(name);
-    for (const call of this.#calls.values()) call[offline](why);
     if (performance.now() - this.#onlineSince > SIGN_IN_MS) this.#tries = 0;
     this.#setState("reconnecting", why);
-    void this.#reconnect(code === 1012);
+    void this.#reconnect();
   }
 
-  /** @param {boolean} restarted */
-  async #reconnect(restarted) {
+  async #reconnect() {
     while (this.state === "reconnecting") {
       const seconds = BACK_OFF[Math.min(this.#tries, BACK_OFF.length - 1)] * (0.75 + Math.random() / 2);
       this.#tries += 1;
@@ -237,9 +373,7 @@ export class Signal extends EventTarget {
       });
       if (this.state !== "reconnecting") return;
       try {
-        await this.#signIn();
-        for (const call of this.#calls.values()) call[online](restarted);
-        return;
+        return await this.#signIn();
       } catch (error) {
         const final = ["bad-name", "auth"].includes(error.code) || (error.code === "name-taken" && this.#tries > NAME_TAKEN_TRIES);
         if (final) return this.#finish(error);
@@ -247,19 +381,58 @@ export class Signal extends EventTarget {
     }
   }
 
+  /** Every frame with a number comes once, in order, and is acknowledged. @param {Frame} frame @param {number} length */
+  #hear(frame, length) {
+    if (frame.seq !== undefined) {
+      if (frame.seq <= this.#seq) return;
+      this.#seq = frame.seq;
+      this.#heardLength += length;
+      this.#heardFrames += 1;
+      if (this.#heardFrames === 1) this.#after("ack", ACK_MS, () => this.#acknowledge());
+      if (this.#heardFrames >= ACK_FRAMES || this.#heardLength >= ACK_LENGTH) this.#acknowledge();
+    }
+    this.#onFrame(frame);
+  }
+
+  #acknowledge() {
+    this.#heardFrames = this.#heardLength = 0;
+    clearTimeout(this.#timers.ack);
+    this.#say({ type: "ack", seq: this.#seq });
+  }
+
+  /** What the server has of ours by now. @param {unknown} id */
+  #onReceipt(id) {
+    while (this.#kept[0]?.id <= Number(id)) {
+      this.#keptLength -= /** @type {{text: string}} */ (this.#kept.shift()).text.length;
+      this.#sent = Math.max(0, this.#sent - 1);
+    }
+  }
+
   /** @param {Frame} frame */
   #onFrame(frame) {
-    if (frame.type === "ice") return this.#applyIce(frame);
-    if (frame.type === "error") return this.#onError(frame);
     const { name } = frame;
-    if (typeof name !== "string") return;
     const call = this.#calls.get(name);
+    const room = this.#rooms.get(frame.room);
     switch (frame.type) {
+      case "pong":
+        clearTimeout(this.#timers.pong);
+        this.#timers.pong = undefined;
+        this.#onReceipt(frame.id);
+        return this.#beat();
+      case "ice":
+        return this.#applyIce(frame);
+      case "error":
+        return this.#onError(frame);
+      case "join":
+        if (Array.isArray(frame.members)) room?.[entered](frame.members);
+        return this.#answerHeld(frame.room);
+      case "presence":
+        if (frame.missed) for (const known of this.#rooms.values()) void known[enter]();
+        else if (frame.joined) room?.[came](frame.joined);
+        else room?.[left](frame.left);
+        return;
       case "offer":
-        if (!call) return this.#ring(name, frame);
-        if (!call[replacedBy](frame)) return call[receive](frame);
-        call[end]("ended", `${name} called anew`);
-        return this.#ring(name, frame);
+        return this.#onOffer(frame, call);
       case "answer":
         // To a call that we gave up meanwhile: say so again, or the other side waits for us.
         if (!call) this.#send({ type: "leave", name });
@@ -270,58 +443,102 @@ export class Signal extends EventTarget {
         return call?.[receive](frame);
       }
       case "leave":
-        if (call) call[end](...(call.state === "calling" ? ["declined", `${name} declined`] : ["ended", `${name} hung up`]));
-        return this.#miss(name);
+        call?.[end](...(call.state === "calling" ? ["declined", `${name} declined`] : ["ended", `${name} hung up`]));
+        this.#miss(name);
+    }
+  }
+
+  /** @param {Frame} frame @param {Call} [call] */
+  #onOffer(frame, call) {
+    const { name, offer } = frame;
+    if (typeof name !== "string") return;
+    if (call && !call[replacedBy](frame)) return call[receive](frame);
+    // Of a call that is over here: it must not ring again.
+    if (offer?.n > 1) return void this.#send({ type: "leave", name });
+    call?.[end]("ended", `${name} called anew`);
+    const room = offer?.room;
+    this.#ring(name, frame, room);
+    if (room !== undefined && !this.#rooms.get(room)?.[holds]()) this.#answerHeld(room);
+  }
+
+  /** Decides on the calls that a room's members began, once the room knows who they are. @param {string} name */
+  #answerHeld(name) {
+    const room = this.#rooms.get(name);
+    for (const [caller, held] of this.#ringing) {
+      if (held.room !== name) continue;
+      if (room?.[holds](caller)) room[take](held.accept(room.options));
+      else {
+        this.#ringing.delete(caller);
+        this.#send({ type: "leave", name: caller });
+      }
     }
   }
 
   /** @param {Frame} frame */
   #onError(frame) {
     const error = serverError(frame);
-    const call = this.#calls.get(frame.name);
-    if (call && frame.code === "unknown-member") return call[refused](error);
-    // Asking for fresh servers is a courtesy that not every server knows.
-    if (frame.code !== "unknown-command") this.dispatchEvent(event("error", { error }));
+    const name = frame.name ?? this.#targets.get(frame.id);
+    for (const room of this.#rooms.values()) if (room[failed](frame.id, error)) return;
+    const lost = ["unknown-member", "undelivered"].includes(error.code);
+    if (lost || error.code === "rate") this.#calls.get(name)?.[refused](error);
+    // Of a call that is over nobody wants to know.
+    if (!lost || !name) this.dispatchEvent(event("error", { error }));
   }
 
-  /** @param {string} name @param {Frame} offer */
-  #ring(name, offer) {
+  /** @param {string} name @param {Frame} offer @param {string} [room] */
+  #ring(name, offer, room) {
     const earlier = this.#ringing.get(name);
-    if (earlier) return void (earlier.frames = [offer]);
+    if (earlier && earlier.room === room) return void (earlier.frames = [offer]);
+    this.#miss(name);
     if (this.#ringing.size >= MAX_RINGING) return void this.#send({ type: "leave", name });
     const answer = () => {
       const found = this.#ringing.get(name);
       if (found !== ringing) throw new ThroughwayError("gone", `${name} has hung up`);
       this.#ringing.delete(name);
     };
-    const accept = (/** @type {CallOptions} */ options) => {
+    const accept = (/** @type {CallOptions} */ options = {}) => {
       answer();
-      const call = this.#begin(name, options, ringing.frames[0].offer);
+      const call = this.#begin(name, options, room, ringing.frames[0].offer);
       for (const frame of ringing.frames) call[receive](frame);
       return call;
     };
     const reject = () => (answer(), void this.#send({ type: "leave", name }));
-    const ringing = { frames: [offer], accept };
+    const ringing = { frames: [offer], room, accept };
     this.#ringing.set(name, ringing);
-    this.dispatchEvent(new IncomingCall(name, accept, reject));
+    const media = /^m=(audio|video)/m.test(offer.offer?.sdp);
+    if (room === undefined) this.dispatchEvent(new IncomingCall(name, media, accept, reject));
   }
 
   /** @param {string} name */
   #miss(name) {
-    if (this.#ringing.delete(name)) this.dispatchEvent(event("missed", { name }));
+    const missed = this.#ringing.get(name);
+    this.#ringing.delete(name);
+    if (missed && missed.room === undefined) this.dispatchEvent(event("missed", { name }));
   }
 
-  /** @param {string} name @param {CallOptions} options @param {any} [offer] */
-  #begin(name, options, offer) {
-    const link = {
-      me: this.name,
-      send: (/** @type {Frame} */ frame) => this.#send(frame),
-      configuration: () => this.#configuration(),
-      ended: (/** @type {Call} */ call) => void (this.#calls.get(name) === call && this.#calls.delete(name)),
-    };
-    const call = new Call(link, name, options, offer);
+  /** @param {string} name @param {CallOptions} options @param {string} [room] @param {any} [offer] */
+  #begin(name, options, room, offer) {
+    const call = new Call(this.#link, name, options, room, offer);
     this.#calls.set(name, call);
     return call;
+  }
+
+  /** Has a room's member be in a call with us: there is at most one. @param {Room} room @param {string} name @param {CallOptions} options */
+  #meet(room, name, options) {
+    const call = this.#calls.get(name);
+    if (!call) room[take](this.#ringing.get(name)?.accept(options) ?? this.#begin(name, options, room.name));
+    else if (this.#isShared(call)) room[take](call);
+  }
+
+  /** Whether it is the call of a room. @param {Call} call */
+  #isShared(call) {
+    return [...this.#rooms.values()].some((room) => room.calls.get(call.name) === call);
+  }
+
+  /** @param {Call} call @param {string} code */
+  #onEnded(call, code) {
+    if (this.#calls.get(call.name) === call) this.#calls.delete(call.name);
+    for (const room of this.#rooms.values()) room[freed](call, code);
   }
 
   /** @returns {RTCConfiguration} */
@@ -331,18 +548,75 @@ export class Signal extends EventTarget {
   }
 
   /** @param {Frame} frame with fresh servers, which count for live calls from their next ICE restart on */
-  #applyIce({ iceServers, iceTtl }) {
+  #applyIce({ iceServers }) {
     if (Array.isArray(iceServers)) this.iceServers = iceServers;
     for (const call of this.#calls.values()) call[reconfigure]();
-    clearTimeout(this.#refresh);
-    if (iceTtl > 0) this.#refresh = setTimeout(() => this.#send({ type: "ice" }), Math.min(iceTtl * 700, 2 ** 31 - 1));
   }
 
-  /** @param {Frame} frame */
+  /** Sends a frame exactly once, however often the connection breaks meanwhile. @param {Frame} frame @returns {number} its number */
   #send(frame) {
-    if (this.state !== "online" || this.#socket?.readyState !== WebSocket.OPEN) return false;
-    this.#socket.send(JSON.stringify(frame));
-    return true;
+    const id = this.#id + 1;
+    const text = JSON.stringify({ ...frame, id });
+    const full = this.#kept.length >= KEPT_FRAMES || this.#keptLength + text.length > KEPT_LENGTH;
+    if (full || this.state === "closed") return 0;
+    this.#id = id;
+    this.#kept.push({ id, text });
+    this.#keptLength += text.length;
+    this.#targets.set(id, frame.name);
+    this.#targets.delete(id - KEPT_FRAMES);
+    this.#flush();
+    if (this.#kept.length === 1) this.#beat();
+    return id;
+  }
+
+  /** Sends what this connection hasn't carried yet, at our rate. */
+  #flush() {
+    while (this.state === "online" && this.#sent < this.#kept.length) {
+      const now = performance.now();
+      this.#spent = Math.max(this.#spent, now - BURST * FRAME_MS);
+      if (this.#spent > now) return this.#after("flush", FRAME_MS, () => this.#flush());
+      this.#spent += FRAME_MS;
+      this.#put(this.#kept[this.#sent].text);
+      this.#sent += 1;
+    }
+  }
+
+  /** Says what needs no receipt. @param {Frame} frame */
+  #say(frame) {
+    this.#put(JSON.stringify(frame));
+  }
+
+  /** @param {string} text */
+  #put(text) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(text);
+  }
+
+  #beat() {
+    this.#after("beat", this.#kept.length > 0 ? BUSY_MS : IDLE_MS, () => this.#probe());
+  }
+
+  /** Asks whether the server is there, or tries to get there at once. */
+  #probe() {
+    if (this.state !== "online") return this.#wake();
+    if (this.#timers.pong !== undefined) return;
+    this.#say({ type: "ping" });
+    this.#after("pong", PONG_MS, () => {
+      const dead = this.#socket;
+      this.#socket = undefined;
+      dead?.close();
+      this.#onLost(1006);
+    });
+  }
+
+  /** @param {string} name @param {number} milliseconds @param {() => void} task */
+  #after(name, milliseconds, task) {
+    clearTimeout(this.#timers[name]);
+    this.#timers[name] = setTimeout(task, milliseconds);
+  }
+
+  #stopTimers() {
+    for (const timer of Object.values(this.#timers)) clearTimeout(timer);
+    this.#timers = {};
   }
 
   /** @param {Signal["state"]} state @param {ThroughwayError} [error] */
@@ -353,23 +627,201 @@ export class Signal extends EventTarget {
 }
 
 /**
- * A call with one member. Made by {@link Signal#call} and {@link IncomingCall#accept}.
+ * Everybody in a room, each in a call with everybody else. Made by {@link Signal#join}.
  *
- * Events: `state` (state), `open` (text can be sent), `message` (text), `track` (track, streams), `path` (path),
- * `closed` (code, reason).
+ * Events: `joined` (name), `left` (name), `call` (call), `message` (name, text), `closed` (reason, error).
+ */
+export class Room extends EventTarget {
+  #link;
+  /**
+   * Who else is here, as many as the server lets in: whether it is on us to call them, as we came later; whether they
+   * have yet to come back, after the server restarted; how often calling them has failed.
+   * @type {Map<string, {ours: boolean, absent?: boolean, tries: number, timer?: ReturnType<typeof setTimeout>}>}
+   */
+  #members = new Map();
+  /** The number of the question who is here, while it has no answer. */ #asked = 0;
+  #inside = false;
+  #fresh = false;
+  #resolve = (/** @type {Room} */ _) => {};
+  #reject = (/** @type {ThroughwayError} */ _) => {};
+  /** @type {ReturnType<typeof setTimeout>|undefined} */ #retry;
+
+  name;
+  /** @type {CallOptions} */
+  options;
+  /** @type {Map<string, Call>} */
+  calls = new Map();
+
+  /** @param {any} link @param {string} name @param {CallOptions} options */
+  constructor(link, name, options) {
+    super();
+    this.#link = link;
+    this.name = name;
+    this.options = { ...options };
+  }
+
+  /** Who else is here. */
+  get members() {
+    return [...this.#members.keys()];
+  }
+
+  /**
+   * Sends text to everybody we are connected with.
+   * @param {string} text at most {@link MAX_TEXT} bytes
+   * @returns {Promise<number>} to how many it went
+   */
+  async send(text) {
+    checkText(text);
+    const sent = await Promise.allSettled([...this.calls.values()].map((call) => call.send(text)));
+    return sent.filter(({ status }) => status === "fulfilled").length;
+  }
+
+  /** What we send from now on, to those who are here and those who come. @param {MediaStream} [stream] */
+  async setMedia(stream) {
+    this.options.media = stream;
+    await Promise.all([...this.calls.values()].map((call) => call.setMedia(stream)));
+  }
+
+  /** Leaves the room, and hangs up the calls that are for no other room as well. */
+  leave() {
+    if (!this.#inside) return;
+    this.#link.send({ type: "part", room: this.name });
+    this[end]();
+  }
+
+  /** Asks who is here, and comes in by that. @param {boolean} [fresh] the server may not know all of us yet */
+  [enter](fresh = false) {
+    this.#fresh ||= fresh;
+    clearTimeout(this.#retry);
+    this.#asked = this.#link.send({ type: "join", room: this.name });
+    if (!this.#asked) this.#retry = setTimeout(() => this[enter](), RETRY_MS);
+    return new Promise((resolve, reject) => {
+      if (this.#inside) return resolve(this);
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+  }
+
+  /** @param {string[]} names all that are here */
+  [entered](names) {
+    const first = !this.#inside;
+    this.#asked = 0;
+    this.#inside = true;
+    for (const [name, member] of [...this.#members]) {
+      if (names.includes(name)) continue;
+      if (this.#fresh && this.calls.has(name)) member.absent = true;
+      else this[left](name);
+    }
+    for (const name of names) this.#add(name, this.#fresh || first || !this.#members.has(name), first);
+    this.#fresh = false;
+    this.#resolve(this);
+  }
+
+  /** @param {number} id @param {ThroughwayError} error @returns {boolean} whether it is about this room */
+  [failed](id, error) {
+    if (id === undefined || id !== this.#asked) return false;
+    if (this.#inside && error.code === "rate") this.#retry = setTimeout(() => this[enter](), RETRY_MS);
+    else this[end](error);
+    return true;
+  }
+
+  /** @param {string} name who came after us */
+  [came](name) {
+    this.#add(name, false);
+  }
+
+  /** @param {string} name */
+  [left](name) {
+    const member = this.#members.get(name);
+    if (!member) return;
+    clearTimeout(member.timer);
+    this.#members.delete(name);
+    const call = this.calls.get(name);
+    this.calls.delete(name);
+    if (call && !this.#link.shared(call)) call[end]("ended", `${name} left the room`);
+    this.dispatchEvent(event("left", { name }));
+  }
+
+  /** Whether this member may call us here; without a name, whether we are about to learn who may. @param {string} [name] */
+  [holds](name) {
+    return name === undefined ? this.#asked > 0 : this.#members.has(name) && this.calls.size < MAX_MESH;
+  }
+
+  /** @param {Call} call which is the one with this member from here on */
+  [take](call) {
+    const { name } = call;
+    if (this.calls.get(name) === call) return;
+    this.calls.set(name, call);
+    call.addEventListener("message", (/** @type {any} */ { text }) => this.dispatchEvent(event("message", { name, text })));
+    call.addEventListener("open", () => {
+      const member = this.#members.get(name);
+      if (member) member.tries = 0;
+    });
+    this.dispatchEvent(event("call", { call }));
+  }
+
+  /** A call with somebody is over. @param {Call} call @param {string} code */
+  [freed](call, code) {
+    const { name } = call;
+    const ours = this.calls.get(name) === call;
+    if (ours) this.calls.delete(name);
+    const member = this.#members.get(name);
+    if (member?.absent) return this[left](name);
+    if (!member?.ours || (ours && code === "hung-up")) return;
+    member.timer = setTimeout(() => this.#meet(name), retryAfter(member.tries));
+    member.tries += 1;
+  }
+
+  /** @param {ThroughwayError} [error] why, unless we want it ourselves */
+  [end](error) {
+    clearTimeout(this.#retry);
+    this.#link.parted(this);
+    this.#reject(error ?? new ThroughwayError("closed", "the room was left"));
+    for (const { timer } of this.#members.values()) clearTimeout(timer);
+    this.#members.clear();
+    for (const call of this.calls.values()) if (!this.#link.shared(call)) call.hangUp();
+    this.calls.clear();
+    this.dispatchEvent(event("closed", { reason: error?.message ?? "", error }));
+  }
+
+  /** @param {string} name @param {boolean} ours @param {boolean} [silent] */
+  #add(name, ours, silent) {
+    const known = this.#members.get(name);
+    clearTimeout(known?.timer);
+    this.#members.set(name, { ours, tries: 0 });
+    if (!known && !silent) this.dispatchEvent(event("joined", { name }));
+    if (ours) this.#meet(name);
+  }
+
+  /** @param {string} name */
+  #meet(name) {
+    if (!this.calls.has(name) && this.calls.size < MAX_MESH) this.#link.meet(this, name, this.options);
+  }
+}
+
+/**
+ * A call with one member. Made by {@link Signal#call}, {@link IncomingCall#accept} and {@link Room}.
+ *
+ * Events: `state` (state), `open` (text can be sent), `message` (text), `file` ({@link IncomingFile}),
+ * `track` (track, streams), `path` (path), `closed` (code, reason).
  */
 export class Call extends EventTarget {
   #link;
   #options;
+  #room;
   #pc;
   /** Tells this call's frames from those of an earlier one with the same member. @type {string|undefined} */ #id;
+  /** How many times we have offered, which the answers repeat. */ #n = 0;
+  #attached = false;
   /** @type {RTCDataChannel|undefined} */ #channel;
+  /** @type {Files|undefined} */ #files;
   /** @type {RTCIceCandidateInit[]} */ #candidates = [];
   /** @type {Map<string, RTCPeerConnectionIceErrorEvent>} */ #iceErrors = new Map();
   /** @type {Set<string>} */ #gathered = new Set();
   /** One thing at a time: what comes in and what we start ourselves. */ #work = Promise.resolve();
   #sending = Promise.resolve();
-  /** Whether the other side misses a frame of ours, as the server was out of reach. */ #unsent = false;
+  /** Whether the other side misses a frame of ours. */ #unsent = false;
+  #tries = 0;
   /** @type {ReturnType<typeof setTimeout>|undefined} */ #patience;
   /** @type {ReturnType<typeof setTimeout>|undefined} */ #retry;
   /** @type {ReturnType<typeof setInterval>|undefined} */ #watch;
@@ -381,11 +833,15 @@ export class Call extends EventTarget {
   /** @type {Path|undefined} */
   path;
 
-  /** @param {Link} link @param {string} name @param {CallOptions} options @param {any} [offer] when they call us */
-  constructor(link, name, options, offer) {
+  /**
+   * @param {Link} link @param {string} name @param {CallOptions} options @param {string} [room] which it is for
+   * @param {any} [offer] when they call us
+   */
+  constructor(link, name, options, room, offer) {
     super();
     this.#link = link;
-    this.#options = options;
+    this.#options = { ...options };
+    this.#room = room;
     this.name = name;
     const caller = offer === undefined;
     this.#id = caller ? newId() : offer?.call;
@@ -395,7 +851,7 @@ export class Call extends EventTarget {
     if (caller) this.#attach();
   }
 
-  /** The connection underneath, to look at or to add tracks to. */
+  /** The connection underneath, to look at. */
   get connection() {
     return this.#pc;
   }
@@ -405,12 +861,40 @@ export class Call extends EventTarget {
    * @param {string} text at most {@link MAX_TEXT} bytes
    */
   async send(text) {
-    if (new TextEncoder().encode(text).length > MAX_TEXT) {
-      throw new ThroughwayError("too-long", `a message can have ${MAX_TEXT / 1024} KiB at most`);
-    }
-    const sent = this.#sending.then(() => this.#deliver(text));
+    checkText(text);
+    const sent = this.#sending.then(async () => {
+      await drained(this.#channel);
+      if (this.#channel?.readyState !== "open") throw notConnected(this.name);
+      this.#channel.send(text);
+    });
     this.#sending = sent.catch(() => {});
     return sent;
+  }
+
+  /**
+   * Sends a file, after those before it, once the other side has accepted it.
+   * @param {Blob & {name?: string}} file
+   * @param {FileOptions} [options]
+   * @returns {Promise<void>} settled when the other side has all of it
+   * @throws {ThroughwayError} "declined", "canceled", "not-connected", "failed"
+   */
+  async sendFile(file, options = {}) {
+    if (!this.#files) throw notConnected(this.name);
+    return this.#files.send(file, options);
+  }
+
+  /**
+   * What we send from now on. Tracks are swapped where there are some of their kind, and negotiated otherwise.
+   * @param {MediaStream} [stream]
+   */
+  async setMedia(stream) {
+    this.#options.media = stream;
+    await new Promise((resolve, reject) => {
+      this.#do(async () => {
+        if (this.#attached) await this.#applyMedia().then(resolve, reject);
+      });
+      this.#do(async () => resolve(undefined));
+    });
   }
 
   /** Ends the call, or gives up calling. */
@@ -430,29 +914,30 @@ export class Call extends EventTarget {
     return this.state !== "calling" && offer?.call !== undefined && offer.call !== this.#id;
   }
 
-  /** Signaling works again, or the network changed. @param {boolean} [relayGone] with the server that restarted */
-  [online](relayGone = false) {
+  /**
+   * Signaling works again, or the network changed.
+   * @param {boolean} changed whether the way there may be another one
+   * @param {boolean} [fresh] whether what was under way is lost, with the relay of a server that restarted
+   */
+  [online](changed, fresh = false) {
+    if (fresh && this.state === "calling") return this[end]("offline", "the connection to the server was lost");
     this.#do(async () => {
-      const behind = this.#unsent || (relayGone && this.path?.relayed);
+      const { connectionState, signalingState } = this.#pc;
+      const lost = fresh && (this.path?.relayed || signalingState !== "stable");
+      if (!changed && !lost && !this.#unsent && connectionState === "connected") return;
       this.#unsent = false;
       await this.#withdrawOffer();
-      if (behind || this.#pc.connectionState !== "connected") this.#restart();
+      this.#restart();
     });
   }
 
-  /** @param {ThroughwayError} why */
-  [offline](why) {
-    if (this.state === "calling") this[end]("offline", why.message);
-  }
-
-  /** The server does not know the other side: never was here, or has not come back yet. @param {ThroughwayError} error */
+  /** The other side doesn't get what we say: never was here, or has not come back yet. @param {ThroughwayError} error */
   [refused](error) {
-    if (this.state === "calling") return this[end](error.code, error.message);
+    if (this.state === "calling" && error.code !== "rate") return this[end](error.code, error.message);
     this.#unsent = true;
     // If they come back first, their offer finds the way free.
     this.#do(() => this.#withdrawOffer());
-    clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => this[online](), RETRY_MS);
+    this.#again(0);
   }
 
   [reconfigure]() {
@@ -466,8 +951,9 @@ export class Call extends EventTarget {
     clearTimeout(this.#retry);
     clearInterval(this.#watch);
     this.#pc.close();
-    this.#link.ended(this);
+    this.#files?.close();
     this.#setState("closed");
+    this.#link.ended(this, code);
     this.dispatchEvent(event("closed", { code, reason }));
   }
 
@@ -497,6 +983,7 @@ export class Call extends EventTarget {
   /** Adds what we send; on the called side after their offer, which then needs no second one. */
   #attach() {
     const { chat = true, media } = this.#options;
+    this.#attached = true;
     for (const track of media?.getTracks() ?? []) this.#pc.addTrack(track, /** @type {MediaStream} */ (media));
     if (!chat) return;
     const channel = this.#pc.createDataChannel("chat", { negotiated: true, id: 0 });
@@ -507,19 +994,29 @@ export class Call extends EventTarget {
     };
     channel.onclose = () => this[end]("ended", `${this.name} hung up`);
     this.#channel = channel;
+    const files = this.#pc.createDataChannel("file", { negotiated: true, id: 1 });
+    this.#files = new Files(files, this.name, (file) => this.dispatchEvent(file));
   }
 
-  /** @param {string} text */
-  async #deliver(text) {
-    const channel = this.#channel;
-    if (channel?.readyState === "open" && channel.bufferedAmount > BUFFER_BYTES) {
-      await new Promise((resolve) => {
-        channel.addEventListener("bufferedamountlow", resolve, { once: true });
-        channel.addEventListener("close", resolve, { once: true });
-      });
+  async #applyMedia() {
+    const { media } = this.#options;
+    const left = new Set(media?.getTracks());
+    const open = this.#pc.getTransceivers().filter(({ direction }) => direction !== "stopped");
+    const idle = open.filter(({ sender: { track } }) => !track || !left.delete(track));
+    for (const transceiver of idle) {
+      const { sender, receiver, direction } = transceiver;
+      const next = [...left].find(({ kind }) => kind === receiver.track.kind);
+      if (next) {
+        left.delete(next);
+        await sender.replaceTrack(next);
+        if (direction.startsWith("send")) continue;
+        sender.setStreams?.(/** @type {MediaStream} */ (media));
+        transceiver.direction = direction === "recvonly" ? "sendrecv" : "sendonly";
+      } else if (sender.track) {
+        this.#pc.removeTrack(sender);
+      }
     }
-    if (channel?.readyState !== "open") throw new ThroughwayError("not-connected", `there is no connection to ${this.name} yet`);
-    channel.send(text);
+    for (const track of left) this.#pc.addTrack(track, /** @type {MediaStream} */ (media));
   }
 
   /** @param {() => Promise<void>} task */
@@ -541,23 +1038,24 @@ export class Call extends EventTarget {
     // Not stable: the event comes again once it is. Not ours any more: `#yield` put another in its place.
     if (pc !== this.#pc || pc.signalingState !== "stable") return;
     await pc.setLocalDescription();
-    this.#describe();
+    this.#n += 1;
+    this.#describe(this.#n);
   }
 
   /** @param {Frame} frame */
   async #handle(frame) {
     const body = frame[frame.type];
     if (typeof body !== "object" || body === null) return;
-    if (frame.type === "offer") return this.#onOffer(body);
+    if (frame.type === "offer") return this.#onOffer(body, frame.polite ?? this.#link.yields(this.name));
     if (body.call !== undefined && body.call !== this.#id) return;
     if (frame.type === "candidate") return this.#onCandidate(body);
-    if (this.#pc.signalingState !== "have-local-offer") return;
+    // Of an offer that was withdrawn since: another answer follows.
+    if (this.#pc.signalingState !== "have-local-offer" || (body.n ?? this.#n) !== this.#n) return;
     await this.#describedBy(body);
   }
 
-  /** Both offered at once: the side whose name comes first gives way, its offer is rolled back. @param {any} offer */
-  async #onOffer(offer) {
-    const polite = this.#link.me < this.name;
+  /** Both offered at once: the side that gives way has its offer rolled back. @param {any} offer @param {boolean} polite */
+  async #onOffer(offer, polite) {
     if (this.#pc.signalingState !== "stable" && !polite) return;
     if (this.state === "calling") this.#yield(offer);
     const first = !this.#pc.remoteDescription;
@@ -565,7 +1063,7 @@ export class Call extends EventTarget {
     this.#unsent = false;
     if (first) this.#attach();
     await this.#pc.setLocalDescription();
-    this.#describe();
+    this.#describe(offer.n);
   }
 
   /**
@@ -586,6 +1084,7 @@ export class Call extends EventTarget {
   async #describedBy({ type, sdp }) {
     await this.#pc.setRemoteDescription({ type, sdp });
     if (this.state === "calling") this.#setState("connecting");
+    this.#tries = 0;
     for (const candidate of this.#candidates.splice(0)) await this.#onCandidate(candidate);
   }
 
@@ -599,14 +1098,15 @@ export class Call extends EventTarget {
     await this.#pc.addIceCandidate(candidate).catch(() => {});
   }
 
-  #describe() {
+  /** @param {number} [n] which of the offers it is, or answers */
+  #describe(n) {
     const description = this.#pc.localDescription;
-    if (description) this.#tell(description.type, { type: description.type, sdp: description.sdp });
+    if (description) this.#tell(description.type, { type: description.type, sdp: description.sdp, n });
   }
 
   /** @param {string} type @param {object} body */
   #tell(type, body) {
-    const sent = this.#link.send({ type, name: this.name, [type]: { ...body, call: this.#id } });
+    const sent = this.#link.send({ type, name: this.name, [type]: { ...body, call: this.#id, room: this.#room } });
     if (!sent) this.#unsent = true;
   }
 
@@ -623,6 +1123,14 @@ export class Call extends EventTarget {
     this.#gathered.clear();
     this[reconfigure]();
     this.#pc.restartIce();
+    this.#again(ANSWER_MS);
+  }
+
+  /** Looks again later, each time later, until it is answered. @param {number} least */
+  #again(least) {
+    clearTimeout(this.#retry);
+    this.#retry = setTimeout(() => this[online](this.#pc.signalingState !== "stable"), least + retryAfter(this.#tries));
+    this.#tries += 1;
   }
 
   #onConnectionState() {
@@ -636,12 +1144,13 @@ export class Call extends EventTarget {
       void this.#look();
     } else if (connectionState === "failed" || connectionState === "disconnected") {
       clearInterval(this.#watch);
+      this.#link.probe();
       if (this.state === "connected") {
         this.#setState("reconnecting");
         this.#wait(PATIENCE_MS.reconnecting);
       }
       const patience = connectionState === "failed" ? 0 : DISCONNECTED_MS;
-      this.#retry = setTimeout(() => this.#restart(), patience);
+      this.#retry = setTimeout(() => this[online](false), patience);
     }
   }
 
@@ -656,7 +1165,10 @@ export class Call extends EventTarget {
   /** @param {number} milliseconds */
   #wait(milliseconds) {
     clearTimeout(this.#patience);
+    const due = Date.now() + milliseconds;
     this.#patience = setTimeout(() => {
+      // Nobody was awake to see whether it gets better.
+      if (Date.now() > due + LATE_MS) return this.#wait(PATIENCE_MS.connecting);
       const unanswered = this.state === "calling";
       this.#link.send({ type: "leave", name: this.name });
       if (unanswered) this[end]("no-answer", `${this.name} did not answer`);
@@ -689,6 +1201,139 @@ export class Call extends EventTarget {
   }
 }
 
+/** The files of one call: one at a time each way, announced by JSON texts, their bytes in binary messages. */
+class Files {
+  #channel;
+  #name;
+  #offered;
+  #count = 0;
+  #queue = Promise.resolve();
+  /** @type {{n: number, accept: () => void, done: () => void, fail: (error: ThroughwayError) => void}|undefined} */ #outgoing;
+  /** @type {{n: number, size: number, got: number, parts: BlobPart[], [key: string]: any}|undefined} */ #incoming;
+
+  /** @param {RTCDataChannel} channel @param {string} name @param {(file: IncomingFile) => void} offered */
+  constructor(channel, name, offered) {
+    this.#channel = channel;
+    this.#name = name;
+    this.#offered = offered;
+    channel.binaryType = "arraybuffer";
+    channel.bufferedAmountLowThreshold = BUFFER_BYTES / 4;
+    channel.onmessage = ({ data }) => (typeof data === "string" ? this.#onText(data) : this.#onChunk(data));
+    channel.onclose = () => this.close();
+  }
+
+  close() {
+    this.#outgoing?.fail(notConnected(this.#name));
+    this.#endIncoming(notConnected(this.#name));
+  }
+
+  /** @param {Blob & {name?: string}} file @param {FileOptions} options @returns {Promise<void>} */
+  send(file, options) {
+    const sent = this.#queue.then(() => this.#send(file, options));
+    this.#queue = sent.catch(() => {});
+    return sent;
+  }
+
+  /** @param {Blob & {name?: string}} file @param {FileOptions} options */
+  async #send(file, { signal, progress }) {
+    const canceled = () => new ThroughwayError("canceled", "the file was canceled");
+    if (signal?.aborted) throw canceled();
+    if (this.#channel.readyState !== "open") throw notConnected(this.#name);
+    const n = (this.#count += 1);
+    const [accepted, accept] = promise();
+    const [done, finish] = promise();
+    const [failure, , fail] = promise();
+    this.#outgoing = { n, accept, done: finish, fail };
+    const abort = () => fail(canceled());
+    signal?.addEventListener("abort", abort);
+    try {
+      this.#say({ offer: n, name: file.name ?? "file", size: file.size, type: file.type });
+      await Promise.race([accepted, failure]);
+      for (let sent = 0; sent < file.size; ) {
+        const block = await Promise.race([file.slice(sent, sent + BUFFER_BYTES).arrayBuffer(), failure]);
+        for (let at = 0; at < block.byteLength; at += CHUNK_BYTES) {
+          await Promise.race([drained(this.#channel), failure]);
+          this.#channel.send(block.slice(at, at + CHUNK_BYTES));
+          progress?.(Math.min(sent + at + CHUNK_BYTES, file.size));
+        }
+        sent += block.byteLength;
+      }
+      await Promise.race([done, failure]);
+    } catch (error) {
+      this.#say({ cancel: n });
+      throw error instanceof ThroughwayError ? error : new ThroughwayError("failed", `the file could not be read: ${error.message}`);
+    } finally {
+      this.#outgoing = undefined;
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  /** @param {object} message */
+  #say(message) {
+    if (this.#channel.readyState === "open") this.#channel.send(JSON.stringify(message));
+  }
+
+  /** @param {string} text */
+  #onText(text) {
+    const message = parse(text) ?? {};
+    const out = this.#outgoing;
+    if (message.offer !== undefined) this.#onOffer(message);
+    else if (message.cancel !== undefined && message.cancel === this.#incoming?.n) {
+      this.#endIncoming(new ThroughwayError("canceled", `${this.#name} canceled the file`));
+    } else if (!out) return;
+    else if (message.accept === out.n) out.accept();
+    else if (message.done === out.n) out.done();
+    else if (message.reject === out.n) out.fail(new ThroughwayError("declined", `${this.#name} declined the file`));
+  }
+
+  /** @param {any} message */
+  #onOffer({ offer: n, name, size, type }) {
+    if (this.#incoming || typeof name !== "string" || !Number.isSafeInteger(size) || size < 0) return this.#say({ reject: n });
+    /** @type {any} */
+    const file = { n, size, got: 0, parts: [], type: String(type) };
+    this.#incoming = file;
+    const accept = async (/** @type {FileOptions} */ { progress } = {}) => {
+      if (this.#incoming !== file || file.resolve) throw new ThroughwayError("canceled", `${this.#name} canceled the file`);
+      const [whole, resolve, fail] = promise();
+      Object.assign(file, { progress, resolve, fail });
+      this.#say({ accept: n });
+      this.#onChunk(new ArrayBuffer(0));
+      return whole;
+    };
+    const reject = () => {
+      if (this.#incoming !== file) return;
+      this.#say({ reject: n });
+      this.#endIncoming(new ThroughwayError("canceled", "you canceled the file"));
+    };
+    this.#offered(new IncomingFile({ name: plainName(name), size, type: file.type }, accept, reject));
+  }
+
+  /** @param {ArrayBuffer} chunk */
+  #onChunk(chunk) {
+    const file = this.#incoming;
+    if (!file?.resolve) return;
+    file.got += chunk.byteLength;
+    if (file.got > file.size) {
+      this.#say({ reject: file.n });
+      return this.#endIncoming(new ThroughwayError("failed", `${this.#name} sent more than the file`));
+    }
+    file.parts.push(chunk);
+    if (file.parts.length > FOLD_CHUNKS) file.parts = [new Blob(file.parts)];
+    file.progress?.(file.got);
+    if (file.got < file.size) return;
+    this.#incoming = undefined;
+    this.#say({ done: file.n });
+    file.resolve(new Blob(file.parts, { type: file.type }));
+  }
+
+  /** @param {ThroughwayError} error */
+  #endIncoming(error) {
+    const file = this.#incoming;
+    this.#incoming = undefined;
+    file?.fail?.(error);
+  }
+}
+
 /**
  * Reads the way packets travel from `RTCPeerConnection.getStats()`.
  * @param {RTCStatsReport} report
@@ -710,16 +1355,55 @@ export function readPath(report) {
   return { relayed, protocol, local: local.candidateType, remote: remote.candidateType, rtt };
 }
 
+/** @param {string} text */
+function checkText(text) {
+  if (new TextEncoder().encode(text).length <= MAX_TEXT) return;
+  throw new ThroughwayError("too-long", `a message can have ${MAX_TEXT / 1024} KiB at most`);
+}
+
+/** @param {string} name */
+function notConnected(name) {
+  return new ThroughwayError("not-connected", `there is no connection to ${name}`);
+}
+
+/** Waits while the channel is behind. @param {RTCDataChannel} [channel] */
+async function drained(channel) {
+  if (channel?.readyState !== "open" || channel.bufferedAmount <= BUFFER_BYTES) return;
+  await new Promise((resolve) => {
+    channel.addEventListener("bufferedamountlow", resolve, { once: true });
+    channel.addEventListener("close", resolve, { once: true });
+  });
+}
+
+/** @returns {[Promise<any>, (value?: any) => void, (error: ThroughwayError) => void]} one that others settle, or nobody */
+function promise() {
+  /** @type {any} */ let resolve;
+  /** @type {any} */ let reject;
+  const made = new Promise((...both) => ([resolve, reject] = both));
+  made.catch(() => {});
+  return [made, resolve, reject];
+}
+
+/** What a stranger calls a file, as a name without a path or anything that can't be seen. @param {string} name */
+function plainName(name) {
+  const plain = name.replace(/[\p{C}/\\]/gu, "_").slice(-255).replace(/^\.+/, "");
+  return plain || "file";
+}
+
+/** @param {number} tries @returns {number} milliseconds */
+function retryAfter(tries) {
+  return Math.min(RETRY_MS * 1.5 ** tries, MAX_RETRY_MS);
+}
+
 /** @param {string} type @param {object} [fields] */
 function event(type, fields) {
   return Object.assign(new Event(type), fields);
 }
 
-/** @param {unknown} data @returns {Frame|undefined} */
+/** @param {unknown} data @returns {any} */
 function parse(data) {
   try {
-    const frame = JSON.parse(String(data));
-    return typeof frame?.type === "string" ? frame : undefined;
+    return JSON.parse(String(data)) ?? undefined;
   } catch {
     return undefined;
   }

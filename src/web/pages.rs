@@ -29,6 +29,7 @@ const PAGES: &[Page] = &[
     Page { path: "/index.js", content_type: SCRIPT, body: include_str!("../../static/index.js") },
     Page { path: "/icon.svg", content_type: IMAGE, body: include_str!("../../static/icon.svg") },
     Page { path: "/chat.js", content_type: SCRIPT, body: include_str!("../../static/chat.js") },
+    Page { path: "/lobby.js", content_type: SCRIPT, body: include_str!("../../static/lobby.js") },
     Page { path: "/throughway.js", content_type: SCRIPT, body: include_str!("../../static/throughway.js") },
     Page { path: "/style.css", content_type: STYLE, body: include_str!("../../static/style.css") },
 ];

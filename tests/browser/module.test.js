@@ -83,7 +83,8 @@ class FakeSocket {
   send(text) {
     const frame = JSON.parse(text);
     if (frame.type === "login") return this.say(FakeSocket.login(frame.name));
-    this.sent.push(frame);
+    const { id, ...rest } = frame;
+    if (!["ping", "ack", "bye"].includes(rest.type)) this.sent.push(rest);
   }
 
   say(frame) {
