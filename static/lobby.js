@@ -4,6 +4,7 @@
 //     signingIn({ entered })      the form, the pill, `?name=`; every page
 //     calling({ ... })            calls between two: /chat and /call
 //     composing(send), say(text)  the log and the field below it; every page
+//     filing(() => call)          files by button or drop; `calling` does it by itself
 //
 // Sections of a page that stand in for each other carry `data-view`; `show(id)` shows one of them.
 
@@ -97,12 +98,14 @@ function showStatus(state, text) {
 /**
  * Signs in, then makes and takes calls, one at a time.
  * @param {object} [page]
- * @param {() => import("./throughway.js").CallOptions} [page.options] what a call is made or accepted with
+ * @param {(how?: string) => import("./throughway.js").CallOptions} [page.options] what a call is made with, or accepted
+ *   with by a button whose `data-accept` says how
  * @param {() => Promise<void>} [page.prepare] waited for before a call is made, never before one is accepted
  * @param {() => void} [page.waiting] the lobby is shown
- * @param {(event?: import("./throughway.js").IncomingCall) => void} [page.ringing] who rings; nothing once that is over
+ * @param {(event?: import("./throughway.js").IncomingCall) => void} [page.ringing] who rings; nothing once they gave up
+ *   or were declined
  * @param {(call: import("./throughway.js").Call) => void} [page.began] a call is shown
- * @param {(call: import("./throughway.js").Call) => void} [page.ended] it is over
+ * @param {(call: import("./throughway.js").Call) => void} [page.ended] it is over, and what comes after it is shown
  * @param {() => void} [page.left] signed out
  */
 export function calling({ options, prepare, waiting, ringing, began, ended, left } = {}) {
@@ -114,12 +117,15 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
     event.preventDefault();
     start($("to").value.trim());
   });
-  $("accept").addEventListener("click", () => {
-    const event = dismiss();
-    if (event) attempt(() => event.accept(options?.()));
-  });
+  for (const button of document.querySelectorAll("[data-accept]")) {
+    button.addEventListener("click", () => {
+      const event = dismiss();
+      if (event) attempt(() => event.accept(options?.(button.dataset.accept)));
+    });
+  }
   $("reject").addEventListener("click", () => {
     dismiss()?.reject();
+    ringing?.();
     if (!$("lobby").hidden) $("to").focus();
   });
   $("hang-up").addEventListener("click", () => call.hangUp());
@@ -130,6 +136,7 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
   });
   copying($("copy"), $("invite"));
   composing((text) => call.send(text));
+  filing(() => call);
   if (asked.get("to")) {
     $("sign-in-title").textContent = `Call ${asked.get("to")}`;
     $("sign-in-button").textContent = "Sign in and call";
@@ -177,6 +184,7 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
   function onMissed({ name }) {
     if (incoming?.name !== name) return;
     dismiss();
+    ringing?.();
     $("call-error").textContent = `${name} called and hung up before you answered.`;
   }
 
@@ -185,7 +193,6 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
     incoming = undefined;
     $("incoming").hidden = true;
     document.title = TITLE;
-    if (event) ringing?.();
     return event;
   }
 
@@ -214,9 +221,8 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
   }
 
   function enter(begun) {
-    if (call?.name !== begun.name) $("log").replaceChildren();
+    if (call?.name !== begun.name) trim(0);
     call = begun;
-    if (incoming) $("reject").click();
     $("call-name").textContent = call.name;
     $("initial").textContent = [...call.name][0].toUpperCase();
     $("after").hidden = true;
@@ -230,8 +236,10 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
     call.addEventListener("open", onOpen);
     call.addEventListener("message", ({ text }) => say(text, begun.name, "theirs"));
     call.addEventListener("path", ({ path }) => showPath($("path"), path));
+    call.addEventListener("file", (event) => offered(event, begun));
     call.addEventListener("closed", onClosed);
     began?.(call);
+    if (incoming) $("reject").click();
   }
 
   function showState() {
@@ -241,29 +249,26 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
 
   function onOpen() {
     say(`You are connected with ${call.name}`);
-    $("text").disabled = false;
-    $("send").disabled = false;
+    for (const id of ["text", "send", "attach"]) $(id).disabled = false;
   }
 
   function onClosed({ code, reason }) {
     const focused = $("call").contains(document.activeElement);
-    $("text").disabled = true;
-    $("send").disabled = true;
-    $("composer").hidden = true;
-    $("hang-up").hidden = true;
-    $("path").hidden = true;
+    for (const id of ["text", "send", "attach"]) $(id).disabled = true;
+    for (const id of ["composer", "hang-up", "path"]) $(id).hidden = true;
     $("after").hidden = false;
     $("again").textContent = `Call ${call.name} again`;
     $("after-reason").textContent = sentence(reason, call.name);
     $("after-reason").className = ["hung-up", "ended"].includes(code) ? "" : "error";
-    ended?.(call);
     if (focused) $("again").focus();
-    if ($("log").childElementCount > 0 || signal.state === "closed") return;
     // Nothing was said: back to where they were called from.
-    $("to").value = call.name;
-    wait();
-    $("to").select();
-    $("call-error").textContent = code === "hung-up" ? "" : sentence(reason, call.name);
+    if ($("log").childElementCount === 0 && signal.state !== "closed") {
+      $("to").value = call.name;
+      wait();
+      $("to").select();
+      $("call-error").textContent = code === "hung-up" ? "" : sentence(reason, call.name);
+    }
+    ended?.(call);
   }
 }
 
@@ -311,8 +316,147 @@ function append(line) {
   const log = $("log");
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
   log.append(line);
-  while (log.childElementCount > MAX_LINES) log.firstElementChild.remove();
+  trim(MAX_LINES);
   if (atEnd || line.classList.contains("mine")) log.scrollTop = log.scrollHeight;
+}
+
+/** Leaves this many lines in the log. A file that was received is kept for as long as its line stands. */
+function trim(count) {
+  const log = $("log");
+  while (log.childElementCount > count) {
+    const link = log.firstElementChild.querySelector("a[download]");
+    if (link) URL.revokeObjectURL(link.href);
+    log.firstElementChild.remove();
+  }
+}
+
+// Files
+
+/** Sends files that are chosen by the button `attach` or dropped on the section `call`. */
+export function filing(current) {
+  const zone = $("call");
+  const over = (event) => event.dataTransfer?.types.includes("Files");
+  const send = (files) => {
+    for (const file of files) sendFile(current(), file);
+  };
+  $("attach").addEventListener("click", () => $("files").click());
+  $("files").addEventListener("change", () => {
+    send($("files").files);
+    $("files").value = "";
+  });
+  zone.addEventListener("dragover", (event) => {
+    if (!over(event)) return;
+    event.preventDefault();
+    zone.dataset.drop = "";
+  });
+  zone.addEventListener("dragleave", (event) => {
+    if (!zone.contains(event.relatedTarget)) delete zone.dataset.drop;
+  });
+  zone.addEventListener("drop", (event) => {
+    if (!over(event)) return;
+    // Even with nobody to send it to: the browser would leave the page to show it.
+    event.preventDefault();
+    delete zone.dataset.drop;
+    if (!$("attach").disabled) send(event.dataTransfer.files);
+  });
+}
+
+async function sendFile(call, file) {
+  const line = new FileLine(file, "You", "mine");
+  const canceling = new AbortController();
+  line.ask(`Waiting for ${call.name} to accept`, { Cancel: () => canceling.abort() });
+  try {
+    await call.sendFile(file, { signal: canceling.signal, progress: (bytes) => line.progress(bytes, "Sending") });
+    line.tell("Sent");
+  } catch (error) {
+    line.tell(canceling.signal.aborted ? "Canceled" : sentence(error.message, call.name));
+  }
+}
+
+/** Shows a file that the other side would send. */
+function offered(event, call) {
+  const line = new FileLine(event, call.name, "theirs");
+  const over = () => line.tell("Not received: the call ended");
+  call.addEventListener("closed", over);
+  const refuse = () => {
+    event.reject();
+    line.tell("Declined");
+  };
+  const receive = async () => {
+    call.removeEventListener("closed", over);
+    line.ask("", { Cancel: () => event.reject() });
+    try {
+      line.save(await event.accept({ progress: (bytes) => line.progress(bytes, "Receiving") }), event.name);
+    } catch (error) {
+      line.tell(sentence(error.message, call.name));
+    }
+  };
+  line.ask("", { Accept: receive, Decline: refuse });
+}
+
+/** A file's line in the log: its name and size, how far it is, and what can be done about it. */
+class FileLine {
+  #note = document.createElement("p");
+  #bar = document.createElement("progress");
+  #actions = document.createElement("div");
+
+  constructor({ name, size }, who, side) {
+    const title = document.createElement("p");
+    title.className = "file-name";
+    title.textContent = `${name || "a file"} (${sizeInWords(size)})`;
+    this.#note.setAttribute("role", "status");
+    this.#bar.max = Math.max(size, 1);
+    this.#bar.hidden = true;
+    this.#bar.setAttribute("aria-label", name);
+    this.#actions.className = "actions";
+    const line = say(title, who, side);
+    line.classList.add("file");
+    line.append(this.#note, this.#bar, this.#actions);
+    line.scrollIntoView({ block: "nearest" });
+  }
+
+  ask(note, choices) {
+    this.#note.textContent = note;
+    this.#actions.replaceChildren();
+    for (const [label, act] of Object.entries(choices)) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "button small";
+      button.textContent = label;
+      button.addEventListener("click", act);
+      this.#actions.append(button);
+    }
+  }
+
+  /** How far it is; the note is spoken once, not with every chunk. */
+  progress(bytes, note) {
+    if (this.#bar.hidden) this.#note.textContent = note;
+    this.#bar.hidden = false;
+    this.#bar.value = bytes;
+  }
+
+  tell(note) {
+    this.ask(note, {});
+    this.#bar.hidden = true;
+  }
+
+  save(blob, name) {
+    this.tell("Received");
+    const link = document.createElement("a");
+    link.className = "button small";
+    link.href = URL.createObjectURL(blob);
+    link.download = name || "file";
+    link.textContent = "Save";
+    this.#actions.append(link);
+  }
+}
+
+function sizeInWords(bytes) {
+  if (bytes === 1) return "1 byte";
+  const units = ["bytes", "kB", "MB", "GB"];
+  let unit = 0;
+  for (; bytes >= 1000 && unit < units.length - 1; unit += 1) bytes /= 1000;
+  return `${unit && bytes < 10 ? bytes.toFixed(1) : Math.round(bytes)} ${units[unit]}`;
 }
 
 // Showing

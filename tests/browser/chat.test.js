@@ -23,7 +23,7 @@ after(async () => {
 
 afterEach(async () => {
   const complaints = people.flatMap(({ complaints }) => complaints);
-  await Promise.all(people.map(({ context }) => context.close()));
+  await Promise.all(people.map((person) => person.leaves()));
   people = [];
   assert.deepEqual(complaints, [], "a page complained");
 });
@@ -190,6 +190,41 @@ test("a message beyond 16 KiB is refused and stays in the field", async () => {
 
   await alice.sees("#text-error", /16 KiB at most/);
   assert.equal(await alice.page.$eval("#text", ({ value }) => value.length), 16 * 1024 + 1);
+});
+
+test("a file that is dropped on the chat is offered, accepted and kept for saving", async () => {
+  const [alice, bob] = await inCall();
+  await alice.sees("#attach:not(:disabled)", /(?:)/);
+
+  await alice.page.$eval("#log", (log) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(["a".repeat(70_000)], "notes.txt", { type: "text/plain" }));
+    log.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  });
+  await alice.sees("#log .file", /notes\.txt \(70 kB\)Waiting for bob to accept/);
+  await bob.sees("#log .file", /notes\.txt \(70 kB\)/);
+  await bob.clicks("#log .file button:first-child");
+
+  await bob.sees("#log .file a[download='notes.txt']", /Save/);
+  await alice.sees("#log .file", /Sent/);
+});
+
+test("a file that its sender takes back is not sent", async () => {
+  const [alice, bob] = await inCall();
+  await alice.sees("#attach:not(:disabled)", /(?:)/);
+  await alice.page.$eval("#log", (log) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(["a"], "notes.txt"));
+    log.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  });
+  await bob.sees("#log .file", /notes\.txt \(1 byte\)/);
+
+  await alice.clicks("#log .file button");
+  await alice.sees("#log .file", /Canceled/);
+  await talks(alice, bob, "changed my mind");
+  await bob.clicks("#log .file button:first-child");
+
+  await bob.sees("#log .file", /alice canceled the file/);
 });
 
 test("the first page loads, fills in its own addresses and tells nothing of who is here", async () => {

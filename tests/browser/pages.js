@@ -71,6 +71,12 @@ export class Person {
     Object.assign(this, { context, page, complaints, response });
   }
 
+  /** Leaves the page before its window closes: else its name may stay taken, as that of one who may come back. */
+  async leaves() {
+    await this.page.goto("about:blank");
+    await this.context.close();
+  }
+
   /** Waits for an element that is visible and whose text matches. */
   async sees(selector, pattern) {
     const matches = (selector, source) =>
