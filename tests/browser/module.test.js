@@ -48,6 +48,10 @@ class FakeConnection {
     this.candidates.push(candidate.candidate);
   }
 
+  getTransceivers() {
+    return [];
+  }
+
   setConfiguration(configuration) {
     this.configuration = configuration;
   }
