@@ -178,7 +178,7 @@ export class Home {
         }
         chain postrouting {
           type nat hook postrouting priority srcnat
-          ${cone ? `oifname "lan*" ct status dnat snat ip to ${this.public.ip4}` : ""}
+          ${cone ? `ip saddr ${LAN}.0/24 oifname "lan*" ct status dnat snat ip to ${this.public.ip4}` : ""}
           ${masquerade ? `oifname "wan" ${masquerade}` : ""}
         }
         chain forward {

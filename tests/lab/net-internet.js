@@ -57,7 +57,7 @@ export class Internet {
     );
   }
 
-  /** A line whose far end is a device of that namespace: each way has this delay (ms), loss, and rate (bits a second). */
+  /** A line that ends in a device of that namespace: each way has this delay (ms), loss, and rate (bits a second). */
   async line(namespace, device, { delay, loss, rate }) {
     this.#lines += 1;
     const seed = this.#lines;

@@ -90,7 +90,9 @@ describe("the laboratory", { skip }, () => {
         // The line keeps the order: what comes to be let in is there before the answer to a later question.
         await client.mapped(at(host));
 
-        assert.equal(client.arrived.some(({ data }) => data.toString() === "unasked"), inward);
+        const unasked = client.arrived.filter(({ data }) => data.toString() === "unasked");
+        assert.equal(unasked.length > 0, inward);
+        for (const { address, port } of unasked) assert.deepEqual([address, port], [lab.server.ip4, stranger.port]);
         const strangers = { address: serverAddress(host), port: stranger.port };
         const heard = await until(stranger, "hello", () => client.send(strangers, "hello"));
         const back = await until(client, "welcome", () => stranger.send(heard, "welcome"));
@@ -170,6 +172,37 @@ describe("the laboratory", { skip }, () => {
     assert.match(outside[0].address, /^203\.0\.113\./);
     assert.match(outside[1].address, /^198\.51\.100\./);
   });
+
+  for (const [left, right, meet] of [
+    ["port-restricted", "port-restricted", true],
+    ["double-nat", "forgetful", true],
+    ["symmetric", "full-cone", true],
+    ["symmetric", "port-restricted", false],
+    ["symmetric", "symmetric", false],
+  ]) {
+    const outcome = meet ? "meet" : "miss each other";
+    test(`${left} and ${right}, each sending to where the other was seen, ${outcome}`, async (t) => {
+      const hosts = [await lab.host(left, "a"), await lab.host(right, "b")];
+      const ends = await Promise.all(hosts.map((host) => socket(t, host)));
+      const outside = await Promise.all(ends.map((end, index) => end.mapped(at(hosts[index]))));
+
+      // The first one's early packets must not spoil what the second one's router does for it.
+      for (let round = 0; round < 3; round += 1) {
+        for (const index of [0, 1]) {
+          await ends[index].send(outside[1 - index], "check");
+          await ends[1 - index].mapped(at(hosts[1 - index]));
+          for (const { address, port, data } of ends[1 - index].arrived) {
+            if (data.toString() === "check") await ends[1 - index].send({ address, port }, "answer");
+          }
+          await ends[index].mapped(at(hosts[index]));
+        }
+      }
+
+      // Two ways are one there and back; the other end's checks may go to a mapping that is not the one for it.
+      const answered = ends.some(({ arrived }) => arrived.some(({ data }) => data.toString() === "answer"));
+      assert.equal(answered, meet);
+    });
+  }
 
   test("a line's delay is twice in a round trip", async (t) => {
     for (const [kind, delay] of [["open", DELAY], ["double-nat", DELAY], ["lossy", 80]]) {
