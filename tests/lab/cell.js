@@ -6,6 +6,8 @@ const WAIT = { timeout: 45_000, polling: 50 };
 /** A call may begin over a path that is not the best one yet. */
 const SETTLE_MS = 10_000;
 const LOOK_MS = 200;
+/** Between the keys of somebody who types fast. */
+const KEY_MS = 100;
 
 /** Names of members are taken for a while after they left: each is used once. */
 let members = 0;
@@ -31,7 +33,7 @@ export class Meeting {
   /** The first person calls the second, who accepts as soon as the button is there. */
   async connect() {
     const [caller, callee] = this.people;
-    await caller.page.type("#to", callee.name);
+    await caller.page.type("#to", callee.name, { delay: KEY_MS });
     this.clicked = await caller.page.$eval("#call-button", (button) => {
       const now = Date.now();
       button.click();
