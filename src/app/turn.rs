@@ -92,9 +92,20 @@ fn shards(config: &Config) -> usize {
 }
 
 impl Bound {
-    /// The first listener: `iceServers` names its port, and the start-up test asks it.
+    /// The first listener: the start-up test asks it.
     pub(super) fn first(&self) -> Option<SocketAddr> {
         self.sockets().next().map(Socket::local_addr)
+    }
+
+    /// The ports of all, each once, in the order of `turn.listen_udp`: `iceServers` names the first one.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let mut ports = Vec::new();
+        for port in self.sockets().map(|socket| socket.local_addr().port()) {
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        ports
     }
 
     /// Every one of them, for people to read.

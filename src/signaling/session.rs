@@ -296,6 +296,11 @@ impl Sessions {
         Ok(self.ice(&visitor.host, credential, &account))
     }
 
+    /// What sessions are handed ICE servers of.
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
+
     /// Ends the connection, the session and the allocations of `name`; false when nobody is signed in by it.
     pub fn kick(&self, name: &Name, now: Now) -> bool {
         let mut hub = self.hub();

@@ -27,6 +27,9 @@ const FRONT: Page = Page { path: "/", content_type: HTML, body: include_str!("..
 const PAGES: &[Page] = &[
     Page { path: "/chat", content_type: HTML, body: include_str!("../../static/chat.html") },
     Page { path: "/call", content_type: HTML, body: include_str!("../../static/call.html") },
+    Page { path: "/check", content_type: HTML, body: include_str!("../../static/check.html") },
+    Page { path: "/check.js", content_type: SCRIPT, body: include_str!("../../static/check.js") },
+    Page { path: "/diagnosis.js", content_type: SCRIPT, body: include_str!("../../static/diagnosis.js") },
     Page { path: "/index.js", content_type: SCRIPT, body: include_str!("../../static/index.js") },
     Page { path: "/icon.svg", content_type: IMAGE, body: include_str!("../../static/icon.svg") },
     Page { path: "/chat.js", content_type: SCRIPT, body: include_str!("../../static/chat.js") },
