@@ -65,7 +65,6 @@ const CLOSED = "closed";
 const STABLE = "stable";
 const HAVE_LOCAL_OFFER = "have-local-offer";
 
-
 /** What calls, rooms and their signal are to each other alone. */
 const [
   receive,
@@ -248,7 +247,7 @@ export class Signal extends Emitter {
 
   /** @returns {RTCConfiguration} */
   [configuration]() {
-    const { iceTransportPolicy = "all" } = this.#options;
+    const { iceTransportPolicy } = this.#options;
     return { iceServers: this.iceServers, iceTransportPolicy, bundlePolicy: "max-bundle", iceCandidatePoolSize: 1 };
   }
 
@@ -271,7 +270,7 @@ export class Signal extends Emitter {
   /** @param {string} name @returns {string} as the server has it */
   #reachable(name) {
     if (this.state === ONLINE) return name.normalize();
-    throw new ThroughwayError("offline", "the server is out of reach right now");
+    throw new ThroughwayError("offline", "the server is out of reach");
   }
 
   /** @param {ThroughwayError} [error] */
@@ -457,8 +456,8 @@ function line(url, { name, token }, onState, onWelcome, onFrame) {
   const ACK_FRAMES = 16;
   const ACK_LENGTH = 64 * 1024;
   const ACK_MS = 5_000;
-  /** What may wait for the server's receipt; the server keeps as much for us. */
-  const KEPT_FRAMES = 256;
+  /** What may wait for the server's receipt: less than it takes at once (200), as all of it is said again after a break. */
+  const KEPT_FRAMES = 150;
   const KEPT_LENGTH = 256 * 1024;
 
   /** @type {Signal["state"]} */ let state = CONNECTING;
@@ -500,7 +499,11 @@ function line(url, { name, token }, onState, onWelcome, onFrame) {
       const mine = (socket = new WebSocket(url));
       let signedIn = false;
       let refusal = unreachable(url);
-      const deadline = setTimeout(() => mine.close(), SIGN_IN_MS);
+      const deadline = setTimeout(() => {
+        // A connection that is dead takes its time to close.
+        reject(refusal);
+        mine.close();
+      }, SIGN_IN_MS);
       const login = () => say({ type: "login", v: 2, name, token, resume: secret, seq: secret && seq });
       mine.onopen = login;
       mine.onmessage = ({ data }) => {
@@ -825,7 +828,8 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   /** @type {RTCPeerConnection} */ let pc;
   /** Tells this call's frames from those of an earlier one with the same member. @type {string|undefined} */
   let id = theirs ? theirs.call : Math.random().toString(36).slice(2);
-  /** How many times we have offered, which the answers repeat. */ let offers = 0;
+  /** Which offer of ours is the last, as the answers repeat: only the first one of all begins the call. */
+  let offers = theirs ? 1 : 0;
   /** @type {RTCDataChannel|undefined} */ let channel;
   /** @type {ReturnType<typeof files>|undefined} */ let filing;
   /** @type {RTCIceCandidateInit[]} */ const candidates = [];
@@ -893,18 +897,23 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     pc.ontrack = ({ track, streams }) => call[emit]("track", { track, streams });
   };
 
+  const openChannel = (/** @type {string} */ label, /** @type {number} */ number) => {
+    const opened = pc.createDataChannel(label, { negotiated: true, id: number });
+    opened.bufferedAmountLowThreshold = BUFFER_BYTES / 4;
+    return opened;
+  };
+
   /** Adds what we send; on the called side after their offer, which then needs no second one. */
   const attach = async () => {
     if (options.chat !== false) {
-      const text = pc.createDataChannel("chat", { negotiated: true, id: 0 });
-      text.bufferedAmountLowThreshold = BUFFER_BYTES / 4;
+      const text = openChannel("chat", 0);
       text.onopen = () => call[emit]("open");
       text.onmessage = ({ data }) => {
         if (typeof data === "string") call[emit]("message", { text: data });
       };
       text.onclose = () => text === channel && finish("ended", `${name} hung up`);
       channel = text;
-      filing = files(pc.createDataChannel("file", { negotiated: true, id: 1 }), name, (file) => call[emit]("file", file, IncomingFile));
+      filing = files(openChannel("file", 1), name, (file) => call[emit]("file", file, IncomingFile));
     }
     await applyMedia();
   };
@@ -912,10 +921,10 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   const applyMedia = async () => {
     const media = /** @type {MediaStream} */ (options.media);
     const tracks = new Set(media?.getTracks());
-    for (const transceiver of pc.getTransceivers()) {
+    const others = pc.getTransceivers().filter(({ sender }) => !tracks.delete(/** @type {any} */ (sender.track)));
+    for (const transceiver of others) {
       const { sender, receiver, direction } = transceiver;
-      if (tracks.delete(/** @type {MediaStreamTrack} */ (sender.track))) continue;
-      const track = [...tracks].find(({ kind }) => kind === receiver.track.kind && !tracks.has(sender.track));
+      const track = [...tracks].find(({ kind }) => kind === receiver.track.kind);
       if (direction === "stopped" || !track) {
         pc.removeTrack(sender);
         continue;
@@ -968,7 +977,6 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     }
     const first = !pc.remoteDescription;
     await onDescription(offer);
-    retry();
     if (first) await attach();
     await pc.setLocalDescription();
     describe(offer.n);
@@ -1080,7 +1088,9 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     },
     setMedia: async (/** @type {MediaStream|undefined} */ stream) => {
       options.media = stream;
-      return go(applyMedia);
+      let failure;
+      await go(() => applyMedia().catch((error) => (failure = error)));
+      if (failure) throw failure;
     },
     hangUp: () => giveUp("hung-up", "you hung up"),
     [receive]: (/** @type {Frame} */ frame) => void go(() => handle(frame)),
@@ -1200,7 +1210,6 @@ function files(channel, name, onFile) {
   };
 
   channel.binaryType = "arraybuffer";
-  channel.bufferedAmountLowThreshold = BUFFER_BYTES / 4;
   channel.onclose = close;
   channel.onmessage = ({ data }) => {
     if (typeof data !== "string") return onChunk(data);
