@@ -7,6 +7,8 @@ import { $, calling } from "./lobby.js";
 
 /** A call is made without a camera that takes longer than this to start; its picture follows. */
 const START_MS = 1_500;
+/** How long an explanation stands in the way of the picture. */
+const NOTICE_MS = 10_000;
 const RING_EVERY_S = 3;
 const MAX_RINGS = 20;
 
@@ -17,8 +19,10 @@ const mine = new MediaStream();
 const theirs = new MediaStream();
 /** Ids of the devices that the person chose. */
 const chosen = {};
-/** Why a kind is not there: the name of the browser's error. */
+/** Why a kind is not there: the name of the browser's error; and what the person was told of it. */
 const problems = {};
+let told = "";
+let hush;
 
 let call;
 /** Whether camera and microphone are to be on at all: in the lobby and during calls. */
@@ -129,7 +133,7 @@ function changed() {
     element.classList.toggle("mirrored", !screen);
   }
   $("preview-none").hidden = Boolean(video);
-  for (const notice of document.querySelectorAll("[data-notice]")) notice.textContent = explain();
+  tell(explain());
   render();
   call?.setMedia(outgoing()).catch(() => {});
 }
@@ -138,14 +142,24 @@ function outgoing() {
   return mine.getTracks().length > 0 ? mine : undefined;
 }
 
+/** In the lobby for as long as it is so, over the picture once. */
+function tell(words) {
+  $("preview-notice").textContent = words;
+  if (words === told) return;
+  told = words;
+  $("notice").textContent = words;
+  clearTimeout(hush);
+  hush = setTimeout(() => ($("notice").textContent = ""), NOTICE_MS);
+}
+
 /** Why there is no camera or no microphone, in words for people. */
 function explain() {
-  const causes = new Map();
-  for (const kind of BOTH) if (problems[kind]) causes.set(problems[kind], [...(causes.get(problems[kind]) ?? []), NAMES[kind]]);
-  const sentences = [...causes].map(([cause, names]) => {
+  const causes = new Set(BOTH.map((kind) => problems[kind]).filter(Boolean));
+  const sentences = [...causes].map((cause) => {
+    const names = BOTH.filter((kind) => problems[kind] === cause).map((kind) => NAMES[kind]);
     const both = names.join(" and ");
-    if (cause === "SecurityError") return "This page was opened by plain http, where browsers give neither camera nor microphone: open it by https.";
-    if (cause === "NotAllowedError") return `The browser keeps the ${both} from this page; you can allow it beside the address.`;
+    if (cause === "SecurityError") return "By plain http browsers give neither camera nor microphone: come by https.";
+    if (cause === "NotAllowedError") return `The browser keeps the ${both} from this page: allow it beside the address.`;
     if (cause === "NotFoundError") return `No ${names.join(" and no ")} was found.`;
     return `The ${both} did not start: perhaps another program is using it.`;
   });
@@ -158,7 +172,7 @@ function explain() {
 const actions = {
   async mic() {
     const audio = sent("audio");
-    if (!audio) return start();
+    if (!audio) return tryAgain();
     muted = !muted;
     audio.enabled = !muted;
     render();
@@ -166,7 +180,7 @@ const actions = {
   async camera() {
     if (screen) return;
     cameraWanted = !sent("video");
-    if (cameraWanted) return start();
+    if (cameraWanted) return tryAgain();
     drop(sent("video"));
     changed();
   },
@@ -201,6 +215,12 @@ const actions = {
   },
 };
 
+/** By the person's own wish: the explanation is due again. */
+function tryAgain() {
+  told = "";
+  return start();
+}
+
 /** The camera comes back, if it was on. */
 function unshare() {
   drop(screen);
@@ -212,9 +232,10 @@ const KEYS = { m: "mic", v: "camera", s: "share", c: "chat", f: "full" };
 
 $("call").addEventListener("keydown", (event) => {
   if (event.key === "Escape" && $("side").contains(document.activeElement)) return showChat(false);
-  if (!call || event.ctrlKey || event.altKey || event.metaKey || event.target.matches("textarea, input, select")) return;
+  const shortcut = !event.ctrlKey && !event.altKey && !event.metaKey && !event.repeat;
+  if (!call || !shortcut || event.target.matches("textarea, input")) return;
   const action = KEYS[event.key.toLowerCase()];
-  if (!action || event.repeat || !available(action)) return;
+  if (!action || !available(action)) return;
   event.preventDefault();
   actions[action]();
 });
@@ -236,13 +257,14 @@ function render() {
   const camera = !screen && sent("video");
   const full = document.fullscreenElement;
   const faces = {
-    mic: { text: muted ? "Unmute" : "Mute", off: muted || !sent("audio") },
+    mic: { text: muted ? "Unmute" : "Mute", off: muted },
     camera: { text: "Camera", says: camera ? "Stop camera" : "Start camera", off: !camera },
     share: { text: screen ? "Stop" : "Share", says: screen ? "Stop sharing" : "Share screen", on: screen },
     chat: { text: "Chat" },
     devices: { text: "Devices" },
     full: { text: full ? "Leave full screen" : "Full screen", on: full },
   };
+  if (!sent("audio")) faces.mic = { text: "Mic", says: "Start mic", off: true };
   for (const button of document.querySelectorAll("[data-do]")) {
     const action = button.dataset.do;
     face(button, action, faces[action]);
@@ -294,24 +316,25 @@ function showChat(open) {
 }
 
 new MutationObserver((changes) => {
-  const words = changes.flatMap(({ addedNodes }) => [...addedNodes]).filter((line) => line.classList.contains("theirs"));
-  if (words.length === 0 || $("call").dataset.chat !== undefined) return;
-  $("chat").dataset.unread = String(Number($("chat").dataset.unread ?? 0) + words.length);
+  const lines = changes.flatMap(({ addedNodes }) => [...addedNodes]);
+  const theirs = lines.filter((line) => line.classList.contains("theirs")).length;
+  if (theirs === 0 || $("call").dataset.chat !== undefined) return;
+  $("chat").dataset.unread = String(Number($("chat").dataset.unread ?? 0) + theirs);
 }).observe($("log"), { childList: true });
 
 // Devices
 
 async function listDevices() {
   const found = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
+  const inUse = mine.getTracks().map((track) => track.getSettings().deviceId);
   for (const kind of ["videoinput", "audioinput", "audiooutput"]) {
     const select = $(kind);
     const devices = found.filter((device) => device.kind === kind);
     const options = devices.map(({ deviceId, label }, index) => new Option(label || `${index + 1}`, deviceId));
     select.replaceChildren(...(options.length > 0 ? options : [new Option("None found", "")]));
     select.disabled = options.length === 0;
-    const current = { videoinput: screen ? undefined : sent("video"), audioinput: sent("audio") }[kind]?.getSettings().deviceId;
-    const wish = chosen[kind] ?? current;
-    if (devices.some(({ deviceId }) => deviceId === wish)) select.value = wish;
+    const current = [chosen[kind], ...inUse].find((id) => devices.some(({ deviceId }) => deviceId === id));
+    if (current) select.value = current;
   }
 }
 
@@ -326,8 +349,8 @@ for (const [id, kind] of [["videoinput", "video"], ["audioinput", "audio"]]) {
   });
 }
 
-const choosesSpeaker = "setSinkId" in HTMLMediaElement.prototype;
-for (const element of [$("audiooutput"), document.querySelector("label[for=audiooutput]")]) element.hidden = !choosesSpeaker;
+const speakers = "setSinkId" in HTMLMediaElement.prototype;
+for (const element of [$("audiooutput"), ...$("audiooutput").labels]) element.hidden = !speakers;
 $("audiooutput").addEventListener("change", () => {
   chosen.audiooutput = $("audiooutput").value;
   $("theirs").setSinkId(chosen.audiooutput).catch(() => listDevices());
@@ -378,6 +401,7 @@ $("hear").addEventListener("click", () => {
 
 // Being called
 
+let ringer;
 let tone;
 
 /** Two soft notes, again and again, if the person has touched the page: before that, browsers keep it silent. */
@@ -407,14 +431,15 @@ function quiet() {
 
 async function onRinging(event) {
   quiet();
+  ringer = event;
   if (!event) return call || !$("lobby").hidden ? undefined : stop();
   const noCamera = ["NotFoundError", "SecurityError"].includes(problems.video);
   $("accept-audio").hidden = noCamera;
   $("accept").textContent = noCamera ? "Accept" : "Accept with video";
-  $("incoming-kind").textContent = event.media === false ? "(text only)" : "";
+  $("incoming-kind").textContent = event.media ? "" : "without camera or microphone";
   ring();
   // While it rings, so that the answer needn't wait; but the ringing itself asks nobody for permission.
-  if (await anyGranted()) start();
+  if ((await anyGranted()) && ringer === event) start();
 }
 
 // The call
@@ -456,6 +481,8 @@ calling({
     call = undefined;
     showTheirs();
     if (!roomy()) showChat(false);
+    // Who calls next is shown beside the call, not over it.
+    if (document.fullscreenElement) document.exitFullscreen();
     if ($("lobby").hidden) stop();
   },
   left() {

@@ -25,7 +25,7 @@ const CALL_STATES = {
 
 export const $ = (id) => document.getElementById(id);
 
-/** What the address asks for: `?name=` signs in, `?to=` calls that member once signed in, `?relay=1` keeps to the relay. */
+/** What the address asks for: `?name=` signs in, `?to=` calls that member then, `?relay=1` keeps to the relay. */
 export const asked = new URLSearchParams(location.search);
 
 // Signing in and out
@@ -206,8 +206,8 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
       $("call-button").disabled = false;
       $("again").disabled = false;
     }
-    // They may have called, and even be talking to us, since the button was pressed.
-    if (call && call.state !== "closed") return;
+    // Since the button was pressed they may have called, and even be talking to us.
+    if (signal.state === "closed" || (call && call.state !== "closed")) return;
     if (incoming?.name === name) return $("accept").click();
     attempt(() => signal.call(name, options?.()));
   }

@@ -81,7 +81,7 @@ export class Person {
   async sees(selector, pattern) {
     const matches = (selector, source) =>
       [...document.querySelectorAll(selector)].some(
-        (found) => found.checkVisibility() && new RegExp(source).test(found.textContent),
+        (found) => found.checkVisibility({ visibilityProperty: true }) && new RegExp(source).test(found.textContent),
       );
     try {
       await this.page.waitForFunction(matches, WAIT, selector, pattern.source);
