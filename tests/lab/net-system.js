@@ -67,12 +67,12 @@ export class Run {
 
   static async begin() {
     await sweep();
-    const run = new Run();
+    const begun = new Run();
     runs += 1;
-    run.#prefix = `twlab-${process.pid}-${await began(process.pid)}-${runs}-`;
-    run.directory = path.join(tmpdir(), `${run.#prefix}files`);
-    await mkdir(run.directory);
-    return run;
+    begun.#prefix = `twlab-${process.pid}-${await began(process.pid)}-${runs}-`;
+    begun.directory = path.join(tmpdir(), `${begun.#prefix}files`);
+    await mkdir(begun.directory);
+    return begun;
   }
 
   /** A namespace of its own, with these settings of the kernel and, for those who ask for names, a name server. */
