@@ -117,7 +117,6 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
     event.preventDefault();
     start($("to").value.trim());
   });
-  $("to").addEventListener("input", () => signal.prepare());
   for (const button of document.querySelectorAll("[data-accept]")) {
     button.addEventListener("click", () => {
       const event = dismiss();

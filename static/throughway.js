@@ -39,8 +39,6 @@
 export const MAX_TEXT = 16 * 1024;
 
 /** What had no success is tried again after so long, each time later. */
-/** A NAT may forget what was gathered. */
-const SPARE_MS = 20_000;
 const RETRY_MS = 2_000;
 /** Beyond this much unsent data a channel is waited for, until it is down to a quarter. */
 const BUFFER_BYTES = 256 * 1024;
@@ -144,8 +142,6 @@ export class Signal extends Emitter {
   /** @type {Map<string, Call>} */ #calls = new Map();
   /** @type {Map<string, Room>} */ #rooms = new Map();
   /** @type {Map<string, {frames: Frame[], pc?: RTCPeerConnection, accept: (options?: CallOptions) => Call}>} */ #ringing = new Map();
-  /** Gathers for a call that we may make. @type {RTCPeerConnection|undefined} */ #spare;
-  #sparing = timer();
   #closed = new AbortController();
 
   /** This member's name, as the server keeps it. */
@@ -206,12 +202,6 @@ export class Signal extends Emitter {
     if (name === this.name) throw new ThroughwayError("self", "that is your own name");
     if (this.#calls.has(name)) throw new ThroughwayError("busy", `you are in a call with ${name} already`);
     return this.#reach(name, options);
-  }
-
-  /** Gathers candidates for a call that is about to be made, as when its name is typed: it connects sooner then. */
-  prepare() {
-    if (this.state === ONLINE) this.#spare ??= new RTCPeerConnection(this[configuration]());
-    this.#sparing(SPARE_MS, () => this.#discard());
   }
 
   /**
@@ -413,22 +403,15 @@ export class Signal extends Emitter {
    * @param {string} name @param {CallOptions} [options] @param {string} [room]
    * @param {Frame[]} [frames] theirs, when they call us @param {RTCPeerConnection} [pc]
    */
-  #begin(name, options, room, frames = [], pc = this.#spare) {
-    if (pc === this.#spare) this.#spare = undefined;
+  #begin(name, options, room, frames = [], pc) {
     const call = new Call(this, name, options, room, frames[0]?.offer, pc);
     this.#calls.set(name, call);
     for (const frame of frames) call[receive](frame);
     return call;
   }
 
-  #discard() {
-    this.#spare?.close();
-    this.#spare = undefined;
-  }
-
   /** @param {Frame} frame with fresh servers, which count for live calls from their next ICE restart on */
   #applyIce({ iceServers }) {
-    this.#discard();
     this.iceServers = iceServers;
     this.#calls.forEach((call) => call[reconfigure]());
   }
