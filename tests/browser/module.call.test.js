@@ -271,6 +271,23 @@ test("a path that fails is looked for anew, and again while nobody answers", asy
   assert.deepEqual([ours.state, theirs.state, ours.connection.connectionState], ["connected", "connected", "connected"]);
 });
 
+test("an offer that nobody answers is withdrawn for another one, and a late answer to it changes nothing", async () => {
+  const { alice, hears } = await alone();
+  const { connection } = alice.call("bob");
+  await settled();
+  const { call } = sent("alice")[0].offer;
+  await hears(answer("bob", { call, n: 1 }));
+  connection.become("failed");
+  await clock.pass(11_000);
+  assert.deepEqual(sent("alice").filter(({ type }) => type === "offer").map(({ offer }) => offer.n), [1, 2, 3]);
+
+  await hears(answer("bob", { call, n: 2 }));
+  assert.equal(connection.signalingState, "have-local-offer");
+  await hears(answer("bob", { call, n: 3 }));
+
+  assert.equal(connection.signalingState, "stable");
+});
+
 test("a disconnected path has 4 seconds to come back by itself", async () => {
   const { ours } = await inCall();
   ours.connection.become("disconnected");
