@@ -448,17 +448,3 @@ test("devices are chosen by name, and another camera takes over without a new ca
   await seesMovement(bob);
   assert.equal(await bob.page.evaluate(() => globalThis.connections.length), 1, "it is the same call");
 });
-
-test("an interruption is shown over the picture until it is over", async () => {
-  const [alice, bob] = await inCall({ relay: true });
-  await seesMovement(alice);
-
-  await server.restart(() => alice.sees(".veil", /Reconnecting/));
-
-  await connected(alice, bob);
-  for (const person of [alice, bob]) {
-    // Refused attempts while the server was away are the browser's own complaint.
-    person.complaints.splice(0, Infinity, ...person.complaints.filter((text) => !/WebSocket connection to .* failed/.test(text)));
-    await seesMovement(person);
-  }
-});

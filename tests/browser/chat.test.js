@@ -224,7 +224,7 @@ test("a file that its sender takes back is not sent", async () => {
   await talks(alice, bob, "changed my mind");
   await bob.clicks("#log .file button:first-child");
 
-  await bob.sees("#log .file", /alice canceled the file/);
+  await bob.sees("#log .file", /The file was canceled/);
 });
 
 test("the first page loads, fills in its own addresses and tells nothing of who is here", async () => {
