@@ -927,7 +927,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
       try {
         await task();
       } catch (error) {
-        giveUp("failed", `the two browsers could not agree: ${error.message}`);
+        giveUp("failed", `the browsers do not agree: ${error.message}`);
       }
     }));
 
@@ -996,10 +996,13 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   /** Signaling works again, or the network changed. @param {boolean} [changed] whether there may be another way @param {boolean} [fresh] */
   const look = (changed, fresh) => {
     // What was under way is lost, with the relay of a server that restarted.
-    if (fresh && call.state === CALLING) return finish("offline", "the connection to the server was lost");
+    if (fresh && call.state === CALLING) return finish("offline", "the connection was lost");
     void go(async () => {
       const lost = fresh && (call.path?.relayed || pc.signalingState !== STABLE);
       if (!pc.remoteDescription || !(changed || lost || pc.connectionState !== CONNECTED)) return;
+      // Both notice at once, and offers that cross cost a picture: after a rollback Chromium decodes it and shows nothing more
+      // of it. Who called goes first.
+      if (theirs && !changed) return again(0, true);
       await withdraw();
       reconfigureIt();
       problem = undefined;
@@ -1036,7 +1039,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
 
   const whyNoPath = () => {
     const { url, errorCode, errorText } = (noRelay() && problem) || {};
-    return `no path, neither direct nor by the relay${url ? `: ${url} says ${errorCode} ${errorText}` : ""}`;
+    return `no path, direct or by the relay${url ? `: ${url} says ${errorCode} ${errorText}` : ""}`;
   };
 
   const lookAtPath = async () => {
