@@ -930,7 +930,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
       try {
         await task();
       } catch (error) {
-        giveUp("failed", `the two browsers could not agree: ${error.message}`);
+        giveUp("failed", `the browsers do not agree: ${error.message}`);
       }
     }));
 
@@ -1001,6 +1001,9 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     void go(async () => {
       const lost = fresh && (call.path?.relayed || pc.signalingState !== STABLE);
       if (!pc.remoteDescription || !(changed || lost || pc.connectionState !== CONNECTED)) return;
+      // Both notice at once, and offers that cross cost a picture: after a rollback Chromium decodes it and shows nothing more
+      // of it. Who called goes first.
+      if (theirs && !changed) return again(0, true);
       if (pc.signalingState === HAVE_LOCAL_OFFER) await pc.setLocalDescription({ type: "rollback" });
       reconfigureIt();
       problem = undefined;
@@ -1038,7 +1041,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   const whyNoPath = () => {
     const error = noRelay();
     const says = error?.errorCode === 701 ? "can't be reached" : `says ${error?.errorCode}`;
-    return `no path, neither direct nor by the relay${error ? `: ${error.url} ${says}` : ""}`;
+    return `no path, direct or by the relay${error ? `: ${error.url} ${says}` : ""}`;
   };
 
   const lookAtPath = async () => {
