@@ -260,6 +260,7 @@ fn credential_settings(config: &Config) -> credentials::Settings {
             CredentialMode::Ttl => credentials::Mode::Ttl,
             CredentialMode::Session => credentials::Mode::Session,
         },
+        life: config.turn.credential_life.get(),
         expired_grace: config.turn.expired_grace.get(),
         signaled_peers: match config.turn.peers.mode {
             PeerMode::Any => false,

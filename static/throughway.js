@@ -892,7 +892,6 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   /** Adds what we send; on the called side after their offer, which then needs no second one. */
   const attach = async () => {
     if (options.chat !== false) {
-      // The first one to be made opens first: who hears of `open` may send files at once.
       filing = files(openChannel("file", 1), name, (file) => call[emit]("file", file, IncomingFile));
       const text = openChannel("chat", 0);
       text.onopen = () => call[emit]("open");
@@ -931,7 +930,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
       try {
         await task();
       } catch (error) {
-        giveUp("failed", `the two browsers could not agree: ${error.message}`);
+        giveUp("failed", `the browsers do not agree: ${error.message}`);
       }
     }));
 
@@ -1003,6 +1002,9 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     void go(async () => {
       const lost = fresh && (call.path?.relayed || pc.signalingState !== STABLE);
       if (!pc.remoteDescription || !(changed || lost || pc.connectionState !== CONNECTED)) return;
+      // Both notice at once, and offers that cross cost a picture: after a rollback Chromium decodes it and shows nothing more
+      // of it. Who called goes first.
+      if (theirs && !changed) return again(0, true);
       if (pc.signalingState === HAVE_LOCAL_OFFER) await pc.setLocalDescription({ type: "rollback" });
       reconfigureIt();
       problem = undefined;
@@ -1047,7 +1049,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   const whyNoPath = () => {
     const error = noRelay();
     const says = error?.errorCode === 701 ? "can't be reached" : `says ${error?.errorCode}`;
-    return `no path, neither direct nor by the relay${error ? `: ${error.url} ${says}` : ""}`;
+    return `no path, direct or by the relay${error ? `: ${error.url} ${says}` : ""}`;
   };
 
   const lookAtPath = async () => {

@@ -18,7 +18,8 @@ let people = [];
 before(async () => {
   const cameras = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
   const screen = "--auto-select-desktop-capture-source=Entire screen";
-  [server, browsers.Firefox, browsers.Chromium] = await Promise.all([Server.start(), launchFirefox(), launch(...cameras, screen)]);
+  const started = [Server.start(), launchFirefox(), launch(...cameras, screen)];
+  [server, browsers.Firefox, browsers.Chromium] = await Promise.all(started);
 });
 
 after(async () => {
@@ -26,11 +27,18 @@ after(async () => {
 });
 
 afterEach(async () => {
-  const complaints = people.flatMap(({ complaints }) => complaints);
-  await Promise.all(people.map((person) => person.leaves()));
-  people = [];
-  assert.deepEqual(complaints, [], "a page complained");
+  await everybodyLeaves();
 });
+
+async function everybodyLeaves() {
+  const leaving = people;
+  people = [];
+  const complaints = leaving.flatMap(({ complaints }) => complaints);
+  // Who signs out frees the name for the next test; a page that just goes might come back.
+  await Promise.all(leaving.map(({ page }) => page.evaluate(() => document.querySelector("#sign-out")?.click())));
+  await Promise.all(leaving.map((person) => person.leaves()));
+  assert.deepEqual(complaints, [], "a page complained");
+}
 
 async function visit(kind, path, at = server) {
   const url = `http://localhost:${at.ports.http}${path}`;
@@ -87,18 +95,23 @@ for (const pair of PAIRS) {
     }
   });
 
-  test(`${caller} calls ${called}: they keep to the relay, and both pages say how they reach it`, async () => {
+  test(`${caller} calls ${called}: they keep to the relay, and both pages say so`, async () => {
     const [alice, bob] = await inCall(pair, { relay: true });
 
     await talkBothWays(alice, bob, "hello");
 
     for (const person of [alice, bob]) {
-      assert.deepEqual(await person.path(), ["relay", "relay"]);
+      // Of the other side's a browser may say prflx, if its first packet came before its candidate.
+      assert.equal((await person.path())[0], "relay");
       await person.sees("#path", /^relayed over (UDP|TCP), (under 1|\d+) ms$/);
     }
   });
+}
 
-  test(`${caller} called ${called}: hung up by one, called again by the other`, async () => {
+for (const pair of MIXED) {
+  const [first, second] = pair;
+
+  test(`${first} called ${second}: hung up by one, called again by the other`, async () => {
     const [alice, bob] = await inCall(pair);
     await alice.clicks("#hang-up");
     await bob.sees("#after-reason, #call-error", /alice hung up/);
@@ -108,10 +121,6 @@ for (const pair of PAIRS) {
 
     await talkBothWays(alice, bob, "again");
   });
-}
-
-for (const pair of MIXED) {
-  const [first, second] = pair;
 
   test(`alice in ${first} and bob in ${second} call each other at once: it becomes one call`, async () => {
     const [alice, bob] = await twoSignedIn(pair);
@@ -130,7 +139,7 @@ for (const pair of MIXED) {
   for (const restarts of ["alice", "bob"]) {
     const [kind, role] = restarts === "alice" ? [first, "caller"] : [second, "called"];
 
-    test(`${kind}, the ${role} of a call from ${first} to ${second}, gathers anew (ICE restart), and the talk goes on`, async () => {
+    test(`an ICE restart of ${kind}, the ${role} in a call from ${first} to ${second}, goes unnoticed`, async () => {
       const [alice, bob] = await inCall(pair);
       await talkBothWays(alice, bob, "before");
       const before = await Promise.all([alice, bob].map(usedFragment));
@@ -161,7 +170,7 @@ for (const relay of [false, true]) {
   for (const pair of MIXED) {
     const way = relay ? "relayed" : "direct";
 
-    test(`the server restarts while ${pair.join(" is in a ")} call, ${way}: both sign in again and talk on`, async () => {
+    test(`the server restarts while ${pair.join(" is in a ")} call, ${way}, and they talk on`, async () => {
       const [alice, bob] = await inCall(pair, { relay });
       await talkBothWays(alice, bob, "before");
 
@@ -188,6 +197,7 @@ for (const [scheme, protocol] of [["turn", "tcp"], ["turns", "tls"]]) {
         assert.equal(await person.relayProtocol(), protocol);
         await person.sees("#path", new RegExp(`^relayed over ${protocol.toUpperCase()}`));
       }
+      await everybodyLeaves();
     } finally {
       await at.stop();
     }
@@ -195,18 +205,22 @@ for (const [scheme, protocol] of [["turn", "tcp"], ["turns", "tls"]]) {
 }
 
 const BROKEN = [
-  ["refuses the password", ({ udp }) => `turn:localhost:${udp}`, /No path, .* by the relay: turn:localhost:\d+ says 401\./],
-  ["is not there", () => "turn:localhost:1024?transport=tcp", /No path, .* by the relay: turn:localhost:1024\S* can't be reached\./],
+  ["refuses the password", ({ udp }) => `turn:localhost:${udp}`, /No path.*: turn:localhost:\d+ says 401\./],
+  ["is not there", () => "turn:localhost:1024?transport=tcp", /No path.*: turn:localhost:1024\S* can't be reached\./],
 ];
 for (const [fault, url, sentence] of BROKEN) {
   test(`Firefox that must keep to a relay which ${fault} says so`, async () => {
-    const at = await Server.start({ iceServers: (ports) => `[{ urls = ["${url(ports)}"], username = "x", credential = "x" }]` });
+    const at = await Server.start({
+      iceServers: (ports) => `[{ urls = ["${url(ports)}"], username = "x", credential = "x" }]`,
+    });
     try {
-      const [alice] = await Promise.all([signedIn("Firefox", "alice", { relay: true, at }), signedIn("Firefox", "bob", { at })]);
+      await signedIn("Firefox", "bob", { at });
+      const alice = await signedIn("Firefox", "alice", { relay: true, at });
 
       await alice.writes("#to", "bob");
 
       await alice.sees("#call-error", sentence);
+      await everybodyLeaves();
     } finally {
       await at.stop();
     }
@@ -216,13 +230,18 @@ for (const [fault, url, sentence] of BROKEN) {
 for (const pair of MIXED) {
   const [caller, called] = pair;
 
-  test(`${caller} and ${called} see and hear each other on the call page`, async () => {
-    const [alice, bob] = await inVideoCall(pair);
+  test(`${caller} and ${called} see and hear each other, and see when a camera goes off and on`, async () => {
+    const both = await inVideoCall(pair);
 
-    for (const person of [alice, bob]) {
-      await seesMovement(person);
-      await receives(person, "audio", "totalAudioEnergy");
-      await person.sees("#path", /^direct/);
+    for (const [one, other] of [both, [...both].reverse()]) {
+      await seesMovement(other);
+      await receives(other, "audio", "totalAudioEnergy");
+      await other.sees("#path", /^direct/);
+      await one.clicks("#camera");
+      await other.sees("#nobody-note", /sends no picture/);
+      await one.clicks("#camera");
+      await until(other, () => document.querySelector("#stage").dataset.picture !== undefined);
+      await seesMovement(other);
     }
   });
 
@@ -232,7 +251,8 @@ for (const pair of MIXED) {
     for (const person of [alice, bob]) {
       await seesMovement(person);
       await receives(person, "audio", "totalAudioEnergy");
-      assert.deepEqual(await person.path(), ["relay", "relay"]);
+      // Of the other side's a browser may say prflx, if its first packet came before its candidate.
+      assert.equal((await person.path())[0], "relay");
       await person.sees("#path", /^relayed/);
     }
   });
@@ -246,19 +266,6 @@ for (const pair of MIXED) {
     await bob.clicks("#camera");
 
     await seesMovement(alice);
-  });
-
-  test(`a camera is switched off and on again in a call from ${caller} to ${called}, by either side`, async () => {
-    const both = await inVideoCall(pair);
-
-    for (const [one, other] of [both, both.toReversed()]) {
-      await seesMovement(other);
-      await one.clicks("#camera");
-      await other.sees("#nobody-note", /sends no picture/);
-      await one.clicks("#camera");
-      await until(other, () => document.querySelector("#stage").dataset.picture !== undefined);
-      await seesMovement(other);
-    }
   });
 
   test(`a file of ${caller} arrives in ${called} as it was, and one the other way, too`, async () => {
@@ -276,23 +283,52 @@ for (const pair of MIXED) {
 test("Firefox sees the screen that Chromium shares, and its camera afterwards", async () => {
   const [alice, bob] = await inVideoCall(["Firefox", "Chromium"]);
   await seesMovement(alice);
-  const size = () => ["videoWidth", "videoHeight"].map((side) => document.querySelector("#theirs")[side]).join();
+  const size = () => {
+    const { videoWidth, videoHeight } = document.querySelector("#theirs");
+    return `${videoWidth}x${videoHeight}`;
+  };
   const camera = await alice.page.evaluate(size);
 
-  await bob.clicks("#share");
-  const changes = (camera) => {
-    const { videoWidth, videoHeight } = document.querySelector("#theirs");
-    return videoWidth > 0 && `${videoWidth},${videoHeight}` !== camera;
-  };
-  await until(alice, changes, camera);
   await bob.clicks("#share");
 
   await until(alice, (camera) => {
     const { videoWidth, videoHeight } = document.querySelector("#theirs");
-    return `${videoWidth},${videoHeight}` === camera;
+    return videoWidth > 0 && `${videoWidth}x${videoHeight}` !== camera;
   }, camera);
+
+  await bob.clicks("#share");
+
+  await bob.sees("#share:not([data-on])", /Share/);
   await seesMovement(alice);
 });
+
+const CHECKED = [
+  ["all is well", "", "good", /Carries data/],
+  ["a relay refuses the password", ', username = "x", credential = "wrong"', "bad", /refused the credential \(401\)/],
+];
+for (const [what, credential, state, words] of CHECKED) {
+  test(`the network check in Firefox tells of each relay when ${what}`, async () => {
+    const at = await Server.start({
+      iceServers: ({ udp, http, https }) => `[
+        { urls = ["stun:localhost:${udp}"] },
+        { urls = ["turn:localhost:${udp}?transport=udp"]${credential} },
+        { urls = ["turn:localhost:${http}?transport=tcp", "turns:localhost:${https}?transport=tcp"] },
+      ]`.replaceAll("\n", " "),
+    });
+    try {
+      const alice = await visit("Firefox", "/check", at);
+
+      await alice.sees("#main:not([data-verdict=checking])", /(?:)/);
+
+      await alice.sees(`[data-id=relay-udp][data-state=${state}]`, words);
+      for (const way of ["tcp", "tls"]) await alice.sees(`[data-id=relay-${way}][data-state=good]`, /Carries data/);
+      await alice.sees("[data-id=sign-in][data-state=good]", /(?:)/);
+      await everybodyLeaves();
+    } finally {
+      await at.stop();
+    }
+  });
+}
 
 async function inVideoCall([caller, called], { relay, accept = "#accept" } = {}) {
   const [alice, bob] = await Promise.all([[caller, "alice"], [called, "bob"]].map(async ([kind, name]) => {
@@ -317,8 +353,8 @@ async function until({ page }, condition, ...given) {
 async function receives({ page }, kind, count, floor = 0) {
   const counted = async (kind, count, floor) => {
     const stats = await globalThis.connections.at(-1).getStats();
-    const found = [...stats.values()].find((entry) => entry.type === "inbound-rtp" && entry.kind === kind && entry[count] > floor);
-    return found?.[count];
+    const arriving = [...stats.values()].filter((entry) => entry.type === "inbound-rtp" && entry.kind === kind);
+    return arriving.map((entry) => entry[count]).find((found) => found > floor);
   };
   const handle = await page.waitForFunction(counted, { timeout: 20_000, polling: 50 }, kind, count, floor);
   return handle.jsonValue();
@@ -356,6 +392,12 @@ async function signsInToSwap({ page }, name) {
         call.addEventListener("file", (event) => resolve(event.accept()), { once: true });
       });
       await new Promise((resolve) => call.addEventListener("open", resolve, { once: true }));
+      // The channel for files may open a moment after the one for text.
+      const opened = async () => {
+        const stats = [...(await call.connection.getStats()).values()];
+        return stats.filter(({ type, state }) => type === "data-channel" && state === "open").length === 2;
+      };
+      while (!(await opened())) continue;
       await call.sendFile(mine);
       return { sent: await sum(mine), arrived: await sum(await arrives) };
     };

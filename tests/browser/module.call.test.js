@@ -379,6 +379,26 @@ test("who is back before the other tries again, once for an offer and all its ca
   assert.deepEqual([connection.restarts, connection.signalingState, call.state], [2, "stable", "connected"]);
 });
 
+test("of two whose path fails at once the caller restarts, and who was called waits for that", async () => {
+  const { ours, theirs } = await inCall();
+
+  for (const { connection } of [theirs, ours]) connection.become("failed");
+  await clock.pass(5_000);
+
+  assert.deepEqual([ours.connection.restarts, theirs.connection.restarts], [1, 0]);
+});
+
+test("who was called restarts all the same when the caller does not", async () => {
+  const { theirs } = await inCall();
+
+  theirs.connection.become("failed");
+  await clock.pass(1_900);
+  const early = theirs.connection.restarts;
+  await clock.pass(200);
+
+  assert.deepEqual([early, theirs.connection.restarts], [0, 1]);
+});
+
 test("whatever order restarts, media and breaks come in, two stay in one call", async () => {
   for (let seed = 1; seed <= 60; seed += 1) {
     const random = seeded(seed);
