@@ -47,8 +47,6 @@ const BUFFER_BYTES = 256 * 1024;
 const MAX_WAITING = 256;
 const MAX_MESH = 32;
 
-/** Seconds before each attempt to reconnect, each jittered, and before each one after these. */
-const BACK_OFF = [0.3, 1.2, 2.7, 4.8];
 /**
  * How long a call may stay in each state before it is given up. The server says that the other side is gone 75 s after
  * its last sign of life; until then it may come back.
@@ -428,9 +426,11 @@ export class Signal extends Emitter {
  */
 function line(url, { name, token }, onState, onWelcome, onFrame) {
   /** Our own name can seem taken for as long as the server takes to notice a dead connection (45 s). */
-  const NAME_TAKEN_TRIES = 11;
+  const NAME_TAKEN_TRIES = 15;
   const SIGN_IN_MS = 10_000;
-  const LAST_BACK_OFF = 7;
+  /** What waits less than usual: after a while away a server is found again within a third of that while, or this. */
+  const BACK_OFF_TRIES = 5;
+  const MAX_BACK_OFF_MS = 7_000;
   /** How often the server is asked whether it is there: while it owes us a receipt, and else. */
   const BUSY_MS = 1_000;
   const IDLE_MS = 20_000;
@@ -537,11 +537,11 @@ function line(url, { name, token }, onState, onWelcome, onFrame) {
 
   const reconnect = async () => {
     while (state === RECONNECTING) {
-      const seconds = (BACK_OFF[tries] ?? LAST_BACK_OFF) * (0.75 + Math.random() / 2);
+      const milliseconds = Math.min(retryAfter(tries - BACK_OFF_TRIES), MAX_BACK_OFF_MS) * (0.75 + Math.random() / 2);
       tries += 1;
       await new Promise((resolve) => {
         wake = () => resolve(undefined);
-        setTimeout(resolve, seconds * 1000);
+        setTimeout(resolve, milliseconds);
       });
       if (state !== RECONNECTING) return;
       try {
@@ -814,7 +814,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   let id = theirs ? theirs.call : Math.random().toString(36).slice(2);
   /** Which offer of ours is the last, as the answers repeat: only the first one of all begins the call. */
   let offers = theirs ? 1 : 0;
-  /** Whether the other side has not got it. */ let unheard = false;
+  /** Whether the other side has not got what we said. */ let unheard = false;
   /** Whether we are the active side of DTLS, as an answer of ours has said. */ let active = false;
   /** @type {RTCDataChannel|undefined} */ let channel;
   /** @type {ReturnType<typeof files>|undefined} */ let filing;
@@ -972,6 +972,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   const onDescription = async (/** @type {RTCSessionDescriptionInit} */ { type, sdp }) => {
     await pc.setRemoteDescription({ type, sdp });
     if (call.state === CALLING) setState(CONNECTING);
+    unheard = false;
     tries = 0;
     for (const candidate of candidates.splice(0)) await onCandidate(candidate);
   };
@@ -991,7 +992,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   };
 
   const tell = (/** @type {string} */ type, /** @type {object} */ body) => {
-    if (!signal[send]({ type, name, [type]: { ...body, call: id, room } })) again(0, true);
+    if (!signal[send]({ type, name, [type]: { ...body, call: id, room } })) missed();
   };
 
   /** Signaling works again, or the network changed. @param {boolean} [changed] whether there may be another way @param {boolean} [fresh] */
@@ -1012,10 +1013,17 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     });
   };
 
-  /** Looks again later, each time later, until it is answered. @param {number} least @param {boolean} [lost] our last words */
-  const again = (least, lost) => {
-    retry(least + retryAfter(tries), () => look(lost || pc.signalingState !== STABLE));
+  /** Looks again later, each time later, until it is answered. */
+  const again = (least = 0) => {
+    retry(least + retryAfter(tries), () => look(unheard || pc.signalingState !== STABLE));
     tries += 1;
+  };
+
+  /** What we said does not get there: an offer and all of its candidates are one attempt. */
+  const missed = () => {
+    if (!unheard) again();
+    // If they come back first, their offer finds the way free.
+    unheard = true;
   };
 
   const onConnectionState = () => {
@@ -1087,10 +1095,8 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     [online]: look,
     /** The other side doesn't get what we say: never was here, or has not come back yet. @param {ThroughwayError} error */
     [refused]: (error) => {
-      if (call.state === CALLING) return finish(error.code, error.message);
-      // If they come back first, their offer finds the way free.
-      unheard = true;
-      again(0, true);
+      if (call.state === CALLING) finish(error.code, error.message);
+      else missed();
     },
     [reconfigure]: reconfigureIt,
     [end]: finish,

@@ -356,6 +356,29 @@ test("after a restart of the server direct media stays, and a path through its r
   assert.deepEqual([ours, theirs].map(({ connection }) => connection.signalingState), ["stable", "stable"]);
 });
 
+test("who is back before the other tries again, once for an offer and all its candidates, until the other calls", async () => {
+  const { alice, hears } = await alone();
+  const call = alice.call("bob");
+  await settled();
+  const { connection } = call;
+  const [{ offer: first }] = sent("alice");
+  await hears(answer("bob", { call: first.call }));
+  connection.become("connected");
+  call.path = { relayed: true };
+
+  server.restart();
+  await clock.pass(500);
+  assert.deepEqual([alice.state, connection.restarts], ["online", 1]);
+  assert.equal(sent("alice").filter(({ type }) => type === "candidate").length, 4, "refused, too");
+  await clock.pass(3_000);
+  assert.equal(connection.restarts, 2);
+  server.sessions.set("bob", { socket: undefined, kept: [], partners: new Set(), order: 0 });
+  await hears(offer("bob", first.call, { polite: false }));
+  await clock.pass(60_000);
+
+  assert.deepEqual([connection.restarts, connection.signalingState, call.state], [2, "stable", "connected"]);
+});
+
 test("of two whose path fails at once the caller restarts, and who was called waits for that", async () => {
   const { ours, theirs } = await inCall();
 
