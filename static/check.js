@@ -12,6 +12,8 @@ const RELAY_MS = 12_000;
 const PING_MS = 3_000;
 /** After the first answer: what is lost on the way is asked for again within it. */
 const SETTLE_MS = 2_500;
+/** Silence takes longer to be taken for it. */
+const AT_ONCE_MS = 2_000;
 /** A refusal by one interface may be followed by a grant to another. */
 const REFUSAL_MS = 500;
 /** What is sent through each relay at most, and for how long. */
@@ -124,9 +126,10 @@ async function checkStun(facts, urls, turn) {
   const servers = urls.map((url, index) => {
     const { host, port } = readUrl(url);
     const isGranted = host === granted?.host && port === granted?.port;
-    return { url, answered: answers(alone[index], { kinds: [v4, v6], granted: isGranted }), ms: alone[index].ms };
+    const { ms, atOnce } = alone[index];
+    return { url, answered: answers(alone[index], { kinds: [v4, v6], granted: isGranted }), ms, atOnce };
   });
-  facts.stun = { limit: STUN_MS, tells, servers };
+  facts.stun = { limit: STUN_MS, servers };
   facts.nat = {
     v4,
     v6,
@@ -151,7 +154,10 @@ async function gather(iceServers, literal) {
   await new Promise((done) => {
     setTimeout(done, STUN_MS);
     pc = watch({ iceServers }, found, () => {
-      if (found.complete) return done();
+      if (found.complete) {
+        found.atOnce = performance.now() - start < AT_ONCE_MS;
+        return done();
+      }
       if (found.ms || !found.candidates.some(({ type }) => type === "srflx")) return;
       found.ms = Math.max(1, Math.round(performance.now() - start));
       setTimeout(done, SETTLE_MS);

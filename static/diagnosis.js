@@ -83,12 +83,10 @@ export function answers(gathering, { kinds = [], granted = false } = {}) {
 
 const isLoopback = (host) => /^(localhost|.*\.localhost|127(\.\d+){3}|\[?::1\]?)$/i.test(host);
 
-/** Whether a browser may have kept from asking, for some leave loopback out: of those, none says why nothing came. */
-const shuns = (url, tells) => !tells && isLoopback(readUrl(url).host);
-
-/** The same of all of STUN: then silence says nothing. */
+/** Whether the browser gave up on this machine's loopback at once, as those do that leave it out: then silence says nothing. */
 function isDeaf(stun) {
-  return Boolean(stun?.servers.length) && stun.servers.every(({ url, answered }) => !answered && shuns(url, stun.tells));
+  const isShunned = ({ url, answered, atOnce }) => answered === false && atOnce && isLoopback(readUrl(url).host);
+  return Boolean(stun?.servers.length) && stun.servers.every(isShunned);
 }
 
 const DEAF = "Cannot tell: no answer came, but some browsers, Firefox among them, leave this machine’s own localhost out.";
@@ -122,10 +120,11 @@ export function lines({ page, signIn, stun, nat, relays = [], offers }) {
   const found = [signInLine(signIn)];
   if (page?.webrtc === false) found.push(withoutWebRtc);
   if (!signIn.ok || page?.webrtc === false) return found;
-  if (stun && isDeaf(stun)) found.push(...["stun", "family", "nat"].map(deafLine));
+  const deaf = isDeaf(stun);
+  if (deaf) found.push(...["stun", "family", "nat"].map(deafLine));
   else if (stun) found.push(stunLine(stun), familyLine(nat), natLine(nat));
   else found.push(wait("stun", TITLES.stun), wait("family", TITLES.family), wait("nat", TITLES.nat));
-  const ways = relays.map(relayLine).concat(offers ? missingLines(offers) : []);
+  const ways = relays.map((relay) => relayLine(relay, deaf)).concat(offers ? missingLines(offers) : []);
   return [...found, ...ways.sort((one, two) => RELAYS.indexOf(one.id) - RELAYS.indexOf(two.id))];
 }
 
@@ -288,7 +287,7 @@ function natLine(nat) {
   }
 }
 
-function relayLine(relay) {
+function relayLine(relay, deaf) {
   const { url, state, code, text, limit, timedOut, tells } = relay;
   const at = readUrl(url);
   const line = { id: `relay-${at.way}`, title: `Relay over ${OVER[at.way]}`, url };
@@ -304,7 +303,7 @@ function relayLine(relay) {
   if (state === "faulty")
     return bad(`This browser takes no such address: ${text}.`, "The server’s operator corrects turn.ice_servers.");
   if (state === "refused") return bad(...refusal(code, text));
-  if (shuns(url, tells)) return { ...line, state: "warn", text: DEAF, cure: ELSEWHERE };
+  if (deaf && isLoopback(at.host)) return { ...line, state: "warn", text: DEAF, cure: ELSEWHERE };
   const asked = at.way === "udp" ? `UDP port ${at.port}` : `TCP port ${at.port}`;
   const why = tells ? "" : " This browser doesn’t say why; Chromium does.";
   const soon = at.way === "tls" ? `No TLS connection to port ${at.port} comes about` : `${asked} cannot be reached`;

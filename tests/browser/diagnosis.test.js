@@ -354,7 +354,6 @@ test("a relay granted on the same port is an answer, and where the own address i
 test("an answer that cannot be told is neither silence nor a contradiction of what works", () => {
   const stun = (...answered) => ({
     limit: 6000,
-    tells: true,
     servers: answered.map((answered, index) => ({ url: `stun:localhost:${index + 1}`, answered })),
   });
   const state = (...answered) => line(facts({ nat: nat("none"), stun: stun(...answered) }), "stun");
@@ -381,8 +380,8 @@ test("between a machine and itself there is no NAT, and calls from elsewhere are
 });
 
 test("a browser that leaves localhost out is no firewall", () => {
-  const stun = { limit: 6000, tells: false, servers: [{ url: LOCAL.stun, answered: false }] };
-  const relay = { url: LOCAL.udp, state: "silent", timedOut: false, limit: 12_000, tells: false };
+  const stun = { limit: 6000, servers: [{ url: LOCAL.stun, answered: false, atOnce: true }] };
+  const relay = { url: LOCAL.udp, state: "silent", timedOut: false, limit: 12_000, tells: true };
   const more = { signIn: { ...signedIn, local: true }, stun, nat: { ...nat("silent"), compared: 0, mapped: [] } };
   const found = facts({ ...more, relays: [relay] });
 
@@ -394,8 +393,9 @@ test("a browser that leaves localhost out is no firewall", () => {
   assert.equal(verdict(found).state, "warn");
   assert.match(verdict(found).text, /cannot be told at this address.*by the machine’s own name or address/);
   assert.match(verdict(facts({ ...more, relays: [carried("tcp")] })).text, /other than by relay over TCP/);
-  const [elsewhere, telling] = [{ url: "stun:a:3478" }, { url: LOCAL.stun }].map((server) => [{ ...server, answered: false }]);
-  for (const other of [{ ...stun, servers: elsewhere }, { ...stun, servers: telling, tells: true }]) {
-    assert.equal(line({ ...found, stun: other }, "stun").state, "bad");
+  for (const other of [{ url: "stun:a:3478", atOnce: true }, { url: LOCAL.stun, atOnce: false }]) {
+    const servers = [{ ...other, answered: false }];
+    assert.equal(line({ ...found, stun: { ...stun, servers } }, "stun").state, "bad");
+    assert.equal(line({ ...found, stun: { ...stun, servers } }, "relay-udp").state, "bad");
   }
 });
