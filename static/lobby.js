@@ -377,22 +377,20 @@ async function sendFile(call, file) {
 /** Shows a file that the other side would send. */
 function offered(event, call) {
   const line = new FileLine(event, call.name, "theirs");
-  const over = () => line.tell("Not received: the call ended");
-  call.addEventListener("closed", over);
+  let declined;
   const refuse = () => {
+    declined = "Declined";
     event.reject();
-    line.tell("Declined");
   };
-  const receive = async () => {
-    call.removeEventListener("closed", over);
+  const receive = () => {
     line.ask("", { Cancel: () => event.reject() });
-    try {
-      line.save(await event.accept({ progress: (bytes) => line.progress(bytes, "Receiving") }), event.name);
-    } catch (error) {
-      line.tell(sentence(error.message, call.name));
-    }
+    event.accept({ progress: (bytes) => line.progress(bytes, "Receiving") }).catch(() => {});
   };
   line.ask("", { Accept: receive, Decline: refuse });
+  event.whole.then(
+    (blob) => line.save(blob, event.name),
+    (error) => line.tell(declined ?? sentence(error.message, call.name)),
+  );
 }
 
 /** A file's line in the log: its name and size, how far it is, and what can be done about it. */

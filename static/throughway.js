@@ -44,8 +44,8 @@ const LOST = "the connection to the server was lost";
 /** Beyond this much unsent data a channel is waited for, until it is down to a quarter. */
 const BUFFER_BYTES = 256 * 1024;
 /** What strangers can make us keep, besides calls that ring: candidates that wait, calls of a room. */
-const MAX_WAITING = 256;
-const MAX_MESH = 32;
+const MAX_WAITING = 64;
+const MAX_MESH = 12;
 
 /**
  * How long a call may stay in each state before it is given up. The server says that the other side is gone 75 s after
@@ -116,6 +116,8 @@ export class IncomingFile extends Event {
   size;
   /** Its kind, in place of the event's: a field of its own, as an event's is read-only. @type {string} */
   type;
+  /** Settled as `accept` is, and before that when the file is canceled. @type {Promise<Blob>} */
+  whole;
   /** @type {(options?: FileOptions) => Promise<Blob>} */
   accept;
   /** Refuses it, or ends it halfway. @type {() => void} */
@@ -140,7 +142,7 @@ export class Signal extends Emitter {
   #line;
   /** @type {Map<string, Call>} */ #calls = new Map();
   /** @type {Map<string, Room>} */ #rooms = new Map();
-  /** @type {Map<string, {frames: Frame[], pc?: RTCPeerConnection, accept: (options?: CallOptions) => Call}>} */ #ringing = new Map();
+  /** @type {Map<string, {frames: Frame[], accept: (options?: CallOptions) => Call}>} */ #ringing = new Map();
   #closed = new AbortController();
 
   /** This member's name, as the server keeps it. */
@@ -220,9 +222,7 @@ export class Signal extends Emitter {
 
   /** Hangs up every call and signs out. */
   close() {
-    if (this.state === CLOSED) return;
-    this.#endAll();
-    this.#line.close();
+    if (this.state !== CLOSED) this.#line.close();
   }
 
   /** @param {Frame} frame @returns {number} its number; none when too much waits to be sent already */
@@ -237,7 +237,7 @@ export class Signal extends Emitter {
   /** @returns {RTCConfiguration} */
   [configuration]() {
     const { iceTransportPolicy } = this.#options;
-    return { iceServers: this.iceServers, iceTransportPolicy, bundlePolicy: "max-bundle", iceCandidatePoolSize: 1 };
+    return { iceServers: this.iceServers, iceTransportPolicy, bundlePolicy: "max-bundle" };
   }
 
   /** Calls a room's member, unless there is a call with them: there is at most one. @param {Room} room @param {string} name */
@@ -272,8 +272,8 @@ export class Signal extends Emitter {
 
   /** @param {Signal["state"]} state @param {ThroughwayError} [error] */
   #onState(state, error) {
-    if (state === CLOSED) this.#endAll(error);
     this.state = state;
+    if (state === CLOSED) this.#endAll(error);
     this[emit]("state", { state, reason: error?.message ?? "", error });
   }
 
@@ -351,9 +351,9 @@ export class Signal extends Emitter {
 
   /** @param {string} name @param {Frame} offer */
   #ring(name, offer) {
-    /** How many ring at once, and how many of these gather already. */
     const MAX_RINGING = 16;
-    const MAX_GATHERING = 2;
+    /** Longer than a caller waits: whose leave-taking was lost rings no more after that. */
+    const RING_MS = 75_000;
     const earlier = this.#ringing.get(name);
     if (earlier) return void (earlier.frames = [offer]);
     if (this.#ringing.size >= MAX_RINGING) return this.#decline(name);
@@ -363,24 +363,21 @@ export class Signal extends Emitter {
     };
     const accept = (/** @type {CallOptions|undefined} */ options) => {
       answer();
-      return this.#begin(name, options, undefined, ringing.frames, ringing.pc);
+      return this.#begin(name, options, undefined, ringing.frames);
     };
     const reject = () => {
       answer();
-      ringing.pc?.close();
       this.#decline(name);
     };
-    // What the connection gathers while it rings stays here: the caller learns nothing before we accept.
-    const pc = this.#ringing.size < MAX_GATHERING ? new RTCPeerConnection(this[configuration]()) : undefined;
-    const ringing = { frames: [offer], pc, accept };
+    const ringing = { frames: [offer], accept };
     this.#ringing.set(name, ringing);
+    setTimeout(() => this.#ringing.get(name) === ringing && this.#miss(name), RING_MS);
     const media = /^m=(audio|video)/m.test(offer.offer?.sdp);
     this[emit]("call", { name, media, accept, reject }, IncomingCall);
   }
 
   /** @param {string} name */
   #miss(name) {
-    this.#ringing.get(name)?.pc?.close();
     if (this.#ringing.delete(name)) this[emit]("missed", { name });
   }
 
@@ -402,8 +399,8 @@ export class Signal extends Emitter {
    * @param {string} name @param {CallOptions} [options] @param {string} [room]
    * @param {Frame[]} [frames] theirs, when they call us @param {RTCPeerConnection} [pc]
    */
-  #begin(name, options, room, frames = [], pc) {
-    const call = new Call(this, name, options, room, frames[0]?.offer, pc);
+  #begin(name, options, room, frames = []) {
+    const call = new Call(this, name, options, room, frames[0]?.offer);
     this.#calls.set(name, call);
     for (const frame of frames) call[receive](frame);
     return call;
@@ -527,7 +524,7 @@ function line(url, { name, token }, onState, onWelcome, onFrame) {
     onWelcome(frame, fresh);
   };
 
-  const lost = (/** @type {number} */ code, reason = "") => {
+  const lost = (/** @type {number} */ code, /** @type {string|undefined} */ reason) => {
     if (state === CLOSED) return;
     const error = new ThroughwayError(`closed-${code}`, reason || LOST);
     if (code >= 4000 && code <= 4009) return close(error);
@@ -540,7 +537,7 @@ function line(url, { name, token }, onState, onWelcome, onFrame) {
       const milliseconds = Math.min(retryAfter(tries - BACK_OFF_TRIES), MAX_BACK_OFF_MS) * (0.75 + Math.random() / 2);
       tries += 1;
       await new Promise((resolve) => {
-        wake = () => resolve(undefined);
+        wake = /** @type {() => void} */ (resolve);
         setTimeout(resolve, milliseconds);
       });
       if (state !== RECONNECTING) return;
@@ -599,7 +596,11 @@ function line(url, { name, token }, onState, onWelcome, onFrame) {
 
   /** Asks whether the server is there, or tries to get there at once. */
   const probe = () => {
-    if (state !== ONLINE) return wake();
+    if (state !== ONLINE) {
+      // One that hangs in between is over soon, and the next one does not wait.
+      tries = 0;
+      return wake();
+    }
     if (asked) return;
     asked = true;
     say({ type: "ping" });
@@ -678,6 +679,7 @@ export class Room extends Emitter {
   [enter](fresh = false) {
     this.#fresh ||= fresh;
     this.#asked = this.#signal[send]({ type: "join", room: this.name });
+    if (!this.#asked) this.#retry(RETRY_MS, () => this[enter]());
     return this.#entry[0];
   }
 
@@ -789,19 +791,18 @@ export class Call extends Emitter {
    * @param {Signal} signal @param {string} name @param {CallOptions} [options] @param {string} [room] which it is for
    * @param {any} [offer] when they call us @param {RTCPeerConnection} [pc]
    */
-  constructor(signal, name, options, room, offer, pc) {
+  constructor(signal, name, options, room, offer) {
     super();
     this.name = name;
-    Object.assign(this, negotiation(this, signal, { ...options }, room, offer, pc));
+    Object.assign(this, negotiation(this, signal, { ...options }, room, offer));
   }
 }
 
 /**
  * A call's connection, and what the two sides tell each other to make it and to keep it.
  * @param {Call} call @param {Signal} signal @param {CallOptions} options @param {string} [room] @param {any} [theirs] their offer
- * @param {RTCPeerConnection} [gathering]
  */
-function negotiation(call, signal, options, room, theirs, gathering) {
+function negotiation(call, signal, options, room, theirs) {
   const DISCONNECTED_MS = 4_000;
   const ANSWER_MS = 8_000;
   const PATH_MS = 2_000;
@@ -815,6 +816,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
   /** Which offer of ours is the last, as the answers repeat: only the first one of all begins the call. */
   let offers = theirs ? 1 : 0;
   /** Whether the other side has not got what we said. */ let unheard = false;
+  /** Whether our next offer changes nothing, and is made all the same. */ let settling = false;
   /** Whether we are the active side of DTLS, as an answer of ours has said. */ let active = false;
   /** @type {RTCDataChannel|undefined} */ let channel;
   /** @type {ReturnType<typeof files>|undefined} */ let filing;
@@ -862,8 +864,8 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     finish(code, reason);
   };
 
-  const connect = (made = new RTCPeerConnection(signal[configuration]())) => {
-    pc = call.connection = made;
+  const connect = () => {
+    const made = (pc = call.connection = new RTCPeerConnection(signal[configuration]()));
     pc.onnegotiationneeded = () => void go(() => propose(made));
     pc.onicecandidate = ({ candidate }) => {
       if (pc !== made) return;
@@ -948,12 +950,17 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     if ((body.call ?? id) !== id) return;
     if (type === "candidate") return onCandidate(body);
     // Of an offer that was withdrawn since: another answer follows.
-    if (pc.signalingState === HAVE_LOCAL_OFFER && (body.n ?? offers) === offers) await onDescription(body);
+    if (pc.signalingState === HAVE_LOCAL_OFFER && (body.n ?? offers) === offers) {
+      settling = body.n === 1 && pc.getTransceivers().length > 0;
+      await onDescription(body);
+    }
   };
 
   /** Both offered at once: the side that gives way has its offer rolled back. @param {any} offer @param {boolean} polite */
   const onOffer = async (offer, polite) => {
-    if (pc.signalingState !== STABLE && !polite && !unheard) return;
+    // A later offer is of a call that this one comes after. A client without call ids gives way itself.
+    if (call.state === CALLING && offer.n > 1) return;
+    if (pc.signalingState !== STABLE && !(polite && offer.call) && !unheard) return;
     if (call.state === CALLING) {
       // Their call becomes this one, with a connection of its own: Chromium can gather nothing more for good once a first
       // offer was rolled back while it gathered.
@@ -1002,9 +1009,6 @@ function negotiation(call, signal, options, room, theirs, gathering) {
     void go(async () => {
       const lost = fresh && (call.path?.relayed || pc.signalingState !== STABLE);
       if (!pc.remoteDescription || !(changed || lost || pc.connectionState !== CONNECTED)) return;
-      // Both notice at once, and offers that cross cost a picture: after a rollback Chromium decodes it and shows nothing more
-      // of it. Who called goes first.
-      if (theirs && !changed) return again(0, true);
       if (pc.signalingState === HAVE_LOCAL_OFFER) await pc.setLocalDescription({ type: "rollback" });
       reconfigureIt();
       problem = undefined;
@@ -1032,6 +1036,10 @@ function negotiation(call, signal, options, room, theirs, gathering) {
       retry();
       setState(connectionState);
       void lookAtPath();
+      // A side that was called and never went through a second round loses the picture for good in Chromium when a later
+      // offer of its own is rolled back, as crossing ones are.
+      if (settling) void go(() => propose(pc));
+      settling = false;
     } else if (connectionState === "failed" || connectionState === "disconnected") {
       signal[probe]();
       if (call.state === CONNECTED) setState(RECONNECTING);
@@ -1063,7 +1071,7 @@ function negotiation(call, signal, options, room, theirs, gathering) {
 
   const reconfigureIt = () => pc.setConfiguration(signal[configuration]());
 
-  connect(gathering);
+  connect();
   setState(theirs ? CONNECTING : CALLING);
   if (!theirs) void attach();
 
@@ -1156,18 +1164,19 @@ function files(channel, name, onFile) {
   const endComing = (/** @type {ThroughwayError} */ error) => {
     const file = coming;
     coming = undefined;
-    file?.fail?.(error);
+    file?.fail(error);
   };
 
   const onOffer = (/** @type {any} */ { offer: n, name: title, size, type }) => {
     if (coming || typeof title !== "string" || !Number.isSafeInteger(size) || size < 0) return say({ reject: n });
     /** @type {any} */
     const file = { n, size, type: String(type), got: 0, parts: [] };
+    const [whole, resolve, fail] = promise();
+    file.fail = fail;
     coming = file;
     const accept = async (/** @type {FileOptions} */ { progress } = {}) => {
       if (coming !== file || file.resolve) throw canceled();
-      const [whole, resolve, fail] = promise();
-      Object.assign(file, { progress, resolve, fail });
+      Object.assign(file, { progress, resolve });
       say({ accept: n });
       onChunk(new ArrayBuffer(0));
       return whole;
@@ -1178,7 +1187,7 @@ function files(channel, name, onFile) {
       endComing(canceled());
     };
     // As a name without a path or anything that can't be seen.
-    onFile({ name: title.replace(/[\p{C}/\\]/gu, "_").slice(-255), size, type: file.type, accept, reject });
+    onFile({ name: title.replace(/[\p{C}/\\]/gu, "_").slice(-255), size, type: file.type, whole, accept, reject });
   };
 
   const onChunk = (/** @type {ArrayBuffer} */ chunk) => {
@@ -1191,11 +1200,13 @@ function files(channel, name, onFile) {
     }
     file.parts.push(chunk);
     if (file.parts.length > FOLD_CHUNKS) file.parts = [new Blob(file.parts)];
+    if (file.got === file.size) {
+      coming = undefined;
+      say({ done: file.n });
+      file.resolve(new Blob(file.parts, file));
+    }
+    // The last thing, as it is not ours and may fail.
     file.progress?.(file.got);
-    if (file.got < file.size) return;
-    coming = undefined;
-    say({ done: file.n });
-    file.resolve(new Blob(file.parts, file));
   };
 
   const close = () => {

@@ -398,6 +398,20 @@ test("a file arrives as it was sent, and one that is declined does not", async (
   await alice.sees("#log .file", /later.*declined/);
 });
 
+test("an interruption is shown over the picture until it is over", async () => {
+  const [alice, bob] = await inCall({ relay: true });
+  await seesMovement(alice);
+
+  await server.restart(() => alice.sees(".veil", /Reconnecting/));
+
+  await connected(alice, bob);
+  for (const person of [alice, bob]) {
+    // Refused attempts while the server was away are the browser's own complaint.
+    person.complaints.splice(0, Infinity, ...person.complaints.filter((text) => !/WebSocket connection to .* failed/.test(text)));
+    await seesMovement(person);
+  }
+});
+
 test("a call is made, steered and ended by the keyboard alone", async () => {
   const [alice, bob] = await Promise.all([signedIn("alice").then(ready), signedIn("bob").then(ready)]);
   await alice.page.keyboard.type("bob");

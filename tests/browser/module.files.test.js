@@ -101,6 +101,7 @@ for (const isHalfway of [false, true]) {
     assert.equal(await sending, "canceled");
     await settled();
 
+    assert.equal(await codeOf(offered[0].whole), "canceled");
     assert.equal(await (receiving ?? codeOf(offered[0].accept())), "canceled");
     here.onsend = undefined;
     const next = ours.sendFile(fileOf(3));
@@ -109,6 +110,31 @@ for (const isHalfway of [false, true]) {
     await next;
   });
 }
+
+test("a listener to progress that fails ends no file", async () => {
+  const { ours, offered, there } = await pair();
+  const sending = codeOf(ours.sendFile(fileOf(3)));
+  await settled();
+  const { onmessage } = there;
+  const complaints = [];
+  // As a browser does with what listeners throw.
+  there.onmessage = (event) => {
+    try {
+      onmessage(event);
+    } catch ({ message }) {
+      complaints.push(message);
+    }
+  };
+  const failing = (count) => {
+    if (count === 3) throw new Error("not the module's");
+  };
+
+  offered[0].accept({ progress: failing }).catch(() => {});
+
+  assert.equal((await offered[0].whole).size, 3);
+  assert.equal(await sending, "done");
+  assert.deepEqual(complaints, ["not the module's"]);
+});
 
 test("the receiver gives up halfway, what is still on its way is dropped, and the next one is whole", async () => {
   const { ours, offered, there } = await pair();

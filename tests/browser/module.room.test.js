@@ -121,13 +121,26 @@ test("an offer for a room that we are not in, or of somebody who is not there, i
   assert.deepEqual([ann.events, FakeConnection.open], [[], []]);
 });
 
-test("at most 32 of a room are in a call with us", async () => {
+test("at most 12 of a room are in a call with us", async () => {
   const ann = await connect("ann");
   server.rooms.set("lobby", new Set(Array.from({ length: 40 }, (_, n) => `member ${n}`)));
 
   const room = await ann.join("lobby");
 
-  assert.deepEqual([room.members.length, room.calls.size], [40, 32]);
+  assert.deepEqual([room.members.length, room.calls.size], [40, 12]);
+});
+
+test("a room is come into once there is room for the question", async () => {
+  const ann = await connect("ann");
+  server.socketOf("ann").deaf = true;
+  for (let times = 0; times < 200; times += 1) ann.call(`member ${times}`, { chat: false }).hangUp();
+  const joining = ann.join("lobby");
+  await settled();
+
+  server.socketOf("ann").drop(1006);
+  await clock.pass(5_000);
+
+  assert.equal((await joining).name, "lobby");
 });
 
 test("a room that takes nobody, or that we are in, is a typed error", async () => {
