@@ -142,6 +142,30 @@ test("attempts to reconnect grow further apart, each jittered", async (t) => {
   assert.deepEqual([...attempts, FakeSocket.all.length - before], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
 });
 
+test("whoever looks for the server while an attempt hangs waits no longer than that one", async (t) => {
+  const { alice, ours } = await inCall();
+  t.mock.method(Math, "random", () => 1);
+  server.cutOff.add("alice");
+  server.socketOf("alice").drop(1006);
+  await clock.pass(45_000);
+  while (server.sockets.some(({ readyState }) => readyState === 1) === false) await clock.pass(100);
+
+  ours.connection.become("failed");
+  server.cutOff.clear();
+  await clock.pass(10_500);
+
+  assert.equal(alice.state, "online");
+});
+
+test("signing out is told once, also to who signs out upon that", async () => {
+  const { alice, ours } = await inCall();
+  ours.addEventListener("closed", () => alice.close());
+
+  alice.close();
+
+  assert.deepEqual(states(alice), ["closed"]);
+});
+
 test("close codes 4000 to 4009 are final, and their reason is said", async () => {
   for (const code of [4000, 4002, 4009]) {
     const alice = await connect("alice");
