@@ -2,4 +2,9 @@
 
 import { $, calling } from "./lobby.js";
 
-calling({ began: (call) => call.addEventListener("open", () => $("text").focus()) });
+const WORDS_ONLY = "with voice or video. This page takes words and files; to hear and see each other, both open Call.";
+
+calling({
+  ringing: (event) => ($("incoming-kind").textContent = event?.media ? WORDS_ONLY : ""),
+  began: (call) => call.addEventListener("open", () => $("text").focus()),
+});

@@ -12,6 +12,8 @@ const RELAY_MS = 12_000;
 const PING_MS = 3_000;
 /** After the first answer: what is lost on the way is asked for again within it. */
 const SETTLE_MS = 2_500;
+/** Silence takes longer to be taken for it. */
+const AT_ONCE_MS = 2_000;
 /** A refusal by one interface may be followed by a grant to another. */
 const REFUSAL_MS = 500;
 /** What is sent through each relay at most, and for how long. */
@@ -70,14 +72,13 @@ async function signIn() {
   const url = new URL("/ws", location.href);
   url.protocol = url.protocol.replace("http", "ws");
   const fact = { ok: false, url: url.href, token: token !== undefined, local: isLocal() };
-  if (token !== undefined) url.searchParams.set("token", token);
   const random = [...crypto.getRandomValues(new Uint8Array(6))]
     .map((byte) => byte.toString(16).padStart(2, "0"))
     .join("");
   const start = performance.now();
   for (const name of token === undefined ? [`check-${random}`] : [undefined, `check-${random}`]) {
     try {
-      const signal = await Signal.connect({ name, url });
+      const signal = await Signal.connect({ name, url, token });
       return [signal, { ...fact, ok: true, ms: Math.round(performance.now() - start) }];
     } catch ({ code, message }) {
       Object.assign(fact, { code, message });
@@ -120,15 +121,20 @@ async function checkStun(facts, urls, turn) {
     ...each,
   ]);
   const seen = [together, ...alone].flatMap(({ candidates }) => candidates);
-  facts.stun = {
-    limit: STUN_MS,
-    servers: urls.map((url, index) => ({ url, answered: answers(alone[index]), ms: alone[index].ms })),
-  };
+  const [v4, v6] = ["v4", "v6"].map((wanted) => natKind({ alone, together }, wanted));
+  const granted = together.candidates.some(({ type }) => type === "relay") && readUrl(relay.urls);
+  const servers = urls.map((url, index) => {
+    const { host, port } = readUrl(url);
+    const isGranted = host === granted?.host && port === granted?.port;
+    const { ms, atOnce } = alone[index];
+    return { url, answered: answers(alone[index], { kinds: [v4, v6], granted: isGranted }), ms, atOnce };
+  });
+  facts.stun = { limit: STUN_MS, servers };
   facts.nat = {
-    v4: natKind({ alone, together }, "v4"),
-    v6: natKind({ alone, together }, "v6"),
+    v4,
+    v6,
     asked: urls.length,
-    compared: facts.stun.servers.filter(({ answered }) => answered).length,
+    compared: servers.filter(({ answered }) => answered).length,
     // A name instead of the address, or no such candidate at all.
     hidden: !seen.some(({ type, address }) => type === "host" && family(address)),
     mapped: [...new Set(seen.filter(({ type }) => type === "srflx").map(({ address }) => address))],
@@ -148,7 +154,10 @@ async function gather(iceServers, literal) {
   await new Promise((done) => {
     setTimeout(done, STUN_MS);
     pc = watch({ iceServers }, found, () => {
-      if (found.complete) return done();
+      if (found.complete) {
+        found.atOnce = performance.now() - start < AT_ONCE_MS;
+        return done();
+      }
       if (found.ms || !found.candidates.some(({ type }) => type === "srflx")) return;
       found.ms = Math.max(1, Math.round(performance.now() - start));
       setTimeout(done, SETTLE_MS);

@@ -67,12 +67,36 @@ function mapped({ type, address, port, relatedAddress, relatedPort }) {
   return type === "relay" && (relatedAddress !== address || relatedPort !== port) ? relatedAddress : undefined;
 }
 
-/** Whether a server has answered in a gathering with it alone, in either family. */
-export function answers(gathering) {
-  return (
-    gathering.candidates.some(({ type }) => type === "srflx") ||
-    ["v4", "v6"].some((wanted) => answersPlainly(gathering, wanted))
-  );
+/**
+ * Whether a server has answered in a gathering with it alone, in either family; undefined where that can't be told. TURN is made
+ * of STUN: a relay over UDP granted on the same port is an answer, too. Where an address that the server saw is the machine's
+ * own, its other ports' answers show in nothing, and there is silence only in what complains.
+ * @param {object} gathering
+ * @param {{kinds?: string[], granted?: boolean}} [else] the kinds of NAT, and whether that port has granted a relay
+ */
+export function answers(gathering, { kinds = [], granted = false } = {}) {
+  const { candidates, errors, complete } = gathering;
+  if (granted || candidates.some(({ type }) => type === "srflx")) return true;
+  if (["v4", "v6"].some((wanted) => answersPlainly(gathering, wanted))) return true;
+  return kinds.includes("none") && !complete && errors.length === 0 ? undefined : false;
+}
+
+const isLoopback = (host) => /^(localhost|.*\.localhost|127(\.\d+){3}|\[?::1\]?)$/i.test(host);
+
+/** Whether the browser gave up on this machine's loopback at once, as those do that leave it out: then silence says nothing. */
+function isDeaf(stun) {
+  const isShunned = ({ url, answered, atOnce }) => answered === false && atOnce && isLoopback(readUrl(url).host);
+  return Boolean(stun?.servers.length) && stun.servers.every(isShunned);
+}
+
+const DEAF = "Cannot tell: no answer came, but some browsers, Firefox among them, leave this machine’s own localhost out.";
+const ELSEWHERE = "Open this page by the machine’s own name or address, as others will.";
+
+/** What stands between the machine and the server, which is nothing where both are one machine. */
+function between({ v4, v6, mapped }) {
+  const isOwn = mapped.length > 0 && mapped.every(isLoopback);
+  const kind = (found) => (isOwn && found !== "silent" ? "none" : found);
+  return { v4: kind(v4), v6: kind(v6) };
 }
 
 /**
@@ -96,9 +120,11 @@ export function lines({ page, signIn, stun, nat, relays = [], offers }) {
   const found = [signInLine(signIn)];
   if (page?.webrtc === false) found.push(withoutWebRtc);
   if (!signIn.ok || page?.webrtc === false) return found;
-  if (stun) found.push(stunLine(stun), familyLine(nat), natLine(nat));
+  const deaf = isDeaf(stun);
+  if (deaf) found.push(...["stun", "family", "nat"].map(deafLine));
+  else if (stun) found.push(stunLine(stun), familyLine(nat), natLine(nat));
   else found.push(wait("stun", TITLES.stun), wait("family", TITLES.family), wait("nat", TITLES.nat));
-  const ways = relays.map(relayLine).concat(offers ? missingLines(offers) : []);
+  const ways = relays.map((relay) => relayLine(relay, deaf)).concat(offers ? missingLines(offers) : []);
   return [...found, ...ways.sort((one, two) => RELAYS.indexOf(one.id) - RELAYS.indexOf(two.id))];
 }
 
@@ -106,6 +132,8 @@ const TITLES = { signIn: "Signaling (WebSocket)", stun: "STUN over UDP", family:
 const RELAYS = [...WAYS.map((way) => `relay-${way}`), "relay-more"];
 
 const wait = (id, title) => ({ id, title, state: "wait", text: "Checking…" });
+
+const deafLine = (id) => ({ id, title: TITLES[id], state: "warn", text: DEAF, cure: ELSEWHERE });
 
 const withoutWebRtc = {
   id: "webrtc",
@@ -168,8 +196,10 @@ function stunLine({ servers, limit }) {
     const times = answered.map(({ ms }) => ms).filter((ms) => ms !== undefined);
     const soon = times.length > 0 ? ` within ${Math.min(...times)} ms` : "";
     const text = `Answered${soon}: ${names(answered)}.`;
-    if (answered.length === servers.length) return { id, title, state: "good", text };
-    const silent = names(servers.filter((server) => !server.answered));
+    const unclear = servers.filter((server) => server.answered === undefined);
+    const rest = unclear.length > 0 ? ` Whether ${names(unclear)} did cannot be told here.` : "";
+    if (answered.length + unclear.length === servers.length) return { id, title, state: "good", text: text + rest };
+    const silent = names(servers.filter((server) => server.answered === false));
     return {
       id,
       title,
@@ -177,6 +207,10 @@ function stunLine({ servers, limit }) {
       text: `${text} No answer: ${silent}.`,
       cure: "A firewall may let only some UDP ports through; one is enough for calls.",
     };
+  }
+  if (servers.every((server) => server.answered === undefined)) {
+    const text = `Cannot tell: what ${names(servers)} would answer is this machine’s own address, which shows in nothing.`;
+    return { id, title, state: "warn", text, cure: "Nothing to do where a relay over UDP works: UDP gets through." };
   }
   return {
     id,
@@ -205,7 +239,9 @@ function familyLine({ v4, v6, mapped }) {
   return { id, title, state: "bad", text: "Neither brought an answer over UDP." };
 }
 
-function natLine({ v4, v6, asked, compared, hidden }) {
+function natLine(nat) {
+  const { asked, compared, hidden } = nat;
+  const { v4, v6 } = between(nat);
   const id = "nat";
   const title = TITLES.nat;
   const kind = v4 === "silent" ? v6 : v4;
@@ -251,7 +287,7 @@ function natLine({ v4, v6, asked, compared, hidden }) {
   }
 }
 
-function relayLine(relay) {
+function relayLine(relay, deaf) {
   const { url, state, code, text, limit, timedOut, tells } = relay;
   const at = readUrl(url);
   const line = { id: `relay-${at.way}`, title: `Relay over ${OVER[at.way]}`, url };
@@ -267,6 +303,7 @@ function relayLine(relay) {
   if (state === "faulty")
     return bad(`This browser takes no such address: ${text}.`, "The server’s operator corrects turn.ice_servers.");
   if (state === "refused") return bad(...refusal(code, text));
+  if (deaf && isLoopback(at.host)) return { ...line, state: "warn", text: DEAF, cure: ELSEWHERE };
   const asked = at.way === "udp" ? `UDP port ${at.port}` : `TCP port ${at.port}`;
   const why = tells ? "" : " This browser doesn’t say why; Chromium does.";
   const soon = at.way === "tls" ? `No TLS connection to port ${at.port} comes about` : `${asked} cannot be reached`;
@@ -386,7 +423,15 @@ function missingLines({ turn, turns, skipped }) {
  * @returns {{code: "direct"|"direct-only"|"relay-udp"|"relay-tcp"|"relay-tls"|"unsure"|"none", state: "good"|"warn"|"bad", text: string}}
  */
 export function verdict(facts) {
-  const { signIn, nat, relays = [] } = facts;
+  const found = judge(facts);
+  if (!facts.signIn?.ok || !facts.signIn.local || facts.page?.webrtc === false) return found;
+  return { ...found, text: `${found.text} ${isDeaf(facts.stun) ? ELSEWHERE : LOCAL}` };
+}
+
+const LOCAL = "This page is open on the server’s own machine: other networks are checked from within them.";
+
+function judge(facts) {
+  const { signIn, stun, relays = [] } = facts;
   if (!signIn?.ok) {
     return {
       code: "none",
@@ -404,8 +449,13 @@ export function verdict(facts) {
   const works = WAYS.map((way) =>
     relays.find(({ url, state }) => state === "carried" && readUrl(url).way === way),
   ).find(Boolean);
-  const direct = directly(nat);
   const by = works && relayWords(works);
+  if (isDeaf(stun)) {
+    const text = `Whether calls will connect ${by ? `other than by relay over ${by} ` : ""}cannot be told at this address: some browsers, Firefox among them, leave localhost out.`;
+    return { code: "unsure", state: "warn", text };
+  }
+  const nat = between(facts.nat);
+  const direct = directly(nat);
   if (direct && works) {
     const text = `Calls will connect directly${direct.whom}, and by relay over ${by} ${direct.whom ? "to everyone else" : "where the other side’s network doesn’t allow that"}.`;
     return { code: "direct", state: "good", text };

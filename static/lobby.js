@@ -514,6 +514,7 @@ function sizeInWords(bytes) {
 /** Shows one of the sections that stand in for each other. @param {string} view its id */
 export function show(view) {
   for (const section of document.querySelectorAll("[data-view]")) section.hidden = section.id !== view;
+  document.body.dataset.shows = view;
 }
 
 /** @param {HTMLElement} pill @param {import("./throughway.js").Path} path */

@@ -7,6 +7,8 @@ import { $, asked, composing, copying, inviting, say, sentence, show, showPath, 
 
 /** How many cameras a mesh carries: each browser sends its picture once for every other. */
 const MAX_CAMERAS = 6;
+/** How many others the module connects one with. */
+const MAX_CALLS = 32;
 const LINKED = "You came by a link: your microphone and camera are off. The buttons below switch them on.";
 const PICTURE = { width: { ideal: 640 }, height: { ideal: 360 }, frameRate: { ideal: 24 } };
 /** How often it is looked who speaks, from which level on somebody does, and how long that is shown. */
@@ -96,6 +98,7 @@ function come(name) {
   const tile = tiles.get(name) ?? new Tile(name);
   tiles.set(name, tile);
   showCount();
+  if (tiles.size > MAX_CALLS) tile.leaveOut();
   return tile;
 }
 
@@ -262,6 +265,14 @@ class Tile {
   enlarge(isLarge) {
     this.#enlarger.setAttribute("aria-pressed", String(isLarge));
     this.element.classList.toggle("large", isLarge);
+  }
+
+  /** Until they call, if ever. */
+  leaveOut() {
+    if (this.#call) return;
+    this.#pill.dataset.state = "offline";
+    this.#pill.textContent = STATES.closed;
+    notify(`A room connects nobody with more than ${MAX_CALLS} others: some here you neither see, hear nor read.`);
   }
 
   /** Shows a call with this member, in place of an earlier one. */

@@ -232,6 +232,24 @@ test("a message beyond 16 KiB is refused and stays in the field", async () => {
   assert.equal(await alice.page.$eval("#text", ({ value }) => value.length), 16 * 1024 + 1);
 });
 
+test("whoever calls with a picture is said to, and that here it is words", async () => {
+  const alice = await signedIn("alice");
+  const bob = await visit(http("/chat?name=bob"));
+  await bob.page.evaluate(async () => {
+    const { Signal } = await import("/throughway.js");
+    const signal = await Signal.connect({ name: "painter" });
+    const media = Object.assign(document.createElement("canvas"), { width: 64, height: 36 });
+    media.getContext("2d").fillRect(0, 0, 9, 9);
+    signal.call("alice", { media: media.captureStream(5) }).addEventListener("message", ({ text }) => (document.title = text));
+  });
+
+  await alice.sees("#incoming", /painter is calling you with voice or video. This page takes words and files/);
+  await alice.clicks("#accept");
+  await alice.writes("#text:not(:disabled)", "words will do");
+
+  await bob.page.waitForFunction(() => document.title === "words will do", { timeout: 20_000, polling: 50 });
+});
+
 test("a file that is dropped on the chat is offered, accepted and kept for saving", async () => {
   const [alice, bob] = await inCall();
   await alice.sees("#attach:not(:disabled)", /(?:)/);

@@ -337,3 +337,65 @@ test("the report is words, a table and JSON that says the same", () => {
   );
   assert.match(text, /\| srflx \| udp \| 203\.0\.113\.7 \| 1 \| 2 \| stun:a\\\|b {2}\|/);
 });
+
+// On the server's own machine
+
+const LOCAL = { udp: "turn:localhost:3478?transport=udp", stun: "stun:localhost:3478" };
+
+test("a relay granted on the same port is an answer, and where the own address is seen, mere quiet is none", () => {
+  const quiet = gathering([host("192.0.2.2")]);
+
+  assert.equal(answers(quiet, { granted: true }), true);
+  assert.equal(answers(quiet, { kinds: ["none", "silent"] }), undefined);
+  assert.equal(answers(quiet, { kinds: ["silent", "silent"] }), false);
+  assert.equal(answers({ ...quiet, errors: [{ code: 701 }] }, { kinds: ["none", "silent"] }), false);
+});
+
+test("an answer that cannot be told is neither silence nor a contradiction of what works", () => {
+  const stun = (...answered) => ({
+    limit: 6000,
+    servers: answered.map((answered, index) => ({ url: `stun:localhost:${index + 1}`, answered })),
+  });
+  const state = (...answered) => line(facts({ nat: nat("none"), stun: stun(...answered) }), "stun");
+
+  assert.equal(state(true, undefined).state, "good");
+  assert.match(state(true, undefined).text, /^Answered: localhost:1. Whether localhost:2 did cannot be told here.$/);
+  assert.equal(state(undefined).state, "warn");
+  assert.match(state(undefined).text, /^Cannot tell/);
+  assert.equal(state(true, false).state, "warn");
+  for (const found of lines(facts({ nat: nat("none"), stun: stun(undefined) }))) isSentence(found.text);
+});
+
+test("between a machine and itself there is no NAT, and calls from elsewhere are another check", () => {
+  const found = facts({
+    signIn: { ...signedIn, local: true },
+    nat: { ...nat("unknown"), asked: 1, hidden: true, mapped: ["127.0.0.1"] },
+  });
+
+  assert.equal(line(found, "nat").state, "good");
+  assert.match(line(found, "nat").text, /^None/);
+  assert.equal(verdict(found).code, "direct");
+  assert.match(verdict(found).text, /on the server’s own machine/);
+  assert.doesNotMatch(verdict(facts()).text, /own machine/);
+});
+
+test("a browser that leaves localhost out is no firewall", () => {
+  const stun = { limit: 6000, servers: [{ url: LOCAL.stun, answered: false, atOnce: true }] };
+  const relay = { url: LOCAL.udp, state: "silent", timedOut: false, limit: 12_000, tells: true };
+  const more = { signIn: { ...signedIn, local: true }, stun, nat: { ...nat("silent"), compared: 0, mapped: [] } };
+  const found = facts({ ...more, relays: [relay] });
+
+  for (const id of ["stun", "family", "nat", "relay-udp"]) {
+    assert.equal(line(found, id).state, "warn", id);
+    assert.match(line(found, id).text, /^Cannot tell/);
+    isSentence(line(found, id).cure);
+  }
+  assert.equal(verdict(found).state, "warn");
+  assert.match(verdict(found).text, /cannot be told at this address.*by the machine’s own name or address/);
+  assert.match(verdict(facts({ ...more, relays: [carried("tcp")] })).text, /other than by relay over TCP/);
+  for (const other of [{ url: "stun:a:3478", atOnce: true }, { url: LOCAL.stun, atOnce: false }]) {
+    const servers = [{ ...other, answered: false }];
+    assert.equal(line({ ...found, stun: { ...stun, servers } }, "stun").state, "bad");
+    assert.equal(line({ ...found, stun: { ...stun, servers } }, "relay-udp").state, "bad");
+  }
+});

@@ -19,7 +19,7 @@ before(async () => {
 after(() => browser?.close());
 
 // Each its own: the server keeps the place of a page that went without a word, and so its name, for half a minute.
-beforeEach(async () => (server = await Server.start()));
+beforeEach(async () => (server = await Server.start({ more: '[signaling.limits]\nsign_ins = "50/s"\n' })));
 
 afterEach(async () => {
   const complaints = people.flatMap(({ complaints }) => complaints);
@@ -346,6 +346,27 @@ test("who keeps to the relay still does after reloading, and invites others with
 
   await alice.sees("#sign-in-title", /Join standup/);
   assert.equal(await alice.page.$eval("#relay", ({ checked }) => checked), true);
+});
+
+test("of more than a room connects, some are said to be left out", async () => {
+  const crowd = await visit(`http://localhost:${server.ports.http}/`);
+  await crowd.page.evaluate(async () => {
+    const joined = (n) =>
+      new Promise((resolve) => {
+        const socket = new WebSocket("/ws");
+        socket.onopen = () => socket.send(JSON.stringify({ type: "login", v: 2, name: `person ${n}`, room: "standup" }));
+        socket.onmessage = ({ data }) => JSON.parse(data).success && resolve(socket);
+      });
+    globalThis.sockets = [];
+    for (let n = 1; n <= 33; n += 1) globalThis.sockets.push(await joined(n));
+  });
+
+  const alice = await comes("alice");
+
+  await alice.sees("#count", /^34 people$/);
+  await alice.sees("#notice", /connects nobody with more than 32 others/);
+  const pills = await alice.page.$$eval(".tile[data-own=false] .pill", (all) => all.map(({ textContent }) => textContent));
+  assert.ok(pills.includes("Not connected"), pills.join());
 });
 
 test("the link to invite others names the room and not who sends it, and asks for a name", async () => {
