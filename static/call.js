@@ -401,7 +401,6 @@ $("hear").addEventListener("click", () => {
 
 // Being called
 
-let ringer;
 let tone;
 
 /** Two soft notes, again and again, if the person has touched the page: before that, browsers keep it silent. */
@@ -429,22 +428,21 @@ function quiet() {
   tone = undefined;
 }
 
-async function onRinging(event) {
+/** Whoever rings, the camera stays as it is: only who accepts shows anything. */
+function onRinging(event) {
   quiet();
-  ringer = event;
-  if (!event) return call || !$("lobby").hidden ? undefined : stop();
+  if (!event) return;
   const noCamera = ["NotFoundError", "SecurityError"].includes(problems.video);
   $("accept-audio").hidden = noCamera;
   $("accept").textContent = noCamera ? "Accept" : "Accept with video";
   $("incoming-kind").textContent = event.media ? "" : "without camera or microphone";
   ring();
-  // While it rings, so that the answer needn't wait; but the ringing itself asks nobody for permission.
-  if ((await anyGranted()) && ringer === event) start();
 }
 
 // The call
 
 calling({
+  sendsMedia: true,
   options(how) {
     if (how === "video") cameraWanted = true;
     if (how === "audio") {

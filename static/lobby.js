@@ -2,9 +2,8 @@
 // states and end, the log and its composer. Each part works on elements by their ids, which the pages share:
 //
 //     signingIn({ entered })      the form, the pill, `?name=`; every page
-//     calling({ ... })            calls between two: /chat and /call
+//     calling({ ... })            calls between two, with files: /chat and /call
 //     composing(send), say(text)  the log and the field below it; every page
-//     filing(() => call)          files by button or drop; `calling` does it by itself
 //
 // Sections of a page that stand in for each other carry `data-view`; `show(id)` shows one of them.
 
@@ -25,15 +24,29 @@ const CALL_STATES = {
 
 export const $ = (id) => document.getElementById(id);
 
-/** What the address asks for: `?name=` signs in, `?to=` calls that member then, `?relay=1` keeps to the relay. */
+/**
+ * What the address asks for: `?name=` signs in, `?to=` calls that member then, `?relay=1` keeps to the relay, `?token=` is
+ * for servers with accounts. Anyone can make such a link, so that it alone never makes a page send sound or pictures.
+ */
 export const asked = new URLSearchParams(location.search);
+const token = hidden("token");
+
+/** Takes a secret out of the address, where others may read it; reloading the page finds it again. @param {string} key */
+function hidden(key) {
+  const value = asked.get(key) ?? history.state?.[key];
+  if (!asked.has(key)) return value;
+  const here = new URL(location.href);
+  here.searchParams.delete(key);
+  history.replaceState({ ...history.state, [key]: value }, "", here);
+  return value;
+}
 
 // Signing in and out
 
 /**
  * Signs in by the form, or at once if the address has a name.
  * @param {object} page
- * @param {(signal: Signal) => void} page.entered signed in
+ * @param {(signal: Signal, pressed: boolean) => void} page.entered signed in, by the form or by the address alone
  * @param {() => void} [page.leaving] about to sign out, by the person's own wish
  * @param {() => void} [page.left] signed out, for whatever reason
  * @param {string|null} [page.name] whom to sign in at once
@@ -42,7 +55,7 @@ export function signingIn({ entered, leaving, left, name = asked.get("name") }) 
   let signal;
   $("sign-in-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    signIn($("name").value.trim());
+    signIn($("name").value.trim(), true);
   });
   $("sign-out").addEventListener("click", () => {
     leaving?.();
@@ -50,15 +63,18 @@ export function signingIn({ entered, leaving, left, name = asked.get("name") }) 
   });
   $("relay").checked = asked.get("relay") === "1";
   $("name").value = name ?? "";
-  if (name) signIn(name);
+  // A token may say whose it is.
+  $("name").required = token === undefined;
+  if (name) signIn(name, false);
   else $("name").focus();
 
-  async function signIn(name) {
+  async function signIn(name, pressed) {
     $("sign-in-error").textContent = "";
     $("sign-in-button").disabled = true;
     showStatus("wait", "Signing in…");
+    const iceTransportPolicy = $("relay").checked ? "relay" : "all";
     try {
-      signal = await Signal.connect({ name, iceTransportPolicy: $("relay").checked ? "relay" : "all" });
+      signal = await Signal.connect({ name: name || undefined, token, iceTransportPolicy });
     } catch (error) {
       return refuse(error.message);
     } finally {
@@ -68,7 +84,7 @@ export function signingIn({ entered, leaving, left, name = asked.get("name") }) 
     signal.addEventListener("error", ({ error }) => say(sentence(error.message)));
     $("sign-out").hidden = false;
     onState({ state: "online" });
-    entered(signal);
+    entered(signal, pressed);
   }
 
   function onState({ state, reason }) {
@@ -99,6 +115,7 @@ function showStatus(state, text) {
 /**
  * Signs in, then makes and takes calls, one at a time.
  * @param {object} [page]
+ * @param {boolean} [page.sendsMedia] a call sends sound or pictures, so that it takes more than a link to make one
  * @param {(how?: string) => import("./throughway.js").CallOptions} [page.options] what a call is made with, or accepted
  *   with by a button whose `data-accept` says how
  * @param {() => Promise<void>} [page.prepare] waited for before a call is made, never before one is accepted
@@ -109,7 +126,7 @@ function showStatus(state, text) {
  * @param {(call: import("./throughway.js").Call) => void} [page.ended] it is over, and what comes after it is shown
  * @param {() => void} [page.left] signed out
  */
-export function calling({ options, prepare, waiting, ringing, began, ended, left } = {}) {
+export function calling({ sendsMedia = false, options, prepare, waiting, ringing, began, ended, left } = {}) {
   let signal;
   let incoming;
   let call;
@@ -138,25 +155,28 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
   copying($("copy"), $("invite"));
   composing((text) => call.send(text));
   filing(() => call);
+  const [title, button] = [$("sign-in-title").textContent, $("sign-in-button").textContent];
   if (asked.get("to")) {
     $("sign-in-title").textContent = `Call ${asked.get("to")}`;
     $("sign-in-button").textContent = "Sign in and call";
   }
   signingIn({ entered, left, leaving: () => incoming && $("reject").click() });
 
-  function entered(signedIn) {
+  function entered(signedIn, pressed) {
     signal = signedIn;
     signal.addEventListener("call", onIncoming);
     signal.addEventListener("missed", onMissed);
-    const link = new URL(location.pathname, location.href);
-    link.searchParams.set("to", signal.name);
-    $("invite").value = link.href;
-    $("invite-note").hidden = !/^(localhost|127\.|\[::1\])/.test(location.hostname);
+    inviting("to", signal.name);
     wait();
     const to = asked.get("to");
+    if (!to) return;
     asked.delete("to");
-    if (to) $("to").value = to;
-    if (to && to !== signal.name) start(to);
+    $("sign-in-title").textContent = title;
+    $("sign-in-button").textContent = button;
+    $("to").value = to;
+    if (to === signal.name) return;
+    if (pressed || !sendsMedia) start(to);
+    else $("call-button").focus();
   }
 
   function wait() {
@@ -168,25 +188,41 @@ export function calling({ options, prepare, waiting, ringing, began, ended, left
   }
 
   function onIncoming(event) {
-    if (call && call.state !== "closed") {
+    if (incoming || (call && call.state !== "closed")) {
       event.reject();
-      return say(`${event.name} called meanwhile and was declined`);
+      return turnedAway(event.name);
     }
-    if (incoming) return event.reject();
     incoming = event;
     $("incoming-name").textContent = event.name;
     $("incoming").hidden = false;
     document.title = `${event.name} is calling · Throughway`;
     ringing?.(event);
-    // Never take the keyboard from someone who is typing.
-    if (!document.activeElement?.value) $("accept").focus();
+    // Never take the keyboard from someone who uses it: the key they are about to press would accept.
+    if (document.activeElement === document.body) $("accept").focus();
+  }
+
+  /** In the log each caller has one line, however often they call. */
+  function turnedAway(name) {
+    const words = `${name} called meanwhile and was declined`;
+    if (!$("lobby").hidden) return void ($("call-error").textContent = `${words}.`);
+    const earlier = [...$("log").children].find(({ dataset }) => dataset.caller === name);
+    const line = earlier ?? say(words);
+    line.dataset.caller = name;
+    line.dataset.calls = String(Number(line.dataset.calls ?? 0) + 1);
+    if (!earlier) return;
+    const count = line.querySelector("span") ?? document.createElement("span");
+    // Read out once, not with every call.
+    count.setAttribute("aria-hidden", "true");
+    count.textContent = ` (${line.dataset.calls} times)`;
+    line.append(count);
   }
 
   function onMissed({ name }) {
     if (incoming?.name !== name) return;
     dismiss();
     ringing?.();
-    $("call-error").textContent = `${name} called and hung up before you answered.`;
+    const place = $("lobby").hidden ? $("after-reason") : $("call-error");
+    place.textContent = `${name} called and hung up before you answered.`;
   }
 
   function dismiss() {
@@ -287,12 +323,14 @@ export function composing(send) {
       await send(text);
       say(text, "You", "mine");
     } catch (error) {
-      $("text").value = text;
+      // Before what was written meanwhile.
+      $("text").value = [text, $("text").value].filter(Boolean).join("\n");
       $("text-error").textContent = sentence(error.message);
     }
   });
   $("text").addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    // The Enter that ends a composed character is that character's: 229 says so in Safari, where it has ended by then.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     $("composer").requestSubmit();
   });
@@ -321,20 +359,24 @@ function append(line) {
   if (atEnd || line.classList.contains("mine")) log.scrollTop = log.scrollHeight;
 }
 
-/** Leaves this many lines in the log. A file that was received is kept for as long as its line stands. */
+/**
+ * Leaves this many lines in the log: what happened goes before what was said or sent, for that can be anybody's doing.
+ * A file that was received is kept for as long as its line stands.
+ */
 function trim(count) {
   const log = $("log");
   while (log.childElementCount > count) {
-    const link = log.firstElementChild.querySelector("a[download]");
+    const line = log.querySelector(".event:not(:last-child)") ?? log.firstElementChild;
+    const link = line.querySelector("a[download]");
     if (link) URL.revokeObjectURL(link.href);
-    log.firstElementChild.remove();
+    line.remove();
   }
 }
 
 // Files
 
 /** Sends files that are chosen by the button `attach` or dropped on the section `call`. */
-export function filing(current) {
+function filing(current) {
   const zone = $("call");
   const over = (event) => event.dataTransfer?.types.includes("Files");
   const send = (files) => {
@@ -415,6 +457,7 @@ class FileLine {
   }
 
   ask(note, choices) {
+    const focused = this.#actions.contains(document.activeElement);
     this.#note.textContent = note;
     this.#actions.replaceChildren();
     for (const [label, act] of Object.entries(choices)) {
@@ -425,6 +468,8 @@ class FileLine {
       button.addEventListener("click", act);
       this.#actions.append(button);
     }
+    // The button that was pressed is gone: the keyboard stays nearby.
+    if (focused) (this.#actions.firstElementChild ?? $("log")).focus();
   }
 
   /** How far it is; the note is spoken once, not with every chunk. */
@@ -440,13 +485,16 @@ class FileLine {
   }
 
   save(blob, name) {
+    const focused = this.#actions.contains(document.activeElement);
     this.tell("Received");
     const link = document.createElement("a");
     link.className = "button small";
-    link.href = URL.createObjectURL(blob);
+    // Without the type that the sender gave it: opened in a tab, it must not be a page of this server's.
+    link.href = URL.createObjectURL(new Blob([blob]));
     link.download = name || "file";
     link.textContent = "Save";
     this.#actions.append(link);
+    if (focused) link.focus();
   }
 }
 
@@ -482,6 +530,14 @@ export function sentence(text, name) {
   if (!text) return "";
   const first = name && text.startsWith(`${name} `) ? text[0] : text[0].toUpperCase();
   return first + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
+
+/** Shows the link that others come by: this page's, which asks for `value` as `key`. */
+export function inviting(key, value) {
+  const link = new URL(location.pathname, location.href);
+  link.searchParams.set(key, value);
+  $("invite").value = link.href;
+  $("invite-note").hidden = !/^(localhost|.*\.localhost|127\.[\d.]+|\[::1\])$/.test(location.hostname);
 }
 
 /** @param {HTMLButtonElement} button @param {HTMLInputElement} field */

@@ -1,19 +1,24 @@
 // The room page: everyone in a room sees, hears and writes to everyone else, each browser to each other one.
 //
-// Address: ?name= is the room, ?as= joins it under that name at once, ?relay=1 keeps to the relay.
+// Address: ?name= is the room, ?as= joins it under that name at once, without microphone and camera, ?relay=1 keeps to the
+// relay, ?token= is for servers with accounts.
 
-import { $, asked, composing, copying, say, sentence, show, showPath, signingIn } from "./lobby.js";
+import { $, asked, composing, copying, inviting, say, sentence, show, showPath, signingIn } from "./lobby.js";
 
 /** How many cameras a mesh carries: each browser sends its picture once for every other. */
 const MAX_CAMERAS = 6;
 /** How many others the module connects one with. */
 const MAX_CALLS = 32;
+const LINKED = "You came by a link: your microphone and camera are off. The buttons below switch them on.";
 const PICTURE = { width: { ideal: 640 }, height: { ideal: 360 }, frameRate: { ideal: 24 } };
 /** How often it is looked who speaks, from which level on somebody does, and how long that is shown. */
 const LISTEN_MS = 100;
 const LOUD = 0.02;
 const HEARD_MS = 1_000;
-/** Where this tab keeps the name last used, so that reloading asks for nothing. */
+const HELD = "The browser holds sound and pictures back until you press something on this page.";
+/** What it takes for that. */
+const TOUCHES = ["pointerup", "keydown"];
+/** Where this tab keeps the name last used: after reloading, the form has it. */
 const REMEMBERED = "throughway.name";
 
 const STATES = {
@@ -40,21 +45,24 @@ let room;
 
 // Coming and going
 
-async function enter(signedIn) {
+async function enter(signedIn, pressed) {
   const name = $("room-name").value.trim();
   signal = signedIn;
   remember(signal.name);
   show("joining");
-  if ($("with-camera").checked) {
+  $("joining-title").focus();
+  if (pressed && $("with-camera").checked) {
     $("joining-step").textContent = "The browser may ask whether this page may use your camera and microphone.";
     await openBoth();
-    if (signal.state === "closed") return closeAll();
   }
+  if (signedIn.state === "closed") return;
+  if (!pressed) notify(LINKED);
   $("joining-step").textContent = `Joining ${name}…`;
   try {
-    room = await signal.join(name, { media: outgoing() });
+    room = await signedIn.join(name, { media: outgoing() });
   } catch (error) {
-    return giveUp(error.message);
+    if (signedIn.state !== "closed") giveUp(error.message);
+    return;
   }
   if (room.members.length >= MAX_CAMERAS && mine.camera) {
     close("camera");
@@ -64,13 +72,12 @@ async function enter(signedIn) {
 }
 
 function begin(name) {
-  const link = new URL(location.pathname, location.href);
-  link.searchParams.set("name", name);
-  history.replaceState(null, "", link);
+  inviting("name", name);
+  const here = new URL($("invite").value);
+  if ($("relay").checked) here.searchParams.set("relay", "1");
+  history.replaceState(history.state, "", here);
   document.title = `${name} · Throughway`;
   $("room-title").textContent = name;
-  $("invite").value = link.href;
-  $("invite-note").hidden = !/^(localhost|127\.|\[::1\])/.test(location.hostname);
   $("log").replaceChildren();
   own = new Tile(signal.name, true);
   for (const name of room.members) come(name);
@@ -84,6 +91,7 @@ function begin(name) {
   showOwn();
   showCount();
   show("room");
+  $("room-title").focus();
 }
 
 function come(name) {
@@ -140,10 +148,13 @@ async function openBoth() {
 async function open(wanted, source = "getUserMedia") {
   // On plain http, other than to this machine itself, browsers have no such thing.
   if (!navigator.mediaDevices?.[source]) return new Error("browsers lend it to pages on https only");
+  const asking = signal;
   try {
     const stream = await navigator.mediaDevices[source](wanted);
     for (const track of stream.getTracks()) {
-      if (source === "getDisplayMedia") keep("screen", track);
+      // Who was asked for it has left meanwhile.
+      if (asking.state === "closed") track.stop();
+      else if (source === "getDisplayMedia") keep("screen", track);
       else keep(track.kind === "audio" ? "microphone" : "camera", track);
     }
   } catch (error) {
@@ -155,7 +166,11 @@ function keep(kind, track) {
   mine[kind]?.stop();
   mine[kind] = track;
   // Unplugged, or its sharing was stopped by the browser's own button.
-  track.addEventListener("ended", () => mine[kind] === track && close(kind));
+  track.addEventListener("ended", () => {
+    if (mine[kind] !== track) return;
+    close(kind);
+    if (kind !== "screen") notify(`Your ${kind} is gone. The button below looks for another one.`);
+  });
 }
 
 function words({ name, message }) {
@@ -180,7 +195,8 @@ function outgoing() {
 }
 
 function changed() {
-  room?.setMedia(outgoing()).catch?.(({ message }) => notify(sentence(message)));
+  // Of a connection that is closed browsers say InvalidStateError: somebody has left meanwhile.
+  room?.setMedia(outgoing()).catch(({ name, message }) => name === "InvalidStateError" || notify(sentence(message)));
   if (own) showOwn();
 }
 
@@ -293,7 +309,7 @@ class Tile {
   /** Of each kind one track is shown, the last to come. */
   #take(track) {
     const others = this.#stream.getTracks().filter(({ kind, id }) => kind !== track.kind && id !== track.id);
-    for (const change of ["mute", "unmute", "ended"]) track.addEventListener(change, () => this.#showPicture());
+    track.onmute = track.onunmute = track.onended = () => this.#showPicture();
     this.show(new MediaStream([...others, track]));
   }
 
@@ -368,12 +384,14 @@ function showSide(isShown) {
 
 /** A browser may hold sound back until somebody does something on the page. */
 function playOnceTouched() {
-  notify("The browser holds sound and pictures back until you press something on this page.");
-  const play = () => {
-    for (const tile of tiles.values()) tile.play();
-    notify("");
-  };
-  addEventListener("pointerup", play, { once: true });
+  notify(`${$("notice-text").textContent.replace(HELD, "").trim()} ${HELD}`);
+  for (const touch of TOUCHES) addEventListener(touch, playAll);
+}
+
+function playAll() {
+  for (const touch of TOUCHES) removeEventListener(touch, playAll);
+  notify($("notice-text").textContent.replace(HELD, "").trim());
+  for (const tile of tiles.values()) tile.play();
 }
 
 function remember(name) {
@@ -392,6 +410,7 @@ function remembered() {
   }
 }
 
+$("cancel").addEventListener("click", () => signal.close());
 $("show-side").addEventListener("click", () => showSide(!$("room").classList.contains("with-side")));
 $("notice-close").addEventListener("click", () => notify(""));
 $("alone-copy").addEventListener("click", () => {

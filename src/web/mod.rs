@@ -98,7 +98,7 @@ async fn guard(mut response: Response) -> Response {
     response
 }
 
-/// Scripts and styles from here only and none inline; connections to here and to any WebSocket, because a page may be
-/// pointed at another server.
+/// Scripts and styles from here only and none inline. `ws:` and `wss:` are named because to older browsers `'self'` is no
+/// WebSocket.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; \
                                        object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";

@@ -42,7 +42,8 @@ async function visit(path, selector = "h1") {
 /** By names of its own: the server keeps those of pages that went without a word for half a minute. */
 async function calling(page, callee, caller) {
   const one = await visit(`${page}?name=${callee}`, "#lobby-title");
-  const other = await visit(`${page}?name=${caller}&to=${callee}`, "#call-name");
+  const other = await visit(`${page}?name=${caller}`, "#lobby-title");
+  await other.writes("#to", callee);
   await one.clicks("#accept");
   for (const person of [one, other]) await person.sees("#text:not(:disabled)", /(?:)/);
   return one;

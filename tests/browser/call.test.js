@@ -130,8 +130,9 @@ async function moves(person, selector) {
 
 /** Presses a key until the control with this name has the keyboard. */
 async function reaches({ page }, name) {
+  const focused = () => document.activeElement.ariaLabel ?? document.activeElement.textContent;
   for (let presses = 0; presses < 40; presses += 1) {
-    if ((await page.evaluate(() => document.activeElement.ariaLabel)) === name) return;
+    if ((await page.evaluate(focused)) === name) return;
     await page.keyboard.press("Tab");
   }
   throw new Error(`the keyboard does not reach ${name}`);
@@ -295,6 +296,41 @@ test("an invitation signs in and calls, with picture", async () => {
   await seesMovement(guest);
 });
 
+test("a link that names both calls nobody by itself: it takes a press", async () => {
+  const alice = await ready(await signedIn("alice"));
+
+  const bob = await ready(await visit(address("name=bob&to=alice")));
+
+  await bob.sees("#lobby-title", /Call someone/);
+  assert.equal(await bob.page.$eval("#to", ({ value }) => value), "alice");
+  assert.equal(await bob.page.evaluate(() => document.activeElement.id), "call-button");
+  assert.equal(await bob.page.evaluate(() => globalThis.connections.length), 0);
+  await bob.page.keyboard.press("Enter");
+  await alice.clicks("#accept");
+  await connected(alice, bob);
+  await seesMovement(alice);
+});
+
+test("ringing after a call switches nothing on, and who gave up is told of", async () => {
+  const [alice, bob] = await inCall();
+  await alice.clicks("#hang-up");
+  await bob.sees("#after-reason", /alice hung up/);
+  await alice.page.evaluate(() => {
+    const devices = navigator.mediaDevices;
+    const borrow = devices.getUserMedia.bind(devices);
+    globalThis.borrowed = 0;
+    devices.getUserMedia = (wanted) => ((globalThis.borrowed += 1), borrow(wanted));
+  });
+
+  await bob.clicks("#again");
+  await alice.sees("#incoming", /bob is calling you/);
+  await bob.clicks("#hang-up");
+
+  await alice.sees("#after-reason", /bob called and hung up before you answered/);
+  assert.equal(await alice.page.evaluate(() => globalThis.borrowed), 0);
+  assert.deepEqual(await lights(alice), []);
+});
+
 test("who has neither camera nor microphone is told, and sees, hears and writes all the same", async () => {
   const nothing = await without();
   const [alice, bob] = await Promise.all([signedIn("alice").then(ready), signedIn("bob", { where: nothing })]);
@@ -339,24 +375,26 @@ test("sound that the browser holds back is offered by a button", async () => {
   const untouched = await without("--autoplay-policy=document-user-activation-required");
   const alice = await ready(await signedIn("alice"));
   const bob = await visit(address("name=bob&to=alice"), untouched);
-  await alice.clicks("#accept");
-  await connected(alice);
-  // What puppeteer evaluates counts as a person's touch: look without it.
+  // What puppeteer evaluates counts as a person's touch: look, and press, without it.
   const session = await bob.page.createCDPSession();
   const looks = async (expression) => {
     const { result } = await session.send("Runtime.evaluate", { expression, returnByValue: true });
     return result.value;
   };
-  const offered = new Promise((resolve, reject) => {
-    const deadline = setTimeout(() => reject(new Error("no button offers the sound")), WAIT.timeout);
+  const turns = (expression) => new Promise((resolve, reject) => {
+    const deadline = setTimeout(() => reject(new Error(`never true: ${expression}`)), WAIT.timeout);
     const look = async () => {
-      if (!(await looks("document.querySelector('#hear').checkVisibility()"))) return setTimeout(look, WAIT.polling);
+      if (!(await looks(expression))) return setTimeout(look, WAIT.polling);
       clearTimeout(deadline);
       resolve();
     };
     look().catch(reject);
   });
-  await offered;
+  await turns("document.activeElement.id === 'call-button'");
+  await looks("document.activeElement.click()");
+  await alice.clicks("#accept");
+  await connected(alice);
+  await turns("document.querySelector('#hear').checkVisibility()");
   assert.equal(await looks("document.querySelector('#theirs').paused"), false, "the picture plays meanwhile");
 
   await bob.page.click("#hear");
@@ -417,6 +455,8 @@ test("a call is made, steered and ended by the keyboard alone", async () => {
   await alice.page.keyboard.type("bob");
   await alice.page.keyboard.press("Enter");
   await bob.sees("#incoming", /alice/);
+  assert.equal(await bob.page.evaluate(() => document.activeElement.id), "to", "ringing takes the keyboard from nobody");
+  await reaches(bob, "Accept with video");
   await bob.page.keyboard.press("Enter");
   await connected(alice, bob);
 

@@ -48,9 +48,10 @@ async function another(...flags) {
 }
 
 /** Comes into the room under that name. */
-async function comes(name) {
-  const person = await visit(address(`&as=${name}`));
+async function comes(name, port) {
+  const person = await visit(address("", port));
   person.name = name;
+  await person.writes("#name", name);
   await person.sees("#room-title", /^standup$/);
   return person;
 }
@@ -235,7 +236,8 @@ test("who may not use a camera is told why, and sees and writes all the same", a
   await bob.context.overridePermissions(new URL(address("")).origin, []);
   bob.name = "bob";
 
-  await bob.page.goto(address("&as=bob"));
+  await bob.page.goto(address(""));
+  await bob.writes("#name", "bob");
 
   await bob.sees("#notice", /You have no camera and microphone here: the browser does not let this page have it/);
   await seesMoving(bob, "alice");
@@ -249,10 +251,10 @@ test("on plain http the page says what is missing, and words still go both ways"
   const other = await Server.start();
   delete process.env.THROUGHWAY__HTTP__ALLOWED_ORIGINS;
   try {
-    const alice = await visit(address("&as=alice", other.ports.http));
-    await alice.sees("#room-title", /^standup$/);
-    const url = address("&as=bob", other.ports.http).replace("localhost", "plain.test");
+    const alice = await comes("alice", other.ports.http);
+    const url = address("", other.ports.http).replace("localhost", "plain.test");
     const bob = await visit(url, await another("--host-resolver-rules=MAP plain.test 127.0.0.1"));
+    await bob.writes("#name", "bob");
 
     await bob.sees("#notice", /You have no camera and microphone here: browsers lend it to pages on https only/);
     await bob.sees('.tile[data-name="alice"] .pill', /^(direct|relayed)/);
@@ -281,6 +283,69 @@ test("who comes as the seventh comes without a camera, and can switch it on as n
   await alice.sees('#microphone[aria-pressed="true"]', /(?:)/);
   await alice.clicks("#camera");
   await alice.sees('#camera[aria-pressed="true"]', /(?:)/);
+});
+
+test("who comes by an address that names them shows and says nothing until they press a button", async () => {
+  const alice = await comes("alice");
+  const bob = await visit("about:blank");
+  await bob.page.evaluateOnNewDocument(() => {
+    const devices = navigator.mediaDevices;
+    const borrow = devices?.getUserMedia.bind(devices);
+    globalThis.borrowed = 0;
+    if (devices) devices.getUserMedia = (wanted) => ((globalThis.borrowed += 1), borrow(wanted));
+  });
+  bob.name = "bob";
+
+  await bob.page.goto(address("&as=bob"));
+
+  await bob.sees("#notice", /You came by a link: your microphone and camera are off/);
+  const sent = () => globalThis.connections.flatMap((one) => one.getSenders()).filter(({ track }) => track).length;
+  await bob.sees('.tile[data-name="alice"] .pill', /^(direct|relayed)/);
+  assert.deepEqual([await bob.page.evaluate(() => globalThis.borrowed), await bob.page.evaluate(sent)], [0, 0]);
+  assert.equal(await bob.page.evaluate(() => document.activeElement.id), "room-title");
+  // Until then the browser may hold back what comes in, too.
+  await bob.page.keyboard.press("Tab");
+  await seesMoving(bob, "alice");
+  await bob.clicks("#camera");
+  await seesMoving(alice, "bob");
+});
+
+test("who changes their mind while the browser asks for the camera gets out, and nothing goes on", async () => {
+  const alice = await visit(address(""));
+  await alice.page.evaluate(() => {
+    const devices = navigator.mediaDevices;
+    const borrow = devices.getUserMedia.bind(devices);
+    const answered = new Promise((resolve) => (globalThis.answer = resolve));
+    devices.getUserMedia = async (wanted) => {
+      await answered;
+      globalThis.lent = await borrow(wanted);
+      return globalThis.lent;
+    };
+  });
+  await alice.writes("#name", "alice");
+
+  await alice.clicks("#cancel");
+  await alice.sees("#sign-in-title", /Join standup/);
+  await alice.page.evaluate(() => globalThis.answer());
+
+  await alice.page.waitForFunction(
+    () => globalThis.lent?.getTracks().every(({ readyState }) => readyState === "ended"), WAIT,
+  );
+  await alice.sees("#sign-in-title", /Join standup/);
+});
+
+test("who keeps to the relay still does after reloading, and invites others without it", async () => {
+  const alice = await visit(address(""));
+  await alice.page.click("#relay");
+  await alice.writes("#name", "alice");
+  await alice.sees("#room-title", /^standup$/);
+
+  assert.equal(alice.page.url(), address("&relay=1"));
+  assert.equal(await alice.page.$eval("#invite", ({ value }) => value), address(""));
+  await alice.page.reload();
+
+  await alice.sees("#sign-in-title", /Join standup/);
+  assert.equal(await alice.page.$eval("#relay", ({ checked }) => checked), true);
 });
 
 test("of more than a room connects, some are said to be left out", async () => {

@@ -55,7 +55,8 @@ const SCENES = {
 
 async function calling(visit, page) {
   const alice = await visit(`${page}?name=alice`, "#lobby-title");
-  const bob = await visit(`${page}?name=bob&to=alice`, "#call-name", SCREENS.desktop);
+  const bob = await visit(`${page}?name=bob`, "#lobby-title", SCREENS.desktop);
+  await bob.writes("#to", "alice");
   await alice.clicks("#accept");
   for (const person of [alice, bob]) await person.sees("#call-state", /Connected/);
   return [alice, bob];
@@ -65,7 +66,12 @@ async function meeting(visit) {
   const people = [];
   for (const name of ["alice", "bob", "carol"]) {
     const screen = name === "alice" ? undefined : SCREENS.desktop;
-    people.push(await visit(`/room?name=standup&as=${name}`, "#room-title", screen));
+    const person = await visit(`/room?name=standup&as=${name}`, "#room-title", screen);
+    for (const what of ["microphone", "camera"]) {
+      await person.clicks(`#${what}`);
+      await person.sees(`#${what}[aria-pressed="true"]`, /(?:)/);
+    }
+    people.push(person);
   }
   for (const person of people) await person.sees("#count", /^3 people$/);
   for (const name of ["bob", "carol"]) await people[0].sees(`.tile[data-name="${name}"] .pill`, /^(direct|relayed)/);
