@@ -84,6 +84,7 @@ export function signingIn({ entered, leaving, left, name = asked.get("name") }) 
     signal.addEventListener("error", ({ error }) => say(sentence(error.message)));
     $("sign-out").hidden = false;
     onState({ state: "online" });
+    prepare(signal.iceServers);
     entered(signal, pressed);
   }
 
@@ -103,6 +104,12 @@ export function signingIn({ entered, leaving, left, name = asked.get("name") }) 
     $("name").select();
     $("name").focus();
   }
+}
+
+/** Has the browser look the server's name up before a call needs it: in calls that takes a round trip on both sides. */
+function prepare(iceServers) {
+  const idle = new RTCPeerConnection({ iceServers: iceServers.slice(0, 1), iceCandidatePoolSize: 1 });
+  setTimeout(() => idle.close(), 3_000);
 }
 
 function showStatus(state, text) {

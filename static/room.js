@@ -8,7 +8,7 @@ import { $, asked, composing, copying, inviting, say, sentence, show, showPath, 
 /** How many cameras a mesh carries: each browser sends its picture once for every other. */
 const MAX_CAMERAS = 6;
 /** How many others the module connects one with. */
-const MAX_CALLS = 32;
+const MAX_CALLS = 12;
 const LINKED = "You came by a link: your microphone and camera are off. The buttons below switch them on.";
 const PICTURE = { width: { ideal: 640 }, height: { ideal: 360 }, frameRate: { ideal: 24 } };
 /** How often it is looked who speaks, from which level on somebody does, and how long that is shown. */

@@ -358,13 +358,13 @@ test("of more than a room connects, some are said to be left out", async () => {
         socket.onmessage = ({ data }) => JSON.parse(data).success && resolve(socket);
       });
     globalThis.sockets = [];
-    for (let n = 1; n <= 33; n += 1) globalThis.sockets.push(await joined(n));
+    for (let n = 1; n <= 13; n += 1) globalThis.sockets.push(await joined(n));
   });
 
   const alice = await comes("alice");
 
-  await alice.sees("#count", /^34 people$/);
-  await alice.sees("#notice", /connects nobody with more than 32 others/);
+  await alice.sees("#count", /^14 people$/);
+  await alice.sees("#notice", /connects nobody with more than 12 others/);
   const pills = await alice.page.$$eval(".tile[data-own=false] .pill", (all) => all.map(({ textContent }) => textContent));
   assert.ok(pills.includes("Not connected"), pills.join());
 });
