@@ -122,7 +122,7 @@ export function lines({ page, signIn, stun, nat, relays = [], offers }) {
   if (!signIn.ok || page?.webrtc === false) return found;
   const deaf = isDeaf(stun);
   if (deaf) found.push(...["stun", "family", "nat"].map(deafLine));
-  else if (stun) found.push(stunLine(stun), familyLine(nat), natLine(nat));
+  else if (stun) found.push(stunLine(stun, offers, relays), familyLine(nat), natLine(nat, offers));
   else found.push(wait("stun", TITLES.stun), wait("family", TITLES.family), wait("nat", TITLES.nat));
   const ways = relays.map((relay) => relayLine(relay, deaf)).concat(offers ? missingLines(offers) : []);
   return [...found, ...ways.sort((one, two) => RELAYS.indexOf(one.id) - RELAYS.indexOf(two.id))];
@@ -178,7 +178,10 @@ function signInLine({ ok, ms, url, code, message, token, local }) {
   }
 }
 
-function stunLine({ servers, limit }) {
+/** What the operator sets: where the list of ICE servers is written out, nothing but that changes it. */
+const setBy = (offers, cure) => (offers?.turns === "replaced" ? "Its operator adds it to turn.ice_servers." : cure);
+
+function stunLine({ servers, limit }, offers, relays) {
   const id = "stun";
   const title = TITLES.stun;
   if (servers.length === 0) {
@@ -187,7 +190,7 @@ function stunLine({ servers, limit }) {
       title,
       state: "warn",
       text: "This server offers no STUN.",
-      cure: "Its operator sets turn.listen_udp.",
+      cure: setBy(offers, "Its operator sets turn.listen_udp."),
     };
   }
   const answered = servers.filter((server) => server.answered);
@@ -212,16 +215,21 @@ function stunLine({ servers, limit }) {
     const text = `Cannot tell: what ${names(servers)} would answer is this machine’s own address, which shows in nothing.`;
     return { id, title, state: "warn", text, cure: "Nothing to do where a relay over UDP works: UDP gets through." };
   }
+  const silence = `No answer in ${seconds(limit)}: ${names(servers)}.`;
+  if (relays.some(({ url, state }) => state === "carried" && readUrl(url).way === "udp")) {
+    const cure = "Something on the way, or the server’s own firewall, drops STUN’s requests: direct calls need the answer.";
+    return { id, title, state: "bad", text: `${silence} Other UDP gets through.`, cure };
+  }
   return {
     id,
     title,
     state: "bad",
-    text: `No answer in ${seconds(limit)}: ${names(servers)}. UDP doesn’t get through.`,
+    text: `${silence} UDP doesn’t get through.`,
     cure: "A firewall of this network, or the server’s own, blocks UDP on these ports. Calls need a relay over TCP or TLS then.",
   };
 }
 
-function familyLine({ v4, v6, mapped }) {
+function familyLine({ v4, v6, mapped, asked }) {
   const id = "family";
   const title = TITLES.family;
   const works = { v4: v4 !== "silent", v6: v6 !== "silent" };
@@ -233,13 +241,15 @@ function familyLine({ v4, v6, mapped }) {
     return { id, title, state: "good", text: `Both reach the server: IPv4${seen("v4")}, IPv6${seen("v6")}.` };
   if (works.v4) return { id, title, state: "good", text: `IPv4${seen("v4")}; no IPv6 to this server.` };
   if (works.v6) {
-    const text = `IPv6${seen("v6")}; no IPv4 to this server. People who have only IPv4 are reached by relay.`;
-    return { id, title, state: "good", text };
+    return { id, title, state: "good", text: `IPv6${seen("v6")}; no IPv4 to this server.` };
   }
+  if (asked === 0) return { id, title, state: "warn", text: `Cannot tell: ${UNASKED}.` };
   return { id, title, state: "bad", text: "Neither brought an answer over UDP." };
 }
 
-function natLine(nat) {
+const UNASKED = "the server offers no STUN to ask";
+
+function natLine(nat, offers) {
   const { asked, compared, hidden } = nat;
   const { v4, v6 } = between(nat);
   const id = "nat";
@@ -266,20 +276,21 @@ function natLine(nat) {
         title,
         state: "warn",
         text: `Each destination sees another port (symmetric): direct calls work only to people whose network lets anyone in.${open}`,
-        cure: "Nothing to do where a relay works. Another network, or IPv6, allows direct calls.",
+        cure: `Nothing to do where a relay works. Another network${v4 === "differs" ? ", or IPv6," : ""} allows direct calls.`,
       };
     case "silent":
+      if (asked === 0) return { id, title, state: "warn", text: `Cannot tell: ${UNASKED}.` };
       return { id, title, state: "bad", text: "Cannot tell: no answer came over UDP." };
     default: {
       const warn = (text, cure) => ({ id, title, state: "warn", text: `Cannot tell which kind: ${text}`, cure });
       if (asked < 2)
         return warn(
           "that takes two STUN ports, and the server offers fewer.",
-          "Its operator names two addresses in turn.listen_udp.",
+          setBy(offers, "Its operator names two addresses in turn.listen_udp."),
         );
       if (compared < 2)
         return warn(
-          "that takes two STUN ports, and one answered.",
+          "that takes two STUN ports, and fewer answered.",
           "Whatever blocks the other one leaves calls alone.",
         );
       return warn("the answers don’t fit together.", "Run the check again: a packet may have been lost.");
@@ -379,7 +390,8 @@ function silentCure({ way, port, scheme }) {
 }
 
 /** The ways that the server doesn't offer at all. */
-function missingLines({ turn, turns, skipped }) {
+function missingLines(offers) {
+  const { turn, turns, skipped } = offers;
   const ways = new Set(turn.map((url) => readUrl(url)?.way));
   const found = WAYS.filter((way) => !ways.has(way)).map((way) => {
     const line = { id: `relay-${way}`, title: `Relay over ${OVER[way]}`, state: "warn" };
@@ -387,13 +399,13 @@ function missingLines({ turn, turns, skipped }) {
       return {
         ...line,
         text: "Not offered by this server.",
-        cure: "Its operator sets turn.listen_udp: it is the fastest relay.",
+        cure: setBy(offers, "Its operator sets turn.listen_udp: it is the fastest relay."),
       };
     if (way === "tcp")
       return {
         ...line,
         text: "Not offered by this server.",
-        cure: "Its operator sets turn.listen_tcp: it helps where UDP is blocked.",
+        cure: setBy(offers, "Its operator sets turn.listen_tcp: it helps where UDP is blocked."),
       };
     if (turns === "self-signed") {
       return {
@@ -405,7 +417,7 @@ function missingLines({ turn, turns, skipped }) {
     return {
       ...line,
       text: "Not offered by this server.",
-      cure: "Networks that let only TLS on port 443 out need it: http.listen, or turn.listen_tls.",
+      cure: setBy(offers, "Networks that let only TLS on port 443 out need it: http.listen, or turn.listen_tls."),
     };
   });
   if (skipped > 0)
@@ -472,7 +484,7 @@ function judge(facts) {
       ? "Some may connect directly; which can’t be told."
       : kinds.includes("differs")
         ? "Directly only to people whose network lets anyone in, because this one’s NAT is symmetric."
-        : "Not directly, because STUN over UDP gets no answer here.";
+        : `Not directly, because ${whyNotDirectly(facts)}.`;
     const only = way === "tls" ? "only by TLS" : `by relay over ${OVER[way]}`;
     const on = way === "tls" ? ` on port ${readUrl(works.url).port}` : "";
     return {
@@ -489,9 +501,11 @@ function judge(facts) {
       text: `Calls may connect directly to ${to} and to nobody else, because ${noRelay(relays)}.`,
     };
   }
-  const text = `Calls won’t connect, except within this network, because STUN over UDP gets no answer and ${noRelay(relays)}.`;
+  const text = `Calls won’t connect, except within this network, because ${whyNotDirectly(facts)} and ${noRelay(relays)}.`;
   return { code: "none", state: "bad", text };
 }
+
+const whyNotDirectly = ({ nat }) => (nat.asked === 0 ? UNASKED : "STUN over UDP gets no answer here");
 
 /** To whom direct calls go, undefined when that is nobody for sure. */
 function directly({ v4, v6 }) {

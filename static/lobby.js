@@ -61,6 +61,8 @@ export function signingIn({ entered, leaving, left, name = asked.get("name") }) 
     leaving?.();
     signal.close();
   });
+  // Whoever closes the page is gone at once, for those they talk with and for the server, which else keeps the name a while.
+  addEventListener("pagehide", () => signal?.close());
   $("relay").checked = asked.get("relay") === "1";
   $("name").value = name ?? "";
   // A token may say whose it is.

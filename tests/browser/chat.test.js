@@ -313,10 +313,10 @@ test("the first page loads, fills in its own addresses and tells nothing of who 
 });
 
 test("the https page signs in over wss under a strict content security policy", async () => {
-  const alice = await visit(`https://localhost:${server.ports.https}/chat?name=alice`);
+  const dora = await visit(`https://localhost:${server.ports.https}/chat?name=dora`);
 
-  await alice.sees("#status", /Signed in as alice/);
-  const policy = alice.response.headers()["content-security-policy"];
+  await dora.sees("#status", /Signed in as dora/);
+  const policy = dora.response.headers()["content-security-policy"];
   assert.match(policy, /default-src 'none'|default-src 'self'/);
   assert.doesNotMatch(policy, /unsafe-inline|unsafe-eval/);
 });

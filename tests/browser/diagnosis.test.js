@@ -399,3 +399,42 @@ test("a browser that leaves localhost out is no firewall", () => {
     assert.equal(line({ ...found, stun: { ...stun, servers } }, "relay-udp").state, "bad");
   }
 });
+
+// What nobody was asked, and what the list leaves out
+
+test("where no STUN is offered, nothing is said to have gone unanswered", () => {
+  const without = facts({
+    stun: { limit: 6000, servers: [] },
+    nat: { ...nat("silent"), asked: 0, mapped: [] },
+  });
+
+  for (const id of ["family", "nat"]) {
+    assert.equal(line(without, id).state, "warn");
+    assert.match(line(without, id).text, /the server offers no STUN to ask/);
+  }
+  assert.match(verdict(without).text, /Not directly, because the server offers no STUN to ask\.$/);
+});
+
+test("silent STUN beside a relay that works over UDP blames no firewall for all of UDP", () => {
+  const stun = { limit: 6000, servers: [{ url: "stun:a:3478", answered: false }] };
+
+  const mixed = line(facts({ stun, nat: nat("silent") }), "stun");
+  const blocked = line(facts({ stun, nat: nat("silent"), relays: [silent("udp"), carried("tcp")] }), "stun");
+
+  assert.match(mixed.text, /Other UDP gets through\.$/);
+  assert.match(blocked.text, /UDP doesn’t get through\.$/);
+});
+
+test("where the list is written out, its key is the cure", () => {
+  const offers = { turn: [URLS.udp], turns: "replaced", skipped: 0 };
+  const found = facts({ offers, relays: [carried("udp")], nat: { ...nat("unknown"), asked: 1 } });
+
+  for (const id of ["nat", "relay-tcp", "relay-tls"]) {
+    assert.equal(line(found, id).cure, "Its operator adds it to turn.ice_servers.");
+  }
+});
+
+test("IPv6 is no cure for what IPv6 does", () => {
+  assert.match(line(facts({ nat: nat("differs") }), "nat").cure, /or IPv6,/);
+  assert.doesNotMatch(line(facts({ nat: nat("silent", "differs") }), "nat").cure, /IPv6/);
+});

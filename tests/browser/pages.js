@@ -58,7 +58,8 @@ export async function open(browser, url, options) {
     globalThis.RTCPeerConnection = class extends RTCPeerConnection {
       constructor(...rest) {
         super(...rest);
-        globalThis.connections.push(this);
+        // Those that gather ahead, so that a name is looked up, are no call's.
+        if (!rest[0]?.iceCandidatePoolSize) globalThis.connections.push(this);
       }
     };
   });
