@@ -233,7 +233,9 @@ async function tryRelay(server, inTurn) {
     const channels = pcs.map((pc) => pc.createDataChannel("check", { negotiated: true, id: 0 }));
     const outcome = await new Promise((settle) => {
       changed = () => settleRelay(ends, settle);
-      setTimeout(settle, RELAY_MS, "timeout");
+      // What was granted has as long again for its data: over TLS, each packet that the line loses holds up those behind it.
+      const patience = () => (ends.every(hasRelay) ? setTimeout(settle, RELAY_MS, "timeout") : settle("timeout"));
+      setTimeout(patience, RELAY_MS);
       opened(channels).then(() => settle("open"));
       join(...pcs).catch(() => settle("closed"));
     });
@@ -241,7 +243,8 @@ async function tryRelay(server, inTurn) {
     const refusal = refusalOf(ends);
     if (refusal) return { state: "refused", code: refusal.code, text: refusal.text, candidates: candidates() };
     const granted = ends.every(hasRelay);
-    return { state: granted ? "granted" : "silent", timedOut: outcome === "timeout", candidates: candidates() };
+    const waited = granted && outcome === "timeout" ? { limit: 2 * RELAY_MS } : {};
+    return { state: granted ? "granted" : "silent", ...waited, timedOut: outcome === "timeout", candidates: candidates() };
   } finally {
     for (const pc of pcs) pc?.close();
   }
