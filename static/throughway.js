@@ -1042,8 +1042,9 @@ function negotiation(call, signal, options, room, theirs) {
       settling = false;
     } else if (connectionState === "failed" || connectionState === "disconnected") {
       signal[probe]();
+      // One that never stood, or has not come back yet, fails for lack of candidates that are on their way.
+      retry(call.state === CONNECTED && connectionState === "failed" ? 0 : DISCONNECTED_MS, look);
       if (call.state === CONNECTED) setState(RECONNECTING);
-      retry(connectionState === "failed" ? 0 : DISCONNECTED_MS, look);
     }
   };
 
@@ -1306,7 +1307,7 @@ async function drained(channel) {
 /** @param {string} text */
 function checkText(text) {
   if (new Blob([text]).size <= MAX_TEXT) return;
-  throw new ThroughwayError("too-long", "a message can have 16 KiB at most");
+  throw new ThroughwayError("too-long", "a message has 16 KiB at most");
 }
 
 /** @param {string} name */

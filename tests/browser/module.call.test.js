@@ -291,6 +291,24 @@ test("a path that fails is looked for anew, and again while nobody answers", asy
   assert.deepEqual([ours.state, theirs.state, ours.connection.connectionState], ["connected", "connected", "connected"]);
 });
 
+test("a call that fails before it ever stood waits for more candidates, and does not restart as fast as it fails", async () => {
+  const { ours } = await inCall();
+  const { connection } = ours;
+  connection.become("disconnected");
+  const before = connection.restarts ?? 0;
+
+  for (let round = 0; round < 10; round += 1) {
+    connection.become("failed");
+    await clock.pass(100);
+    connection.become("connecting");
+  }
+  const hasty = (connection.restarts ?? 0) - before;
+  await clock.pass(5_000);
+
+  assert.equal(hasty, 0);
+  assert.equal((connection.restarts ?? 0) - before, 1);
+});
+
 test("an offer that nobody answers is withdrawn for another one, and a late answer to it changes nothing", async () => {
   const { alice, hears } = await alone();
   const { connection } = alice.call("bob");

@@ -128,8 +128,15 @@ ${retried.length === 0 ? "No call failed." : `Calls that failed, and were tried 
 `;
 }
 
-const pair = ({ kinds }) => kinds.join(" – ");
-const shown = ({ time }) => time ?? "–";
-const trouble = ({ cell, failures, path }) => (
-  `- ${title(cell)}${path === undefined ? "" : " (went well then)"}: ${failures.map((text) => text.split("\n")[0]).join("; ")}`
-);
+function pair({ kinds }) {
+  return kinds.join(" – ");
+}
+
+function shown({ time }) {
+  return time ?? "–";
+}
+
+function trouble({ cell, failures, path }) {
+  const why = failures.map((text) => text.split("\n")[0]).join("; ");
+  return `- ${title(cell)}${path === undefined ? "" : " (went well then)"}: ${why}`;
+}
