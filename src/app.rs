@@ -171,10 +171,11 @@ impl App {
         let first = udp.first();
         let served = ice::Served {
             public_host: config.public_host.as_str().to_owned(),
-            udp_port: first.map(|addr| addr.port()),
+            udp_ports: udp.ports(),
             tcp_port: tcp.turn_port(),
+            tls_port: tcp.turns_port(),
             // Browsers take no `turns` with a certificate that they can't verify.
-            tls_port: tcp.turns_port().filter(|_| config.tls.mode == TlsMode::Files),
+            is_trusted: config.tls.mode == TlsMode::Files,
             replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
         };
         let mut listening: Vec<_> = udp.listening().collect();
@@ -259,6 +260,7 @@ fn credential_settings(config: &Config) -> credentials::Settings {
             CredentialMode::Ttl => credentials::Mode::Ttl,
             CredentialMode::Session => credentials::Mode::Session,
         },
+        life: config.turn.credential_life.get(),
         expired_grace: config.turn.expired_grace.get(),
         signaled_peers: match config.turn.peers.mode {
             PeerMode::Any => false,

@@ -146,6 +146,8 @@ tables! {
         users: BTreeMap<String, Secret> = BTreeMap::new(),
         /// What the end of a session means for its credentials.
         credentials: CredentialMode = CredentialMode::Ttl,
+        /// How long a credential is good for.
+        credential_life: Span<{ 60 * SECOND }, { 168 * HOUR }> = Span::milliseconds(HOUR),
         /// How long an allocation outlives its expired credential, without a live session.
         expired_grace: Span<0, { 168 * HOUR }> = Span::milliseconds(12 * HOUR),
         /// Replaces the derived iceServers.

@@ -24,7 +24,7 @@ use crate::clock::Now;
 mod grants;
 
 /// What decides which credentials are good, and for what.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Settings {
     /// Shared secrets of time-limited credentials: the first one signs, all verify. Empty: a random one.
     pub secrets: Vec<String>,
@@ -32,10 +32,25 @@ pub struct Settings {
     pub users: HashMap<String, String>,
     /// What the end of a session means for its credentials.
     pub mode: Mode,
+    /// How long a minted credential is good for.
+    pub life: Duration,
     /// How long what was opened with a credential may be kept after its expiry, when no live session vouches for it.
     pub expired_grace: Duration,
     /// Whether a session may reach only those peers that it was told of by signaling.
     pub signaled_peers: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            secrets: Vec::new(),
+            users: HashMap::new(),
+            mode: Mode::default(),
+            life: Duration::from_secs(3600),
+            expired_grace: Duration::ZERO,
+            signaled_peers: false,
+        }
+    }
 }
 
 /// What the end of a session means for its credentials.
@@ -108,6 +123,7 @@ pub struct Credentials {
     secrets: Vec<hmac::Key>,
     users: HashMap<String, String>,
     mode: Mode,
+    life: Duration,
     expired_grace: Duration,
     signaled_peers: bool,
     nobody: hmac::Key,
@@ -115,9 +131,6 @@ pub struct Credentials {
     grants: Mutex<Grants>,
     endings: broadcast::Sender<SessionId>,
 }
-
-/// How long a minted credential is good for.
-pub const LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Marks the holder in a user name as a session.
 const SESSION: char = '~';
@@ -135,7 +148,7 @@ impl Credentials {
     ///
     /// When the operating system has no random numbers to give.
     pub fn new(settings: Settings) -> Self {
-        let Settings { secrets, users, mode, expired_grace, signaled_peers } = settings;
+        let Settings { secrets, users, mode, life, expired_grace, signaled_peers } = settings;
         let mut secrets: Vec<_> = secrets.iter().map(|secret| key(secret.as_bytes())).collect();
         if secrets.is_empty() {
             secrets.push(key(&random::<32>()));
@@ -144,6 +157,7 @@ impl Credentials {
             secrets,
             users,
             mode,
+            life,
             expired_grace,
             signaled_peers,
             nobody: key(&random::<32>()),
@@ -158,7 +172,7 @@ impl Credentials {
         self.grants().add(session);
     }
 
-    /// A credential for `session`, good for [`LIFETIME`] from now. A session's earlier ones stay good.
+    /// A credential for `session`, good for [`Settings::life`] from now. A session's earlier ones stay good.
     ///
     /// It counts for `member` in all its sessions, or, without one, for the session alone.
     pub fn mint(&self, session: SessionId, member: Option<&str>, now: Now) -> IceCredential {
@@ -166,7 +180,7 @@ impl Credentials {
         self.mint_for(&format!("{SESSION}{session}{pseudonym}"), now)
     }
 
-    /// A credential for somebody who signals elsewhere, good for [`LIFETIME`] from now.
+    /// A credential for somebody who signals elsewhere, good for [`Settings::life`] from now.
     ///
     /// It counts for `member`, as those of its sessions do, or, without one, for itself.
     pub fn mint_elsewhere(&self, member: Option<&str>, now: Now) -> IceCredential {
@@ -178,9 +192,9 @@ impl Credentials {
 
     /// A credential for somebody without a session, as a back end would sign it for its user `holder`.
     pub fn mint_for(&self, holder: &str, now: Now) -> IceCredential {
-        let username = format!("{}:{holder}", (now.unix + LIFETIME).as_secs());
+        let username = format!("{}:{holder}", (now.unix + self.life).as_secs());
         let password = password(self.secrets.first().unwrap_or(&self.nobody), &username);
-        IceCredential { username, password, lifetime: LIFETIME }
+        IceCredential { username, password, lifetime: self.life }
     }
 
     /// What would prove `username`, what it would be counted as, and what it is good for.
@@ -214,7 +228,7 @@ impl Credentials {
 
     /// Ends `session` and all that it opened, whether it lives or not, and refuses its credentials until they expire.
     pub fn revoke(&self, session: SessionId, now: Now) {
-        self.grants().revoke(session, now.unix + LIFETIME + CLOSING, now.unix);
+        self.grants().revoke(session, now.unix + self.life + CLOSING, now.unix);
         self.announce(session);
     }
 

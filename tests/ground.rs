@@ -65,6 +65,9 @@ async fn every_page_has_its_content_type_and_isnt_sent_twice_unchanged() {
     for (path, kind) in [
         ("/", "text/html"),
         ("/chat", "text/html"),
+        ("/call", "text/html"),
+        ("/room", "text/html"),
+        ("/check", "text/html"),
         ("/chat.js", "text/javascript"),
         ("/throughway.js", "text/javascript"),
         ("/style.css", "text/css"),
@@ -83,6 +86,19 @@ async fn every_page_has_its_content_type_and_isnt_sent_twice_unchanged() {
     assert!(clear(server.http(), &get("/nothing")).await.ends_with("\r\n\r\nNot found\n"));
     let posted = clear(server.http(), &get("/chat").replace("GET", "POST")).await;
     assert!(posted.starts_with("HTTP/1.1 405 "), "{posted}");
+}
+
+#[tokio::test]
+async fn the_network_check_learns_of_the_udp_ports_that_its_page_can_reach_and_of_no_others() {
+    let three = "listen_udp = ['127.0.0.1:0', '127.0.0.2:0', '127.0.0.1:0']";
+    let server = Server::start(&LOCAL.replace("listen_udp = ['127.0.0.1:0']", three));
+
+    let answer = clear(server.http(), &get("/check/served")).await;
+
+    let ports: Vec<_> = server.all_udp().iter().map(|addr| (addr.ip().to_string(), addr.port())).collect();
+    let [(_, first), (other, _), (_, second)] = ports.as_slice() else { panic!("{ports:?}") };
+    assert_eq!(other, "127.0.0.2");
+    assert!(answer.ends_with(&format!(r#"{{"turns":"self-signed","udp":[{first},{second}]}}"#)), "{answer}");
 }
 
 #[tokio::test]

@@ -92,9 +92,23 @@ fn shards(config: &Config) -> usize {
 }
 
 impl Bound {
-    /// The first listener: `iceServers` names its port, and the start-up test asks it.
+    /// The first listener: the start-up test asks it.
     pub(super) fn first(&self) -> Option<SocketAddr> {
         self.sockets().next().map(Socket::local_addr)
+    }
+
+    /// The ports that whoever reaches the first listener reaches too, each once, in the order of `turn.listen_udp`:
+    /// `iceServers` names the first one. What listens on another address is nobody's business.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let first = self.first().map(|addr| addr.ip());
+        let mut ports = Vec::new();
+        for addr in self.sockets().map(Socket::local_addr) {
+            let is_reached_alike = addr.ip().is_unspecified() || Some(addr.ip()) == first;
+            if is_reached_alike && !ports.contains(&addr.port()) {
+                ports.push(addr.port());
+            }
+        }
+        ports
     }
 
     /// Every one of them, for people to read.
@@ -102,8 +116,8 @@ impl Bound {
         self.sockets().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: Serves::Turn })
     }
 
-    /// Serves them until the end, and what is to serve TURN on streams; with the way to ask what there is. `tcp_ports` are those that this process listens
-    /// on besides.
+    /// Serves them until the end, and what is to serve TURN on streams; with the way to ask what there is. `tcp_ports` are
+    /// those that this process listens on besides.
     ///
     /// # Errors
     ///

@@ -246,6 +246,10 @@ mod tests {
             ("[turn]\nsecrets = ['']", "turn.secrets[0]: is empty"),
             ("[turn.users]\na = []", "turn.users.a: is not a text in quotes"),
             (
+                "[turn]\ncredential_life = '59s'",
+                "turn.credential_life: \"59s\" is out of range: write one from \"1m\" to \"7d\"",
+            ),
+            (
                 "[turn]\nexpired_grace = '8d'",
                 "turn.expired_grace: \"8d\" is out of range: write one from \"0ms\" to \"7d\"",
             ),

@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::Clock;
 
 const SECOND: Duration = Duration::from_secs(1);
+const LIFE: Duration = Duration::from_secs(90);
 const GRACE: Duration = Duration::from_secs(12 * 3600);
 
 /// A whole second, for user names tell nothing finer.
@@ -20,6 +21,7 @@ fn settings(mode: Mode) -> Settings {
         secrets: ["north", "south"].map(str::to_owned).into(),
         users: HashMap::from([("alice".into(), "wonderland".into())]),
         mode,
+        life: LIFE,
         expired_grace: GRACE,
         signaled_peers: false,
     }
@@ -30,20 +32,20 @@ fn standing(credentials: &Credentials, username: &str, now: Now) -> Standing {
 }
 
 #[test]
-fn a_minted_credential_is_good_for_an_hour_and_names_its_session() {
+fn a_minted_credential_is_good_for_its_life_and_names_its_session() {
     let credentials = credentials(Mode::Ttl);
     let (session, now) = (SessionId::new(), now());
     credentials.begin(session);
 
     let minted = credentials.mint(session, None, now);
     let claim = credentials.claim(&minted.username, now);
-    let late = now.after(LIFETIME);
+    let late = now.after(LIFE);
 
     assert_eq!((claim.session, claim.identity), (Some(session), Identity::Session(session)));
     assert_eq!(claim.standing, Standing::Good);
     assert_eq!(claim.passwords.first(), Some(&minted.password));
     assert_eq!(standing(&credentials, &minted.username, late), Standing::Kept);
-    assert_eq!(minted.lifetime, Duration::from_secs(3600));
+    assert_eq!(minted.lifetime, LIFE);
 }
 
 #[test]
@@ -128,7 +130,7 @@ fn an_expired_credential_keeps_what_it_opened_while_its_session_lives_and_then_f
     credentials.begin(session);
     let minted = credentials.mint(session, None, now);
     let foreign = credentials.mint_for("carol", now);
-    let (last, beyond) = (now.after(LIFETIME + GRACE), now.after(LIFETIME + GRACE + SECOND));
+    let (last, beyond) = (now.after(LIFE + GRACE), now.after(LIFE + GRACE + SECOND));
 
     assert_eq!(standing(&credentials, &minted.username, beyond), Standing::Kept, "its session lives");
     assert_eq!(standing(&credentials, &foreign.username, last), Standing::Kept);
@@ -177,7 +179,7 @@ async fn a_revoked_session_is_announced_and_its_credentials_are_refused_in_eithe
 
         assert_eq!(endings.next().await, Ending::One(session));
         assert!(tokio::time::timeout(SECOND, endings.next()).await.is_err(), "told once");
-        for (username, at) in [(&minted.username, Duration::ZERO), (&late.username, LIFETIME)] {
+        for (username, at) in [(&minted.username, Duration::ZERO), (&late.username, LIFE)] {
             assert_eq!(standing(&credentials, username, now.after(at)), Standing::Refused, "{mode:?}");
         }
         assert_eq!(standing(&credentials, &kept.username, now), Standing::Good);

@@ -11,6 +11,9 @@
 //! What can't be delivered, or was not acknowledged when its recipient's session ended, comes back as `undelivered`, once
 //! for each frame: with the recipient as `name`, or with the `room` that not everybody in has got it.
 //!
+//! An `offer` says whether its recipient is to be `polite`, which is who joined later of the two: when both offer at once,
+//! one of them must give way, and the order of joining outlives their connections.
+//!
 //! Whatever goes to a room counts as one message, and one more for each 16 members told: what is sent there, `join` and
 //! `part`. When more members come and go than a client reads of, `presence` says that it has `missed` some: `join` says
 //! again who is there.
@@ -131,7 +134,8 @@ impl Protocol for Connection {
     }
 
     fn put(&self, number: Option<u64>, message: &signaling::Message) -> Told {
-        Told::text(frame::told(number, message, self.dialect))
+        let joined = self.member.as_ref().filter(|me| version_of(me) == Version::Second).map(Session::joined);
+        Told::text(frame::told(number, message, self.dialect, joined))
     }
 
     fn due(&self) -> Option<Instant> {

@@ -99,7 +99,7 @@ fn behind(
     if gateway == Gateway::PeerJs {
         hub = hub.patient(Places::new(places::Settings { total: 9, per_source: 3, sources: Sources::default() }));
     }
-    let served = Served { udp_port: Some(3478), ..Served::default() };
+    let served = Served { udp_ports: vec![3478], ..Served::default() };
     let accounts = Arc::new(Accounts::new(proof, sign_ins, Vec::new()));
     let sessions = Arc::new(Sessions::new(hub, accounts, credentials, served));
     let (clock, shutdown) = (Clock::anchored(Duration::from_secs(1 << 30)), CancellationToken::new());

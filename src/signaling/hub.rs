@@ -30,6 +30,7 @@ use crate::signaling::mailbox::Mailbox;
 use crate::signaling::mailbox::Reader;
 use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::message::Change;
+use crate::signaling::message::Joined;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
 use crate::signaling::message::Sender;
@@ -134,6 +135,8 @@ pub struct Attached {
     pub secret: Option<Secret>,
     /// The last frame that was taken from its client.
     pub last_frame: u64,
+    /// Its place in the order of joining.
+    pub joined: Joined,
 }
 
 /// Why nobody may sign in by this name, or from here, now.
@@ -256,7 +259,7 @@ impl Hub {
         };
         self.sessions.insert(session, seat);
         self.hand_out(&name, now);
-        Ok(Attached { session, account, reader, secret, last_frame: 0 })
+        Ok(Attached { session, account, reader, secret, last_frame: 0, joined: Joined::new(now.unix, session) })
     }
 
     /// Takes the session of `name` up again, over a connection from `source` that takes the place of an earlier one. Of what
@@ -286,8 +289,8 @@ impl Hub {
             self.away.remove(until, session, seat.source);
         }
         seat.source = source;
-        let account = Arc::clone(&seat.account);
-        Ok(Attached { session, account, reader, secret: Some(secret), last_frame: seat.last_frame })
+        let (account, joined) = (Arc::clone(&seat.account), Joined::new(seat.since, session));
+        Ok(Attached { session, account, reader, secret: Some(secret), last_frame: seat.last_frame, joined })
     }
 
     /// Notes that the connection of `session` lives.
@@ -314,7 +317,8 @@ impl Hub {
             }
             seat.last_frame = frame;
         }
-        Ok(Sender { name: seat.name.clone(), session, frame, told: Told::default() })
+        let joined = Joined::new(seat.since, session);
+        Ok(Sender { name: seat.name.clone(), session, joined, frame, told: Told::default() })
     }
 
     /// The connection of `reader` is over. The session is, too, or waits for its client if it can and `may_return`.

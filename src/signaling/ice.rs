@@ -11,12 +11,14 @@ use crate::credentials::IceCredential;
 pub struct Served {
     /// The host name or address to announce; empty: the one that the client used.
     pub public_host: String,
-    /// Where STUN and TURN are served over UDP.
-    pub udp_port: Option<u16>,
+    /// Where STUN and TURN are served over UDP; clients are handed the first one.
+    pub udp_ports: Vec<u16>,
     /// Where TURN is served over TCP.
     pub tcp_port: Option<u16>,
-    /// Where TURN is served over TLS, with a certificate that browsers accept.
+    /// Where TURN is served over TLS.
     pub tls_port: Option<u16>,
+    /// Whether browsers accept its certificate: otherwise clients aren't handed it.
+    pub is_trusted: bool,
     /// Replaces the list (`turn.ice_servers`), for port mappings and proxies that this process can't know of.
     pub replaced: Option<Value>,
 }
@@ -31,8 +33,10 @@ impl Served {
         }
         let host = if self.public_host.is_empty() { request_host } else { &self.public_host };
         let host = host_in_url(host);
-        let stun = self.udp_port.map(|port| json!({ "urls": [format!("stun:{host}:{port}")] }));
-        let ways = [("turn", self.udp_port, "udp"), ("turn", self.tcp_port, "tcp"), ("turns", self.tls_port, "tcp")];
+        let udp_port = self.udp_ports.first().copied();
+        let tls_port = self.tls_port.filter(|_| self.is_trusted);
+        let stun = udp_port.map(|port| json!({ "urls": [format!("stun:{host}:{port}")] }));
+        let ways = [("turn", udp_port, "udp"), ("turn", self.tcp_port, "tcp"), ("turns", tls_port, "tcp")];
         let urls: Vec<_> = ways
             .into_iter()
             .filter_map(|(scheme, port, transport)| Some(format!("{scheme}:{host}:{}?transport={transport}", port?)))
@@ -40,6 +44,18 @@ impl Served {
         let turn = (!urls.is_empty())
             .then(|| json!({ "urls": urls, "username": credential.username, "credential": credential.password }));
         stun.into_iter().chain(turn).collect()
+    }
+
+    /// What the list leaves out and the network check wants to know: every UDP port, as two of them tell the kind of NAT,
+    /// and why there is `turns` or none: "served", "self-signed", "off", or "replaced" with the list, which then says all.
+    pub fn particulars(&self) -> Value {
+        let turns = match (&self.replaced, self.tls_port, self.is_trusted) {
+            (Some(_), ..) => return json!({ "udp": [], "turns": "replaced" }),
+            (None, None, _) => "off",
+            (None, Some(_), false) => "self-signed",
+            (None, Some(_), true) => "served",
+        };
+        json!({ "udp": self.udp_ports, "turns": turns })
     }
 }
 
@@ -71,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_list_names_the_host_as_reached_and_the_credential() {
-        let served = Served { udp_port: Some(3478), ..Served::default() };
+        let served = Served { udp_ports: vec![3478, 8443], ..Served::default() };
 
         assert_eq!(
             served.ice_servers("2001:db8::1", &credential()),
@@ -84,7 +100,7 @@ mod tests {
 
     #[test]
     fn the_public_host_comes_first_and_nothing_served_is_nothing_listed() {
-        let served = Served { public_host: "example.org".into(), udp_port: Some(1), ..Served::default() };
+        let served = Served { public_host: "example.org".into(), udp_ports: vec![1], ..Served::default() };
 
         assert_eq!(served.ice_servers("10.0.0.1", &credential())[0]["urls"][0], "stun:example.org:1");
         assert_eq!(Served::default().ice_servers("localhost", &credential()), json!([]));
@@ -92,7 +108,9 @@ mod tests {
 
     #[test]
     fn streams_follow_datagrams_and_only_what_is_served_is_listed() {
-        let all = Served { udp_port: Some(1), tcp_port: Some(2), tls_port: Some(3), ..Served::default() };
+        let all =
+            Served { udp_ports: vec![1], tcp_port: Some(2), tls_port: Some(3), is_trusted: true, ..Served::default() };
+        let untrusted = Served { is_trusted: false, ..all.clone() };
         let tcp_only = Served { tcp_port: Some(2), ..Served::default() };
 
         assert_eq!(
@@ -100,9 +118,26 @@ mod tests {
             json!(["turn:a:1?transport=udp", "turn:a:2?transport=tcp", "turns:a:3?transport=tcp"])
         );
         assert_eq!(
+            untrusted.ice_servers("a", &credential())[1]["urls"],
+            json!(["turn:a:1?transport=udp", "turn:a:2?transport=tcp"])
+        );
+        assert_eq!(
             tcp_only.ice_servers("a", &credential()),
             json!([{ "urls": ["turn:a:2?transport=tcp"], "username": "1:s", "credential": "p" }])
         );
+    }
+
+    #[test]
+    fn the_particulars_say_every_udp_port_and_why_there_is_turns_or_none() {
+        let off = Served { udp_ports: vec![1, 2], ..Served::default() };
+        let self_signed = Served { tls_port: Some(3), ..off.clone() };
+        let served = Served { is_trusted: true, ..self_signed.clone() };
+        let replaced = Served { replaced: Some(json!([])), ..served.clone() };
+
+        assert_eq!(off.particulars(), json!({ "udp": [1, 2], "turns": "off" }));
+        assert_eq!(self_signed.particulars()["turns"], "self-signed");
+        assert_eq!(served.particulars()["turns"], "served");
+        assert_eq!(replaced.particulars(), json!({ "udp": [], "turns": "replaced" }));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
@@ -76,10 +77,29 @@ pub struct Sender {
     pub name: Name,
     /// Its session, which is told if what it sends can't be delivered.
     pub session: SessionId,
+    /// Its place in the order of joining.
+    pub joined: Joined,
     /// Which of its frames it is, by its own count.
     pub frame: Option<u64>,
     /// Whether it has been told that not everybody got it.
     pub told: Told,
+}
+
+/// A session's place in the order of joining, earlier ones first: the same to whoever compares two of them, and for as long
+/// as the session lasts, whatever connections it goes on over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Joined {
+    /// In Unix time.
+    since: Duration,
+    /// Decides between those of one moment.
+    session: SessionId,
+}
+
+impl Joined {
+    /// The place of a session that began at `since`, in Unix time.
+    pub fn new(since: Duration, session: SessionId) -> Self {
+        Self { since, session }
+    }
 }
 
 /// Whether something has been told: the same for all copies of a message.

@@ -31,6 +31,7 @@ use crate::signaling::hub::listing::Room;
 use crate::signaling::ice::Served;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Reader;
+use crate::signaling::message::Joined;
 use crate::signaling::message::Payload;
 use crate::signaling::name::Name;
 use crate::signaling::secret::Secret;
@@ -67,6 +68,7 @@ pub struct Session {
     account: Arc<Account>,
     reader: Arc<Reader>,
     secret: Option<Secret>,
+    joined: Joined,
     host: String,
     source: IpAddr,
     since: Now,
@@ -296,6 +298,11 @@ impl Sessions {
         Ok(self.ice(&visitor.host, credential, &account))
     }
 
+    /// What sessions are handed ICE servers of.
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
+
     /// Ends the connection, the session and the allocations of `name`; false when nobody is signed in by it.
     pub fn kick(&self, name: &Name, now: Now) -> bool {
         let mut hub = self.hub();
@@ -386,7 +393,7 @@ impl Sessions {
     }
 
     fn session(self: &Arc<Self>, name: Name, attached: Attached, visitor: &Visitor, now: Now) -> (Session, u64) {
-        let Attached { session, account, reader, secret, last_frame } = attached;
+        let Attached { session, account, reader, secret, last_frame, joined } = attached;
         let session = Session {
             sessions: Arc::clone(self),
             name,
@@ -394,6 +401,7 @@ impl Sessions {
             account,
             reader: Arc::new(reader),
             secret,
+            joined,
             host: visitor.host.clone(),
             source: visitor.source,
             since: now,
@@ -435,6 +443,11 @@ impl Session {
     /// What it can be taken up again by, if at all.
     pub fn secret(&self) -> Option<&Secret> {
         self.secret.as_ref()
+    }
+
+    /// Its place in the order of joining.
+    pub fn joined(&self) -> Joined {
+        self.joined
     }
 
     /// What the member is told.

@@ -1,4 +1,4 @@
-//! `GET /ice`: ICE servers with fresh credentials, for applications that signal elsewhere.
+//! `GET /ice`: ICE servers with fresh credentials, for applications that signal elsewhere; and what the network check asks.
 
 use axum::Router;
 use axum::extract::Request;
@@ -12,15 +12,15 @@ use super::socket::Refusal;
 use super::socket::State;
 use crate::signaling::session::NoIce;
 
-/// The path itself.
+/// The path itself, and `/check/served`, which tells nothing that trying the ports wouldn't.
 pub(super) fn routes(state: State) -> Router {
-    Router::new().route(
-        "/ice",
-        get(move |request: Request| {
-            let state = state.clone();
-            async move { answer(&state, request).await }
-        }),
-    )
+    let particulars = state.gateways().json.sessions.served().particulars();
+    let particulars = move || async move { super::shared(None, super::json(&particulars)) };
+    let ice = move |request: Request| {
+        let state = state.clone();
+        async move { answer(&state, request).await }
+    };
+    Router::new().route("/ice", get(ice)).route("/check/served", get(particulars))
 }
 
 /// The list for `RTCPeerConnection`, readable by the page that asked, when pages of its origin may sign in here.

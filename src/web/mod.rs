@@ -19,6 +19,7 @@ pub mod admin;
 mod ayame;
 pub mod connection;
 pub mod forwarded;
+mod gateways;
 pub mod host;
 mod ice;
 pub mod pages;
@@ -36,7 +37,8 @@ pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
         .merge(socketio::routes(sockets.clone()))
         .merge(peerjs::routes(&sockets))
         .merge(pubsub::routes(sockets.clone()))
-        .merge(ayame::routes(sockets.clone()));
+        .merge(ayame::routes(sockets.clone()))
+        .merge(gateways::routes(&sockets));
     let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));
     let page = pages::front();
     let front = move |request: Request| async move {
@@ -96,7 +98,7 @@ async fn guard(mut response: Response) -> Response {
     response
 }
 
-/// Scripts and styles from here only and none inline; connections to here and to any WebSocket, because a page may be
-/// pointed at another server.
+/// Scripts and styles from here only and none inline. `ws:` and `wss:` are named because to older browsers `'self'` is no
+/// WebSocket.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; \
                                        object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";

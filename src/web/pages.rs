@@ -26,9 +26,17 @@ const FRONT: Page = Page { path: "/", content_type: HTML, body: include_str!("..
 
 const PAGES: &[Page] = &[
     Page { path: "/chat", content_type: HTML, body: include_str!("../../static/chat.html") },
+    Page { path: "/room", content_type: HTML, body: include_str!("../../static/room.html") },
+    Page { path: "/call", content_type: HTML, body: include_str!("../../static/call.html") },
+    Page { path: "/check", content_type: HTML, body: include_str!("../../static/check.html") },
+    Page { path: "/check.js", content_type: SCRIPT, body: include_str!("../../static/check.js") },
+    Page { path: "/diagnosis.js", content_type: SCRIPT, body: include_str!("../../static/diagnosis.js") },
     Page { path: "/index.js", content_type: SCRIPT, body: include_str!("../../static/index.js") },
     Page { path: "/icon.svg", content_type: IMAGE, body: include_str!("../../static/icon.svg") },
     Page { path: "/chat.js", content_type: SCRIPT, body: include_str!("../../static/chat.js") },
+    Page { path: "/call.js", content_type: SCRIPT, body: include_str!("../../static/call.js") },
+    Page { path: "/lobby.js", content_type: SCRIPT, body: include_str!("../../static/lobby.js") },
+    Page { path: "/room.js", content_type: SCRIPT, body: include_str!("../../static/room.js") },
     Page { path: "/throughway.js", content_type: SCRIPT, body: include_str!("../../static/throughway.js") },
     Page { path: "/style.css", content_type: STYLE, body: include_str!("../../static/style.css") },
 ];

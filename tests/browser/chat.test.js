@@ -23,7 +23,7 @@ after(async () => {
 
 afterEach(async () => {
   const complaints = people.flatMap(({ complaints }) => complaints);
-  await Promise.all(people.map(({ context }) => context.close()));
+  await Promise.all(people.map((person) => person.leaves()));
   people = [];
   assert.deepEqual(complaints, [], "a page complained");
 });
@@ -161,6 +161,29 @@ test("an invitation signs in and calls", async () => {
   await guest.writes("#name", "guest");
 
   await alice.sees("#incoming", /guest is calling you/);
+  await guest.clicks("#sign-out");
+  await guest.sees("#sign-in-title", /^Chat$/);
+  await guest.sees("#sign-in-button", /^Sign in$/);
+});
+
+test("a server with accounts lets in by a token, which leaves the address and is in no invitation", async () => {
+  const other = await Server.start({ more: '[signaling.accounts]\nmode = "token"\ntoken = "opensesameopensesame"\n' });
+  try {
+    const at = (query) => `http://localhost:${other.ports.http}/chat?${query}`;
+    const stranger = await visit(at("name=alice"));
+    await stranger.sees("#sign-in-error", /did not accept this sign-in/);
+    const alice = await visit(at("name=alice&token=opensesameopensesame"));
+
+    await alice.sees("#status", /Signed in as alice/);
+
+    assert.equal(alice.page.url(), at("name=alice"));
+    assert.equal(await alice.page.$eval("#invite", ({ value }) => value), at("to=alice"));
+    await alice.page.reload();
+    await alice.sees("#status", /Signed in as alice/);
+    await Promise.all([stranger, alice].map(({ page }) => page.goto("about:blank")));
+  } finally {
+    await other.stop();
+  }
 });
 
 test("a page whose partner vanishes is told", async () => {
@@ -179,6 +202,23 @@ test("a member who is in a call is not disturbed by a third", async () => {
 
   await carol.sees("#call-error", /alice declined/);
   await talks(alice, bob, "still here");
+  await carol.clicks("#call-button");
+  await alice.sees("#log .event", /^carol called meanwhile and was declined \(2 times\)$/);
+  assert.equal(await alice.page.$$eval("#log [data-caller]", ({ length }) => length), 1);
+});
+
+test("a full log keeps what was said and lets go of what happened", async () => {
+  const [alice, bob] = await inCall();
+  await talks(alice, bob, "do not lose this");
+
+  await bob.page.evaluate(async () => {
+    const { say } = await import("/lobby.js");
+    for (let n = 0; n < 600; n += 1) say(`somebody came and went ${n}`);
+  });
+
+  assert.equal(await bob.page.$eval("#log", ({ childElementCount }) => childElementCount), 500);
+  await bob.sees("#log .theirs", /do not lose this/);
+  await bob.sees("#log .event", /came and went 599/);
 });
 
 test("a message beyond 16 KiB is refused and stays in the field", async () => {
@@ -192,6 +232,78 @@ test("a message beyond 16 KiB is refused and stays in the field", async () => {
   assert.equal(await alice.page.$eval("#text", ({ value }) => value.length), 16 * 1024 + 1);
 });
 
+test("whoever calls with a picture is said to, and that here it is words", async () => {
+  const alice = await signedIn("alice");
+  const bob = await visit(http("/chat?name=bob"));
+  await bob.page.evaluate(async () => {
+    const { Signal } = await import("/throughway.js");
+    const signal = await Signal.connect({ name: "painter" });
+    const media = Object.assign(document.createElement("canvas"), { width: 64, height: 36 });
+    media.getContext("2d").fillRect(0, 0, 9, 9);
+    signal.call("alice", { media: media.captureStream(5) }).addEventListener("message", ({ text }) => (document.title = text));
+  });
+
+  await alice.sees("#incoming", /painter is calling you with voice or video. This page takes words and files/);
+  await alice.clicks("#accept");
+  await alice.writes("#text:not(:disabled)", "words will do");
+
+  await bob.page.waitForFunction(() => document.title === "words will do", { timeout: 20_000, polling: 50 });
+});
+
+test("a file that is dropped on the chat is offered, accepted and kept for saving", async () => {
+  const [alice, bob] = await inCall();
+  await alice.sees("#attach:not(:disabled)", /(?:)/);
+
+  await alice.page.$eval("#log", (log) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(["a".repeat(70_000)], "notes.txt", { type: "text/plain" }));
+    log.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  });
+  await alice.sees("#log .file", /notes\.txt \(70 kB\)Waiting for bob to accept/);
+  await bob.sees("#log .file", /notes\.txt \(70 kB\)/);
+  await bob.clicks("#log .file button:first-child");
+
+  await bob.sees("#log .file a[download='notes.txt']", /Save/);
+  await alice.sees("#log .file", /Sent/);
+});
+
+test("a file that was declined stays so when the call ends, and the keyboard stays where it was", async () => {
+  const [alice, bob] = await inCall();
+  await alice.sees("#attach:not(:disabled)", /(?:)/);
+  await alice.page.$eval("#log", (log) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(["a"], "notes.txt"));
+    log.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  });
+  await bob.sees("#log .file button:last-child", /Decline/);
+
+  await bob.page.focus("#log .file button:last-child");
+  await bob.page.keyboard.press("Enter");
+  await bob.sees("#log .file [role=status]", /^Declined$/);
+  assert.equal(await bob.page.evaluate(() => document.activeElement.id), "log");
+  await alice.clicks("#hang-up");
+
+  await bob.sees("#after-reason", /alice hung up/);
+  await bob.sees("#log .file [role=status]", /^Declined$/);
+});
+
+test("a file that its sender takes back is not sent", async () => {
+  const [alice, bob] = await inCall();
+  await alice.sees("#attach:not(:disabled)", /(?:)/);
+  await alice.page.$eval("#log", (log) => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(["a"], "notes.txt"));
+    log.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  });
+  await bob.sees("#log .file", /notes\.txt \(1 byte\)/);
+
+  await alice.clicks("#log .file button");
+  await alice.sees("#log .file", /Canceled/);
+
+  await bob.sees("#log .file", /The file was canceled/);
+  assert.equal(await bob.page.$("#log .file button"), null, "there is nothing left to accept");
+});
+
 test("the first page loads, fills in its own addresses and tells nothing of who is here", async () => {
   await signedIn("alice");
   const visitor = await visit(http("/"));
@@ -201,10 +313,10 @@ test("the first page loads, fills in its own addresses and tells nothing of who 
 });
 
 test("the https page signs in over wss under a strict content security policy", async () => {
-  const alice = await visit(`https://localhost:${server.ports.https}/chat?name=alice`);
+  const dora = await visit(`https://localhost:${server.ports.https}/chat?name=dora`);
 
-  await alice.sees("#status", /Signed in as alice/);
-  const policy = alice.response.headers()["content-security-policy"];
+  await dora.sees("#status", /Signed in as dora/);
+  const policy = dora.response.headers()["content-security-policy"];
   assert.match(policy, /default-src 'none'|default-src 'self'/);
   assert.doesNotMatch(policy, /unsafe-inline|unsafe-eval/);
 });

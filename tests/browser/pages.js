@@ -40,10 +40,10 @@ async function findChromium() {
   throw new Error("no chromium on the PATH");
 }
 
-/** A page in a profile of its own, which notes whatever it complains about. */
-export async function open(browser, url) {
+/** A page in a profile of its own, which notes whatever it complains about; `options` say what kind of page. */
+export async function open(browser, url, options) {
   const context = await browser.createBrowserContext();
-  const page = await context.newPage();
+  const page = await context.newPage(options);
   const complaints = [];
   page.on("console", (message) => {
     if (message.type() === "error" || message.type() === "warn") complaints.push(message.text());
@@ -58,7 +58,8 @@ export async function open(browser, url) {
     globalThis.RTCPeerConnection = class extends RTCPeerConnection {
       constructor(...rest) {
         super(...rest);
-        globalThis.connections.push(this);
+        // Those that gather ahead, so that a name is looked up, are no call's.
+        if (!rest[0]?.iceCandidatePoolSize) globalThis.connections.push(this);
       }
     };
   });
@@ -71,11 +72,17 @@ export class Person {
     Object.assign(this, { context, page, complaints, response });
   }
 
+  /** Leaves the page before its window closes: else its name may stay taken, as that of one who may come back. */
+  async leaves() {
+    await this.page.goto("about:blank");
+    await this.context.close();
+  }
+
   /** Waits for an element that is visible and whose text matches. */
   async sees(selector, pattern) {
     const matches = (selector, source) =>
       [...document.querySelectorAll(selector)].some(
-        (found) => found.checkVisibility() && new RegExp(source).test(found.textContent),
+        (found) => found.checkVisibility({ visibilityProperty: true }) && new RegExp(source).test(found.textContent),
       );
     try {
       await this.page.waitForFunction(matches, WAIT, selector, pattern.source);

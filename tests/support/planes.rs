@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::time::Duration;
 
 use throughway::address::Sources;
 use throughway::clock::Clock;
@@ -63,11 +62,8 @@ impl Planes {
         };
         let shard = shard::spawn(vec![settings]).unwrap().remove(0);
         let credentials = Credentials::new(credentials::Settings {
-            secrets: Vec::new(),
             users: [("alice".into(), "wonderland".into())].into(),
-            mode: credentials::Mode::Ttl,
-            expired_grace: Duration::ZERO,
-            signaled_peers: false,
+            ..Default::default()
         });
         let settings = turn::Settings {
             realm: "throughway".into(),

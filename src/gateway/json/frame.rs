@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::Dialect;
 use crate::gateway::fault::check_object;
 use crate::signaling::message::Change;
+use crate::signaling::message::Joined;
 use crate::signaling::message::Message;
 use crate::signaling::message::Payload;
 use crate::signaling::message::Recipient;
@@ -415,16 +416,17 @@ pub(super) fn greeting() -> String {
     json!({ "status": "success" }).to_string()
 }
 
-/// What a member is told, as its dialect has it; with a number, if it is to be acknowledged.
-pub(super) fn told(number: Option<u64>, message: &Message, dialect: Dialect) -> String {
-    let text = unnumbered(message, dialect);
+/// What a member is told, as its dialect has it; with a number, if it is to be acknowledged. When it `joined` is for the
+/// second version.
+pub(super) fn told(number: Option<u64>, message: &Message, dialect: Dialect, joined: Option<Joined>) -> String {
+    let text = unnumbered(message, dialect, joined);
     match (number, text.strip_prefix('{')) {
         (Some(number), Some(fields)) => format!(r#"{{"seq":{number},{fields}"#),
         (None, _) | (_, None) => text,
     }
 }
 
-fn unnumbered(message: &Message, dialect: Dialect) -> String {
+fn unnumbered(message: &Message, dialect: Dialect, joined: Option<Joined>) -> String {
     match message {
         Message::Leave { from } | Message::Away { from } | Message::Gone { from } => {
             json!({ "type": "leave", "name": from.as_str() }).to_string()
@@ -451,13 +453,15 @@ fn unnumbered(message: &Message, dialect: Dialect) -> String {
             format!(r#"{{"type":"send","name":{from},{}"data":{}}}"#, room.unwrap_or_default(), payload.json())
         }
         Message::Signal { from, kind, payload } => {
+            let polite = joined.filter(|_| *kind == SignalKind::Offer).map(|joined| joined > from.joined);
+            let polite = polite.map(|polite| format!(r#""polite":{polite},"#)).unwrap_or_default();
             let from = Value::from(from.name.as_str());
             let kind = kind.word();
             let payload = match dialect {
                 Dialect::Objects => Cow::Borrowed(payload.json()),
                 Dialect::Strings => Cow::Owned(Value::from(payload.json()).to_string()),
             };
-            format!(r#"{{"type":"{kind}","name":{from},"{kind}":{payload}}}"#)
+            format!(r#"{{"type":"{kind}","name":{from},{polite}"{kind}":{payload}}}"#)
         }
     }
 }

@@ -378,7 +378,8 @@ proptest! {
             }
             let mailbox = connection.member.as_ref().map(|me| Arc::clone(me.reader()));
             while let Some((seq, message)) = mailbox.as_ref().and_then(|mailbox| mailbox.take()) {
-                let told: Value = serde_json::from_str(&frame::told(seq, &message, Dialect::Strings)).unwrap();
+                let joined = connection.member.as_ref().map(Session::joined);
+                let told: Value = serde_json::from_str(&frame::told(seq, &message, Dialect::Strings, joined)).unwrap();
                 prop_assert_eq!((told["type"].is_string(), told["seq"].as_u64()), (true, seq));
             }
         }

@@ -11,6 +11,7 @@ use crate::clock::Now;
 use crate::credentials::SessionId;
 use crate::signaling::accounts::Account;
 use crate::signaling::mailbox::Delivery;
+use crate::signaling::message::Joined;
 use crate::signaling::name::Name;
 use crate::signaling::secret::Token;
 
@@ -72,7 +73,8 @@ impl Hub {
         // A signed token is another one each time.
         seat.token = owner.token;
         let (account, last_frame) = (Arc::clone(&seat.account), seat.last_frame);
+        let joined = Joined::new(seat.since, session);
         self.renew(session, now).map_err(|_| Refusal::NameTaken)?;
-        Ok(Attached { session, account, reader, secret: None, last_frame })
+        Ok(Attached { session, account, reader, secret: None, last_frame, joined })
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::credentials::SessionId;
 use crate::signaling::message::Change;
+use crate::signaling::message::Joined;
 use crate::signaling::message::Payload;
 use crate::signaling::message::Recipient;
 use crate::signaling::message::Sender;
@@ -52,7 +53,9 @@ fn named(name: &str) -> Name {
 }
 
 fn sender(name: &str, frame: u64) -> Sender {
-    Sender { name: named(name), session: SessionId::new(), frame: Some(frame), told: Told::default() }
+    let session = SessionId::new();
+    let joined = Joined::new(Duration::ZERO, session);
+    Sender { name: named(name), session, joined, frame: Some(frame), told: Told::default() }
 }
 
 fn leave() -> Message {

@@ -183,7 +183,8 @@ async fn what_is_sent_again_after_a_break_costs_nothing_so_often() {
 
 #[test]
 fn who_missed_presence_and_whom_a_room_did_not_get_are_told_by_name_of_the_room() {
-    let told = |message| -> Value { serde_json::from_str(&frame::told(Some(7), &message, Dialect::Objects)).unwrap() };
+    let text = |message| frame::told(Some(7), &message, Dialect::Objects, None);
+    let told = |message| -> Value { serde_json::from_str(&text(message)).unwrap() };
     let room = signaling::Recipient::Room(Name::new("room").unwrap());
 
     let undelivered = told(signaling::Message::Undelivered { to: room, frame: Some(3) });

@@ -52,7 +52,10 @@ async fn a_session_is_taken_up_where_it_was_left_off() {
     }
     for n in 1..=3 {
         let heard = alice.client.hear().await;
-        assert_eq!(heard, json!({ "type": "offer", "name": "bob", "offer": { "n": n }, "seq": n }));
+        assert_eq!(
+            heard,
+            json!({ "type": "offer", "name": "bob", "polite": heard["polite"], "offer": { "n": n }, "seq": n })
+        );
     }
     alice.client.send(&json!({ "type": "answer", "name": "bob", "answer": 1, "id": 5 })).await;
     assert_eq!(bob.client.hear().await["seq"], 1);
@@ -104,6 +107,34 @@ async fn the_first_version_hears_at_once_that_a_connection_ended_and_the_second_
     let undelivered = young.client.hear().await;
     assert_eq!((&undelivered["code"], &undelivered["id"]), (&json!("undelivered"), &json!(1)));
     assert_eq!(undelivered["name"], "alice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_offer_each_other_who_joined_later_is_polite_whatever_breaks_meanwhile() {
+    let context = context(99.0);
+    let zoe = Member::named(&context, "zoe").await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let mut adam = Member::named(&context, "adam").await;
+    let mut old = Client::sign_in(&context, Dialect::Objects, "old").await;
+    let left = zoe.breaks().await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let mut zoe = Member::back(&context, &left, 0).await;
+
+    adam.client.send(&offer("zoe", 1)).await;
+    zoe.client.send(&offer("adam", 1)).await;
+    for (id, to) in [(2, "old"), (3, "adam")] {
+        adam.client.send(&offer(to, id)).await;
+    }
+    zoe.client.send(&json!({ "type": "answer", "name": "adam", "answer": {}, "id": 2 })).await;
+
+    assert_eq!(zoe.client.hear().await["polite"], false, "its session is the elder's, its connection the younger");
+    let heard = [adam.client.hear().await, adam.client.hear().await, adam.client.hear().await];
+    let from =
+        |name: &str, kind: &str| heard.iter().find(|frame| frame["name"] == name && frame["type"] == kind).unwrap();
+    assert_eq!(from("zoe", "offer")["polite"], true);
+    assert_eq!(from("adam", "offer")["polite"], false, "nobody comes after itself");
+    assert_eq!(from("zoe", "answer").get("polite"), None);
+    assert_eq!(old.hear().await.get("polite"), None, "the first version is told as it ever was");
 }
 
 #[tokio::test(start_paused = true)]
