@@ -306,6 +306,8 @@ async function measure(from, to) {
   if (both === Infinity) return { state: "granted" };
   const start = performance.now();
   const sent = await load(from, () => bytes);
+  if (bytes === 0) await ping(from, "late");
+  if (bytes === 0) return { state: "granted" };
   const took = (bytes < sent ? performance.now() : last) - start;
   // An echo passes the relay twice, and each passage is one way to it and one back.
   return {
