@@ -397,7 +397,7 @@ export class Signal extends Emitter {
 
   /**
    * @param {string} name @param {CallOptions} [options] @param {string} [room]
-   * @param {Frame[]} [frames] theirs, when they call us @param {RTCPeerConnection} [pc]
+   * @param {Frame[]} [frames] theirs, when they call us
    */
   #begin(name, options, room, frames = []) {
     const call = new Call(this, name, options, room, frames[0]?.offer);
@@ -789,7 +789,7 @@ export class Call extends Emitter {
 
   /**
    * @param {Signal} signal @param {string} name @param {CallOptions} [options] @param {string} [room] which it is for
-   * @param {any} [offer] when they call us @param {RTCPeerConnection} [pc]
+   * @param {any} [offer] when they call us
    */
   constructor(signal, name, options, room, offer) {
     super();

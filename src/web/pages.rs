@@ -35,6 +35,7 @@ const PAGES: &[Page] = &[
     Page { path: "/icon.svg", content_type: IMAGE, body: include_str!("../../static/icon.svg") },
     Page { path: "/chat.js", content_type: SCRIPT, body: include_str!("../../static/chat.js") },
     Page { path: "/call.js", content_type: SCRIPT, body: include_str!("../../static/call.js") },
+    Page { path: "/page.js", content_type: SCRIPT, body: include_str!("../../static/page.js") },
     Page { path: "/lobby.js", content_type: SCRIPT, body: include_str!("../../static/lobby.js") },
     Page { path: "/room.js", content_type: SCRIPT, body: include_str!("../../static/room.js") },
     Page { path: "/throughway.js", content_type: SCRIPT, body: include_str!("../../static/throughway.js") },
