@@ -106,6 +106,11 @@ impl Streams {
         Self { shards, places, metrics, clock, next: AtomicU64::new(0) }
     }
 
+    /// The places that they have.
+    pub fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+
     /// Takes a place for a connection from `ip`.
     ///
     /// # Errors

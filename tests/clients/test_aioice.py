@@ -63,7 +63,9 @@ class Server:
     def metric(self, name):
         host, port = self.listener("tcp", "metrics")
         with urllib.request.urlopen(f"http://{host}:{port}/metrics") as answer:
-            return int(re.search(rf"^{name} (\d+)$", answer.read().decode(), re.MULTILINE)[1])
+            # All that bear the name, whatever their labels.
+            found = re.findall(rf"^{name}(?:{{.*}})? (\d+)$", answer.read().decode(), re.MULTILINE)
+            return sum(map(int, found))
 
 
 def connection(server, controlling, user, password, transport="udp"):

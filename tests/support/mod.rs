@@ -159,11 +159,14 @@ impl Server {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
     }
 
-    /// One line of its counters, by name and labels.
+    /// One of its counters, by name and labels; by its name alone, all that bear it together.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let all = self.metrics().await;
-        let line = all.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in:\n{all}")).parse().unwrap()
+        let values = all.lines().filter_map(|line| {
+            let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            (labels.is_empty() || labels.starts_with('{')).then(|| value.parse::<u64>().unwrap())
+        });
+        values.reduce(|a, b| a + b).unwrap_or_else(|| panic!("no {name} in:\n{all}"))
     }
 
     /// How many datagrams it has dropped for `reason`.

@@ -145,7 +145,8 @@ impl<S> Processor<S> {
         self.holdings.enter(allocation.owner.session, id);
         self.pool.enter(&allocation);
         self.ledger.insert(leg, allocation);
-        self.pool.metrics.allocations.increment();
+        self.pool.metrics.allocations.increment(client.transport);
+        self.pool.metrics.allocations_begun.increment(client.transport);
         let relayed = RelayedAddr(addr);
         self.commands.push_back(Command::Open { id, five_tuple: client, via, relayed, advertised, socket, deadline });
         Ok(advertised)

@@ -16,7 +16,6 @@ use super::State;
 use super::answer;
 use super::read_gateway;
 use super::read_name;
-use crate::address::Transport;
 use crate::metrics::Gateway;
 use crate::signaling::hub::listing::Member;
 use crate::signaling::hub::listing::Room;
@@ -44,7 +43,20 @@ pub(super) fn routes(state: &State) -> Router {
             }
         }
     };
+    let overview = state.clone();
+    let overview = move |request: Request| {
+        let state = overview.clone();
+        async move {
+            let admitted = state.0.admit(&request);
+            drop(request);
+            match admitted {
+                Ok(()) => answer(Ok(json!(state.0.overview.status().await))),
+                Err(refused) => answer(Err(refused)),
+            }
+        }
+    };
     Router::new()
+        .route("/admin/status", get(overview))
         .route("/admin/members", list(state, |inner, asked| inner.named("members", asked, Sessions::members)))
         .route("/admin/rooms", list(state, |inner, asked| inner.named("rooms", asked, Sessions::rooms)))
         .route("/admin/allocations", get(allocations))
@@ -185,14 +197,9 @@ fn read_cursor(after: &str) -> Result<(Gateway, Name), Refusal> {
 
 fn show(allocation: &Allocation) -> Value {
     let Allocation { id, client, relayed, username, session, expires_in } = allocation;
-    let transport = match client.transport {
-        Transport::Udp => "udp",
-        Transport::Tcp => "tcp",
-        Transport::Tls => "tls",
-    };
     json!({
         "id": id,
-        "transport": transport,
+        "transport": client.transport.label(),
         "client": client.client,
         "server": client.server,
         "relayed": relayed,
