@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use crate::address::Transport;
+
 /// A number that only rises.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -126,6 +128,70 @@ labels! {
     }
 }
 
+labels! {
+    /// Between whom data is relayed.
+    Direction {
+        /// From a client to a peer, through the kernel.
+        ToPeers => "to-peers",
+        /// From a peer to a client, through the kernel.
+        ToClients => "to-clients",
+        /// From one client to another inside the process.
+        Hairpin => "hairpin",
+    }
+}
+
+/// One of each for every transport of a client's and every direction.
+#[derive(Debug, Default)]
+pub struct EachWay<T>([[T; 3]; 3]);
+
+impl<T> EachWay<T> {
+    /// The one for these.
+    pub fn of(&self, transport: Transport, direction: Direction) -> &T {
+        let [udp, tcp, tls] = &self.0;
+        let [to_peers, to_clients, hairpin] = match transport {
+            Transport::Udp => udp,
+            Transport::Tcp => tcp,
+            Transport::Tls => tls,
+        };
+        match direction {
+            Direction::ToPeers => to_peers,
+            Direction::ToClients => to_clients,
+            Direction::Hairpin => hairpin,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn of_mut(&mut self, transport: Transport, direction: Direction) -> &mut T {
+        let [udp, tcp, tls] = &mut self.0;
+        let [to_peers, to_clients, hairpin] = match transport {
+            Transport::Udp => udp,
+            Transport::Tcp => tcp,
+            Transport::Tls => tls,
+        };
+        match direction {
+            Direction::ToPeers => to_peers,
+            Direction::ToClients => to_clients,
+            Direction::Hairpin => hairpin,
+        }
+    }
+
+    /// All of them, and what each is for.
+    pub fn iter(&self) -> impl Iterator<Item = (Transport, Direction, &T)> {
+        let directions = |transport| Direction::ALL.iter().map(move |direction| (transport, *direction));
+        let all = Transport::ALL.into_iter().flat_map(directions);
+        all.map(|(transport, direction)| (transport, direction, self.of(transport, direction)))
+    }
+}
+
+/// What was relayed one way.
+#[derive(Debug, Default)]
+pub struct Relayed {
+    /// Datagrams, and messages of streams.
+    pub packets: Counter,
+    /// Bytes of payload in them.
+    pub bytes: Counter,
+}
+
 /// The live counts of one process.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -133,14 +199,6 @@ pub struct Metrics {
     pub allocations: Gauge,
     /// Relay sockets held for a reservation.
     pub reservations: Gauge,
-    /// Datagrams relayed from clients to peers through the kernel.
-    pub to_peers: Counter,
-    /// Datagrams relayed from peers to clients through the kernel.
-    pub to_clients: Counter,
-    /// Datagrams relayed between two clients inside the process.
-    pub hairpin: Counter,
-    /// Payload bytes relayed, in every way.
-    pub relayed_bytes: Counter,
     /// STUN Binding requests answered.
     pub bindings: Counter,
     /// TURN requests answered with success.
@@ -153,6 +211,7 @@ pub struct Metrics {
     pub members: Gauge,
     /// WebSocket connections open.
     pub connections: Gauge,
+    relayed: EachWay<Relayed>,
     frames: [Counter; Gateway::ALL.len()],
     dropped: [Counter; DropReason::ALL.len()],
 }
@@ -175,6 +234,21 @@ impl Metrics {
         self.dropped.get(reason as usize).map_or(0, Counter::get)
     }
 
+    /// What was relayed for clients that come by `transport`; between two of them, by that of the one that receives.
+    pub fn relayed(&self, transport: Transport, direction: Direction) -> &Relayed {
+        self.relayed.of(transport, direction)
+    }
+
+    /// How many packets were relayed in one direction, for whomever.
+    pub fn relayed_packets(&self, direction: Direction) -> u64 {
+        Transport::ALL.into_iter().map(|transport| self.relayed(transport, direction).packets.get()).sum()
+    }
+
+    /// How many bytes of payload were relayed, in every way.
+    pub fn relayed_bytes(&self) -> u64 {
+        self.relayed.iter().map(|(_, _, relayed)| relayed.bytes.get()).sum()
+    }
+
     /// Counts one signaling frame that was taken from a client.
     pub fn frame(&self, gateway: Gateway) {
         if let Some(counter) = self.frames.get(gateway as usize) {
@@ -195,10 +269,6 @@ impl Metrics {
             ("reservations", "gauge", "relayed ports held for a RESERVATION-TOKEN", self.reservations.get()),
             ("members", "gauge", "signaling members signed in", self.members.get()),
             ("connections", "gauge", "WebSocket connections open", self.connections.get()),
-            ("relayed_to_peers_total", "counter", "datagrams relayed from clients to peers", self.to_peers.get()),
-            ("relayed_to_clients_total", "counter", "datagrams relayed from peers to clients", self.to_clients.get()),
-            ("hairpin_total", "counter", "datagrams relayed between two clients in the process", self.hairpin.get()),
-            ("relayed_bytes_total", "counter", "payload bytes relayed", self.relayed_bytes.get()),
             ("bindings_total", "counter", "STUN Binding requests answered", self.bindings.get()),
             ("turn_successes_total", "counter", "TURN requests answered with success", self.turn_successes.get()),
             ("turn_errors_total", "counter", "TURN requests answered with an error", self.turn_errors.get()),
@@ -207,6 +277,16 @@ impl Metrics {
         for (name, kind, help, value) in numbers {
             let name = format!("throughway_{name}");
             let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+        }
+        let what = "relayed, by the client's transport (of the one that receives, for hairpin) and direction";
+        let packets: fn(&Relayed) -> &Counter = |relayed| &relayed.packets;
+        for (unit, count) in [("packets", packets), ("bytes", |relayed| &relayed.bytes)] {
+            let name = format!("throughway_relayed_{unit}_total");
+            let _ = write!(text, "# HELP {name} {unit} {what}\n# TYPE {name} counter\n");
+            for (transport, direction, relayed) in self.relayed.iter() {
+                let labels = format!("transport=\"{}\",direction=\"{}\"", transport.label(), direction.label());
+                let _ = writeln!(text, "{name}{{{labels}}} {}", count(relayed).get());
+            }
         }
         let name = "throughway_frames_total";
         let _ = write!(text, "# HELP {name} signaling frames taken from clients, by gateway\n# TYPE {name} counter\n");
@@ -230,12 +310,18 @@ mod tests {
     fn the_exposition_names_every_drop_reason_and_its_count() {
         let metrics = Metrics::default();
         metrics.dropped(DropReason::NoPermission);
-        metrics.hairpin.add(7);
+        metrics.relayed(Transport::Tcp, Direction::Hairpin).packets.add(7);
+        metrics.relayed(Transport::Tls, Direction::ToPeers).bytes.add(8);
 
         let text = metrics.exposition();
 
         assert!(text.contains("throughway_dropped_total{reason=\"no-permission\"} 1\n"));
-        assert!(text.contains("\nthroughway_hairpin_total 7\n"));
+        let relayed = |what: &str, labels: &str, count: u64| {
+            assert!(text.contains(&format!("\nthroughway_relayed_{what}_total{{{labels}}} {count}\n")), "{text}");
+        };
+        relayed("packets", "transport=\"tcp\",direction=\"hairpin\"", 7);
+        relayed("bytes", "transport=\"tls\",direction=\"to-peers\"", 8);
+        relayed("bytes", "transport=\"udp\",direction=\"to-clients\"", 0);
         assert!(DropReason::ALL.iter().all(|reason| text.contains(reason.label())));
     }
 }

@@ -27,7 +27,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("address", &[]),
     ("clock", &[]),
-    ("metrics", &[]),
+    ("metrics", &["address"]),
     ("logging", &[]),
     ("wire", &[]),
     ("rate", &["address"]),
