@@ -11,6 +11,7 @@ mod count;
 pub mod exposition;
 mod label;
 pub mod process;
+mod relayed;
 
 pub use count::Counter;
 pub use count::Family;
@@ -21,12 +22,15 @@ pub use label::AllocationEnd;
 pub use label::Answer;
 pub use label::AuthFailure;
 pub use label::Delivery;
+pub use label::Direction;
 pub use label::DropReason;
 pub use label::Gateway;
 pub use label::NoPlace;
 pub use label::PlaceOf;
 pub use label::Request;
 pub use label::SignIn;
+pub use relayed::EachWay;
+pub use relayed::Relayed;
 
 /// The live counts of one process.
 #[derive(Debug, Default)]
@@ -39,14 +43,6 @@ pub struct Metrics {
     pub allocations_ended: Family<AllocationEnd>,
     /// Relay sockets held for a reservation.
     pub reservations: Gauge,
-    /// Datagrams relayed from clients to peers through the kernel.
-    pub to_peers: Counter,
-    /// Datagrams relayed from peers to clients through the kernel.
-    pub to_clients: Counter,
-    /// Datagrams relayed between two clients inside the process.
-    pub hairpin: Counter,
-    /// Payload bytes relayed, in every way.
-    pub relayed_bytes: Counter,
     /// STUN Binding requests answered.
     pub bindings: Counter,
     /// Requests that the control plane answered.
@@ -65,6 +61,7 @@ pub struct Metrics {
     pub messages: Family<(Gateway, Delivery)>,
     /// WebSocket connections open.
     pub connections: Gauge,
+    relayed: EachWay<Relayed>,
     frames: Family<Gateway>,
     dropped: Family<DropReason>,
 }
@@ -83,6 +80,21 @@ impl Metrics {
     /// How many were dropped for `reason`.
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.dropped.at(reason)
+    }
+
+    /// What was relayed for clients that come by `transport`; between two of them, by that of the one that receives.
+    pub fn relayed(&self, transport: Transport, direction: Direction) -> &Relayed {
+        self.relayed.of(transport, direction)
+    }
+
+    /// How many packets were relayed in one direction, for whomever.
+    pub fn relayed_packets(&self, direction: Direction) -> u64 {
+        Transport::ALL.into_iter().map(|transport| self.relayed(transport, direction).packets.get()).sum()
+    }
+
+    /// How many bytes of payload were relayed, in every way.
+    pub fn relayed_bytes(&self) -> u64 {
+        self.relayed.iter().map(|(_, _, relayed)| relayed.bytes.get()).sum()
     }
 
     /// Counts one signaling frame that was taken from a client.
@@ -108,16 +120,17 @@ impl Metrics {
         to.counters("throughway_allocations_ended_total", "TURN allocations that ended.", &self.allocations_ended);
         let held = self.reservations.get();
         to.gauge("throughway_reservations", "Relayed ports held for a RESERVATION-TOKEN.", held);
-        let relayed = [
-            ("throughway_relayed_to_peers_total", "Datagrams relayed from clients to peers.", &self.to_peers),
-            ("throughway_relayed_to_clients_total", "Datagrams relayed from peers to clients.", &self.to_clients),
-            ("throughway_hairpin_total", "Datagrams relayed between two clients in the process.", &self.hairpin),
-            ("throughway_relayed_bytes_total", "Payload bytes relayed.", &self.relayed_bytes),
-            ("throughway_bindings_total", "STUN Binding requests answered.", &self.bindings),
-        ];
-        for (name, help, counter) in relayed {
-            to.counter(name, help, counter.get());
-        }
+        to.counters_by(
+            "throughway_relayed_packets_total",
+            "Packets relayed, by the client's transport; for hairpin, the receiving client's.",
+            self.relayed.iter().map(|(transport, direction, relayed)| ((transport, direction), relayed.packets.get())),
+        );
+        to.counters_by(
+            "throughway_relayed_bytes_total",
+            "Bytes of payload relayed, by the client's transport; for hairpin, the receiving client's.",
+            self.relayed.iter().map(|(transport, direction, relayed)| ((transport, direction), relayed.bytes.get())),
+        );
+        to.counter("throughway_bindings_total", "STUN Binding requests answered.", self.bindings.get());
         to.counters(
             "throughway_turn_requests_total",
             "STUN and TURN requests that the control plane answered; shards answer most of method binding themselves.",
@@ -151,7 +164,8 @@ mod tests {
     fn the_exposition_names_every_drop_reason_and_its_count() {
         let (metrics, mut exposition) = (Metrics::default(), Exposition::default());
         metrics.dropped(DropReason::NoPermission);
-        metrics.hairpin.add(7);
+        metrics.relayed(Transport::Tcp, Direction::Hairpin).packets.add(7);
+        metrics.relayed(Transport::Tls, Direction::ToPeers).bytes.add(8);
         metrics.sign_ins.increment((Gateway::Ayame, SignIn::Banned));
 
         metrics.expose(&mut exposition);
@@ -159,7 +173,12 @@ mod tests {
         let text = exposition.finish();
         assert!(text.contains("throughway_dropped_total{reason=\"no-permission\"} 1\n"));
         assert!(text.contains("throughway_sign_ins_total{gateway=\"ayame\",outcome=\"banned\"} 1\n"));
-        assert!(text.contains("\nthroughway_hairpin_total 7\n"));
+        let relayed = |what: &str, labels: &str, count: u64| {
+            assert!(text.contains(&format!("\nthroughway_relayed_{what}_total{{{labels}}} {count}\n")), "{text}");
+        };
+        relayed("packets", "transport=\"tcp\",direction=\"hairpin\"", 7);
+        relayed("bytes", "transport=\"tls\",direction=\"to-peers\"", 8);
+        relayed("bytes", "transport=\"udp\",direction=\"to-clients\"", 0);
         assert!(DropReason::ALL.iter().all(|reason| text.contains(reason.label())));
     }
 }

@@ -106,6 +106,18 @@ labels! {
 }
 
 labels! {
+    /// Between whom data is relayed.
+    Direction: "direction" {
+        /// From a client to a peer, through the kernel.
+        ToPeers => "to-peers",
+        /// From a peer to a client, through the kernel.
+        ToClients => "to-clients",
+        /// From one client to another inside the process.
+        Hairpin => "hairpin",
+    }
+}
+
+labels! {
     /// What clients request of the relay.
     Request: "method" {
         /// What address it is seen at; of those that shards answer themselves there is a count of its own.

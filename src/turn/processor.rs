@@ -130,10 +130,12 @@ impl<S> Processor<S> {
         let page = page.into_iter().map(|(leg, allocation)| status::Allocation {
             id: allocation.id.0,
             client: leg.client,
+            transport: leg.client.transport.label(),
             relayed: allocation.advertised,
             username: allocation.username.clone(),
             session: allocation.owner.session,
             expires_in: allocation.deadline.saturating_duration_since(now.monotonic),
+            traffic: allocation.traffic.count(),
         });
         // Who asked may have gone.
         let _ = answer.send(page.collect());

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::clock::Now;
 use crate::gateway;
 use crate::metrics::Answer;
+use crate::metrics::Direction;
 use crate::metrics::DropReason;
 use crate::metrics::Exposition;
 use crate::metrics::Key;
@@ -200,10 +201,17 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn relayed(metrics: &Metrics, volume: &Volume) -> Relayed {
     let (used, limits) = (volume.used(), volume.limits());
+    let flow = |direction| {
+        let all = Transport::ALL.map(|transport| metrics.relayed(transport, direction));
+        Flow {
+            packets: all.iter().map(|relayed| relayed.packets.get()).sum(),
+            bytes: all.iter().map(|relayed| relayed.bytes.get()).sum(),
+        }
+    };
     Relayed {
-        to_peers: Flow { packets: metrics.to_peers.get(), bytes: 0 },
-        to_clients: Flow { packets: metrics.to_clients.get(), bytes: 0 },
-        hairpin: Flow { packets: metrics.hairpin.get(), bytes: 0 },
+        to_peers: flow(Direction::ToPeers),
+        to_clients: flow(Direction::ToClients),
+        hairpin: flow(Direction::Hairpin),
         today: used.day,
         limit_today: limits.day,
         this_month: used.month,

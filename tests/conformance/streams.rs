@@ -184,7 +184,7 @@ async fn clients_over_udp_tcp_and_tls_meet_inside_the_process() {
         }
     }
 
-    assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 0, "never through the kernel");
+    assert_eq!(server.relayed("to-peers").await, 0, "never through the kernel");
 }
 
 /// shared/turn.md, "Limits".

@@ -179,6 +179,26 @@ impl Server {
         self.metric_becomes(&dropped(reason), count).await;
     }
 
+    /// How many packets it has relayed in one direction, by whatever transport.
+    pub(crate) async fn relayed(&self, direction: &str) -> u64 {
+        let all = self.metrics().await;
+        let of_direction = format!("direction=\"{direction}\"}} ");
+        let counts = all.lines().filter(|line| line.starts_with("throughway_relayed_packets_total{"));
+        let counts: Vec<u64> = counts.filter_map(|line| line.split_once(&of_direction)?.1.parse().ok()).collect();
+        assert_eq!(counts.len(), 3, "{direction} in:\n{all}");
+        counts.iter().sum()
+    }
+
+    /// Waits until it has relayed so many.
+    pub(crate) async fn relayed_becomes(&self, direction: &str, count: u64) {
+        let became = async {
+            while self.relayed(direction).await != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, became).await.expect("so many are relayed");
+    }
+
     /// Waits until a counter stands at `value`.
     pub(crate) async fn metric_becomes(&self, name: &str, value: u64) {
         let became = async {

@@ -196,15 +196,19 @@ fn read_cursor(after: &str) -> Result<(Gateway, Name), Refusal> {
 }
 
 fn show(allocation: &Allocation) -> Value {
-    let Allocation { id, client, relayed, username, session, expires_in } = allocation;
+    let Allocation { id, client, transport, relayed, username, session, expires_in, traffic } = allocation;
+    let [to_peers, to_client] =
+        [traffic.to_peers, traffic.to_client].map(|flow| json!({ "packets": flow.packets, "bytes": flow.bytes }));
     json!({
         "id": id,
-        "transport": client.transport.label(),
+        "transport": transport,
         "client": client.client,
         "server": client.server,
         "relayed": relayed,
         "username": username,
         "session": session.map(|session| session.to_string()),
         "expiresIn": expires_in.as_secs(),
+        "toPeers": to_peers,
+        "toClient": to_client,
     })
 }

@@ -56,6 +56,10 @@ fn add(sums: &mut HashMap<Who, Sum>, allocation: &Allocation) {
     };
     let sum = sums.entry(who).or_default();
     sum.allocations += 1;
+    for flow in [allocation.traffic.to_peers, allocation.traffic.to_client] {
+        sum.bytes += flow.bytes;
+        sum.packets += flow.packets;
+    }
 }
 
 /// Those for whom most is relayed, most first.
