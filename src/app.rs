@@ -22,6 +22,7 @@ use crate::config::value::TlsMode;
 use crate::credentials;
 use crate::credentials::Credentials;
 use crate::metrics::Metrics;
+use crate::metrics::PlaceOf;
 use crate::net::host;
 use crate::net::listen::ListenError;
 use crate::net::tls;
@@ -33,6 +34,7 @@ use crate::signaling::ice;
 use crate::volume;
 use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
+use crate::web::status::Parts;
 
 use self::front::Front;
 use self::front::Listeners;
@@ -181,10 +183,20 @@ impl App {
         let mut listening: Vec<_> = udp.listening().collect();
         let keeper = Keeper::load(state, volume_limits(config), clock.now());
         let (streams, status) = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
+        let front = Front::new(config, &shared);
+        let parts = Parts {
+            metrics: Arc::clone(&shared.metrics),
+            gateways: Vec::new(),
+            turn: status,
+            volume: keeper.volume(),
+            places: [front.places(), vec![(PlaceOf::TurnStream, Arc::clone(streams.places()))]].concat(),
+            clock,
+            stop: shared.stop.clone(),
+        };
         shared.tasks.spawn(keeper.run(clock, shared.stop.clone()));
         let proxies = Arc::new(Proxies::new(trusted_proxies(config)));
-        let web = Service::Routes(signaling::routes(config, Arc::new(accounts), served, status, &shared), proxies);
-        listening.extend(tcp.serve(&Front::new(config, &shared), certificate, web, streams));
+        let (routes, overview) = signaling::routes(config, Arc::new(accounts), served, parts, &shared);
+        listening.extend(tcp.serve(&front, certificate, Service::Routes(routes, proxies), streams, overview));
         if let Some(listener) = first {
             turn::self_test(listener, &config.turn.realm, &shared.credentials, clock).await;
         }

@@ -101,6 +101,13 @@ pub struct Claim {
     pub standing: Standing,
 }
 
+impl Claim {
+    /// Whether nobody can have such a user name.
+    pub fn is_of_nobody(&self) -> bool {
+        matches!(&self.identity, Identity::Holder(holder) if holder.is_empty()) && self.standing == Standing::Refused
+    }
+}
+
 /// What a credential is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {

@@ -8,6 +8,8 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use crate::address::Sources;
+use crate::metrics::Family;
+use crate::metrics::NoPlace;
 
 /// How many places there are, and for whom.
 #[derive(Clone, Debug)]
@@ -25,6 +27,7 @@ pub struct Settings {
 pub struct Places {
     settings: Settings,
     open: Mutex<Open>,
+    refused: Family<NoPlace>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +58,7 @@ pub struct Place {
 impl Places {
     /// All free.
     pub fn new(settings: Settings) -> Arc<Self> {
-        Arc::new(Self { settings, open: Mutex::default() })
+        Arc::new(Self { settings, open: Mutex::default(), refused: Family::default() })
     }
 
     /// Takes a place for `ip`.
@@ -77,10 +80,21 @@ impl Places {
     pub fn enter_unknown(self: &Arc<Self>) -> Result<Place, Refused> {
         let mut open = self.open();
         if open.total >= self.settings.total {
+            self.refused.increment(NoPlace::Total);
             return Err(Refused::Full);
         }
         open.total += 1;
         Ok(Place { places: Arc::clone(self), source: None })
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.open().total
+    }
+
+    /// How often there was none.
+    pub fn refused(&self) -> &Family<NoPlace> {
+        &self.refused
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -101,6 +115,7 @@ impl Place {
         if let Some(source) = source {
             let count = open.by_source.get(&source).copied().unwrap_or(0);
             if count >= settings.per_source {
+                self.places.refused.increment(NoPlace::Source);
                 return Err(Refused::Source);
             }
             open.by_source.insert(source, count + 1);
@@ -178,11 +193,12 @@ mod tests {
         let places = places(3, 1);
 
         let held: Vec<_> = (0..3).map(|_| places.enter(ip("::ffff:127.0.0.1")).unwrap()).collect();
-        assert_eq!(places.enter(ip("127.0.0.1")).err(), Some(Refused::Full));
+        assert_eq!((places.enter(ip("127.0.0.1")).err(), places.taken()), (Some(Refused::Full), 3));
         drop(held);
         drop(places.enter(ip("192.0.2.1")));
 
         let open = places.open();
         assert_eq!((open.total, open.by_source.len()), (0, 0));
+        assert_eq!([NoPlace::Total, NoPlace::Source].map(|limit| places.refused().at(limit)), [1, 0]);
     }
 }

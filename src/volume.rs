@@ -64,6 +64,11 @@ impl Volume {
         by_month.or_else(|| is_met(day, self.limits.day).then_some(Spent::Day))
     }
 
+    /// What may be relayed.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// What was relayed.
     pub fn used(&self) -> Usage {
         Usage { day: self.day.load(Ordering::Relaxed), month: self.month.load(Ordering::Relaxed) }

@@ -6,7 +6,9 @@ use serde_json::json;
 use crate::support::PEERS_ON_LOOPBACK;
 use crate::support::Server;
 use crate::support::asker::Asker;
+use crate::support::asker::channel_data;
 use crate::support::client::Client;
+use crate::support::line::Line;
 
 const TOKEN: &str = "Authorization: Bearer 0123456789abcdef\r\n";
 
@@ -103,8 +105,12 @@ async fn lists_say_who_is_where_and_what_is_relayed_for_whom() {
     let session = &reply["session"];
     let theirs = Asker::new(server.udp(), &text("username"), &text("credential")).await;
     let relayed = theirs.allocate().await;
-    let camera = Asker::new(server.udp(), "alice", "wonderland").await;
-    camera.allocate().await;
+    let camera = Asker::over(Line::stream(server.turn_tcp(), None).await, "alice", "wonderland").await;
+    let at_camera = camera.allocate().await;
+    assert_eq!([theirs.bind(0x4000, at_camera).await, camera.bind(0x4001, relayed).await], [0, 0]);
+    theirs.send(&channel_data(0x4000, b"hello")).await;
+    assert_eq!(camera.receive().await[..9], channel_data(0x4001, b"hello"));
+    server.relayed_becomes("hairpin", 1).await;
 
     let members = ask(&server, "GET /admin/members", "").await.1;
     let rooms = ask(&server, "GET /admin/rooms?gateway=json", "").await.1;
@@ -125,6 +131,11 @@ async fn lists_say_who_is_where_and_what_is_relayed_for_whom() {
     assert_eq!((&first["username"], &first["server"]), (&json!(text("username")), &json!(server.udp())));
     assert_eq!((&second["session"], &second["username"]), (&Value::Null, &json!("alice")));
     assert!(first["id"].as_u64() < second["id"].as_u64());
+    let (one, none) = (json!({ "packets": 1, "bytes": 5 }), json!({ "packets": 0, "bytes": 0 }));
+    assert_eq!((&first["transport"], &first["toPeers"], &first["toClient"]), (&json!("udp"), &one, &none));
+    assert_eq!((&second["transport"], &second["toPeers"], &second["toClient"]), (&json!("tcp"), &none, &one));
+    let joined = "throughway_relayed_bytes_total{transport=\"tcp\",direction=\"hairpin\"}";
+    assert_eq!(server.metric(joined).await, 5, "where it is received");
     assert_eq!(ask(&server, "GET /admin/members?gateway=peerjs", "").await.1["members"], json!([]));
     drop(alice);
 }

@@ -27,11 +27,11 @@ const RULES: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("address", &[]),
     ("clock", &[]),
-    ("metrics", &[]),
+    ("metrics", &["address"]),
     ("logging", &[]),
     ("wire", &[]),
     ("rate", &["address"]),
-    ("places", &["address"]),
+    ("places", &["address", "metrics"]),
     ("volume", &[]),
 ];
 

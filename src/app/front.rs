@@ -18,6 +18,7 @@ use super::trusted_proxies;
 use crate::config::Config;
 use crate::config::value::Listen;
 use crate::logging::Redacted;
+use crate::metrics::PlaceOf;
 use crate::net::demux;
 use crate::net::demux::Closed;
 use crate::net::demux::Protocol;
@@ -30,6 +31,7 @@ use crate::places::Places;
 use crate::relay::stream::Streams;
 use crate::web;
 use crate::web::serve::Service;
+use crate::web::status::Overview;
 
 /// Listeners that one key of the configuration names, each with its address.
 type Bound = Vec<(TcpListener, SocketAddr)>;
@@ -82,6 +84,7 @@ impl Listeners {
         certificate: Arc<ServerConfig>,
         web: Service,
         turn: Arc<Streams>,
+        overview: Overview,
     ) -> Vec<Listening> {
         let speaks = |http, turn| Speaks { http, turn };
         let (tls, turn) = (Some(certificate), Some(turn));
@@ -93,7 +96,7 @@ impl Listeners {
         let plain = Role::clear(speaks(Some(web), turn.clone()));
         let turns = Role { tls, inside_tls: speaks(None, turn.clone()), clear: Speaks::default() };
         let both = Role { clear: speaks(Some(Service::Refuse), turn), ..turns.clone() };
-        let scrape = Service::Routes(web::metrics_router(Arc::clone(&front.shared.metrics)), Arc::default());
+        let scrape = Service::Routes(web::metrics_router(overview), Arc::default());
         let scrape = Role::clear(speaks(Some(scrape), None));
         // Whoever scrapes does so directly, from the very machine of a load balancer too.
         let direct = Front { balancers: Arc::default(), ..front.clone() };
@@ -136,6 +139,11 @@ impl Front {
             balancers: Arc::new(balancers(config)),
             shared: shared.clone(),
         }
+    }
+
+    /// The places that connections have.
+    pub(super) fn places(&self) -> Vec<(PlaceOf, Arc<Places>)> {
+        vec![(PlaceOf::HalfOpen, Arc::clone(&self.half_open)), (PlaceOf::Http, Arc::clone(&self.http))]
     }
 
     /// Accepts from `listener` until the end.

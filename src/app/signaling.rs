@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::config::Signaling;
 use crate::gateway;
 use crate::metrics::Gateway;
+use crate::metrics::PlaceOf;
 use crate::signaling::accounts::Accounts;
 use crate::signaling::hub;
 use crate::signaling::hub::Hub;
@@ -24,10 +25,11 @@ use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::session::Sessions;
-use crate::turn::status::Status;
 use crate::web;
 use crate::web::admin;
 use crate::web::socket;
+use crate::web::status::Overview;
+use crate::web::status::Parts;
 
 pub(super) mod accounts;
 
@@ -45,14 +47,15 @@ const MAX_WAITING: u32 = 1024;
 /// For how many whose sender is at one source.
 const WAITING_PER_SOURCE: u32 = 64;
 
-/// Signaling, and everything that the web side serves of it.
+/// Signaling, and everything that the web side serves of it; with what can be told of the server, of signaling as of the
+/// `parts` that there are already.
 pub(super) fn routes(
     config: &Config,
     accounts: Arc<Accounts>,
     served: ice::Served,
-    status: Status,
+    mut parts: Parts,
     shared: &Shared,
-) -> Router {
+) -> (Router, Overview) {
     let limits = &config.signaling.limits;
     let spaces = Spaces { config, accounts, served, shared };
     let on = &config.signaling.gateways;
@@ -63,17 +66,22 @@ pub(super) fn routes(
         pubsub: on.pubsub.then(|| spaces.open(Gateway::PubSub)),
         ayame: on.ayame.then(|| spaces.open(Gateway::Ayame)),
     };
+    let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
+    let commanded: Vec<_> = gateways.all().cloned().collect();
+    parts.gateways.clone_from(&commanded);
+    parts.places.push((PlaceOf::WebSocket, Arc::clone(&connections)));
+    let status = parts.turn.clone();
+    let overview = Overview::new(parts);
     let token = config.admin.token.reveal().map(str::to_owned);
-    let commanded = gateways.all().cloned().collect();
-    let admin = token.map(|token| admin::State::new(token, exempt(config), commanded, status, shared.clock));
+    let (told, clock) = (overview.clone(), shared.clock);
+    let admin = token.map(|token| admin::State::new(token, exempt(config), commanded, status, told, clock));
     let origins = socket::Origins {
         names: own_names(config).collect(),
         addresses: own_addresses(config).collect(),
         allowed: config.http.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
         required: config.http.require_origin,
     };
-    let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
-    web::router(socket::State::new(origins, connections, gateways, shared.tasks.clone()), admin)
+    (web::router(socket::State::new(origins, connections, gateways, shared.tasks.clone()), admin), overview)
 }
 
 /// What all name spaces have in common.

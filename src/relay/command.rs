@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
@@ -69,6 +72,72 @@ pub struct Request {
     pub message: Vec<u8>,
 }
 
+/// What was relayed for one allocation so far: counted by its shard alone, read by anybody.
+///
+/// Alone on its cache lines, so that no two shards ever write to one.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Traffic {
+    /// From its client to peers, other clients' relayed addresses among them.
+    pub to_peers: Flow,
+    /// From peers to its client.
+    pub to_client: Flow,
+}
+
+impl Traffic {
+    /// What it stands at.
+    pub fn count(&self) -> TrafficCount {
+        TrafficCount { to_peers: self.to_peers.count(), to_client: self.to_client.count() }
+    }
+}
+
+/// What was relayed one way, by one thread.
+#[derive(Debug, Default)]
+pub struct Flow {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Flow {
+    /// Adds so many packets, and the bytes of payload in them. By one thread only: an addition between another's reading and
+    /// writing would be lost.
+    pub fn add(&self, packets: u64, bytes: u64) {
+        for (count, more) in [(&self.packets, packets), (&self.bytes, bytes)] {
+            count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        }
+    }
+
+    /// What it stands at.
+    pub fn count(&self) -> FlowCount {
+        FlowCount { packets: self.packets.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+}
+
+/// [`Traffic`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrafficCount {
+    /// From its client to peers.
+    pub to_peers: FlowCount,
+    /// From peers to its client.
+    pub to_client: FlowCount,
+}
+
+impl TrafficCount {
+    /// Whether a peer was ever heard.
+    pub fn heard(&self) -> bool {
+        self.to_client.packets > 0
+    }
+}
+
+/// [`Flow`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCount {
+    /// Datagrams, and messages of streams.
+    pub packets: u64,
+    /// Bytes of payload in them.
+    pub bytes: u64,
+}
+
 /// What the control plane tells a shard. Carried out in order; `S` is the relay socket, opaque to the control plane.
 #[derive(Debug)]
 pub enum Command<S> {
@@ -99,6 +168,8 @@ pub enum Command<S> {
         socket: S,
         /// When it ends unless extended.
         deadline: Instant,
+        /// Where what is relayed for it is counted.
+        traffic: Arc<Traffic>,
     },
     /// An allocation ends later.
     Extend {

@@ -323,7 +323,7 @@ impl Forwarder {
                 self.admit(&[from], data.len(), now)?;
                 self.depart();
                 self.send_whole(from, to, data, ecn, now)?;
-                self.departures.count(Purpose::ToPeer, data.len());
+                self.departures.count(Some(from), Purpose::ToPeer, data.len());
                 Ok(())
             }
             Forward::ToPeer { from, to } => {
@@ -335,13 +335,17 @@ impl Forwarder {
             }
             Forward::Hairpin { from, to, delivery } => {
                 self.admit(&[from, to], data.len(), now)?;
-                self.deliver(to, &delivery, data, ecn, Purpose::Hairpin, now)
+                self.deliver(to, &delivery, data, ecn, Purpose::Hairpin, now)?;
+                self.departures.count_sender(from, data.len());
+                Ok(())
             }
             Forward::Elsewhere { from, names, to, shard } => {
                 // What is dropped for want of room counts against no limit.
                 self.neighbours.has_room(shard, data.len()).then_some(()).ok_or(DropReason::QueueFull)?;
                 self.admit(&[from], data.len(), now)?;
-                self.neighbours.send(shard, Letter { from: names, to, ecn }, data)
+                self.neighbours.send(shard, Letter { from: names, to, ecn }, data)?;
+                self.departures.count_sender(from, data.len());
+                Ok(())
             }
         }
     }
@@ -474,7 +478,7 @@ impl Forwarder {
                 frame.get_mut(length..).unwrap_or_default().fill(0);
                 let stream = self.streams.get(&id).ok_or(DropReason::StreamClosed)?;
                 stream.outbox.push_data(frame, now);
-                self.departures.count(purpose, payload);
+                self.departures.count(Some(slot), purpose, payload);
                 Ok(())
             }
         }
@@ -498,7 +502,7 @@ impl Forwarder {
             Via::Stream(id) => {
                 let stream = self.streams.get(&id).ok_or(DropReason::StreamClosed)?;
                 stream.outbox.push_answer(self.departures.room().get(..length).ok_or(DropReason::Bug)?);
-                self.departures.count(purpose, 0);
+                self.departures.count(None, purpose, 0);
                 Ok(())
             }
         }

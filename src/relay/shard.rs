@@ -395,12 +395,15 @@ impl Media {
                 self.forwarder.answer(&five_tuple, via, &message);
                 Ok(())
             }
-            Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline } => {
+            Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline, traffic } => {
                 let client = Client { five_tuple, via };
                 let (advertised, socket) = (PeerAddr::new(advertised), Watched::new(socket));
                 let opened = table.open(Opening { id, client, relayed, advertised, socket, deadline }, now);
                 match opened {
-                    Ok(slot) => self.watch(id, via, slot, now),
+                    Ok(slot) => {
+                        self.forwarder.departures.open(slot, five_tuple.transport, traffic);
+                        self.watch(id, via, slot, now);
+                    }
                     Err(_) => self.forwarder.refuse(id),
                 }
                 opened.map(drop)
@@ -423,7 +426,6 @@ impl Media {
 
     fn watch(&mut self, id: AllocationId, via: Via, slot: Slot, now: Instant) {
         self.forwarder.set_allocated(via, true);
-        self.forwarder.departures.make_lanes(slot);
         let token = Token(self.forwarder.listeners.len() + slot.0);
         let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
         let kept = relay.socket.keep_reports();
@@ -438,6 +440,9 @@ impl Media {
     fn close(&mut self, id: AllocationId, now: Instant) {
         // While its socket is there.
         self.forwarder.depart();
+        if let Some(slot) = self.forwarder.table.slot_of(id) {
+            self.forwarder.departures.close(slot);
+        }
         if let Some(opening) = self.forwarder.table.close(id, now) {
             let Client { five_tuple, via } = opening.client;
             // Of a dual allocation the other family may live on.

@@ -410,6 +410,11 @@ impl<S> Table<S> {
         self.allocations.get_mut(slot.0).map(|allocation| &mut allocation.opening.socket)
     }
 
+    /// Where an allocation stands.
+    pub(super) fn slot_of(&self, id: AllocationId) -> Option<Slot> {
+        self.by_id.get(&id).copied().map(Slot)
+    }
+
     /// Whether a 5-tuple has an allocation of any family, live or not.
     pub(super) fn is_client(&self, five_tuple: &FiveTuple) -> bool {
         self.by_client.contains_key(five_tuple)

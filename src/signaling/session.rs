@@ -15,6 +15,8 @@ use crate::credentials::Credentials;
 use crate::credentials::IceCredential;
 use crate::credentials::SessionId;
 use crate::metrics::Gateway;
+use crate::metrics::Metrics;
+use crate::metrics::SignIn;
 use crate::signaling::accounts::Account;
 use crate::signaling::accounts::Accounts;
 use crate::signaling::accounts::Asking;
@@ -38,6 +40,7 @@ use crate::signaling::secret::Secret;
 use crate::signaling::session::turn::Turn;
 use crate::signaling::store::Lost;
 
+mod outcome;
 pub mod turn;
 
 /// Signs members in: what every gateway talks to.
@@ -47,6 +50,7 @@ pub struct Sessions {
     credentials: Arc<Credentials>,
     served: Served,
     gateway: Gateway,
+    metrics: Arc<Metrics>,
 }
 
 /// Who asks to sign in.
@@ -137,12 +141,15 @@ pub enum NotTold {
 
 impl Sessions {
     /// Whom `accounts` let in meet in `hub` and get credentials of `credentials` for what is `served`, by our own protocol.
-    pub fn new(hub: Hub, accounts: Arc<Accounts>, credentials: Arc<Credentials>, served: Served) -> Self {
-        Self { hub: Mutex::new(hub), accounts, credentials, served, gateway: Gateway::Json }
+    pub fn new(mut hub: Hub, accounts: Arc<Accounts>, credentials: Arc<Credentials>, served: Served) -> Self {
+        let gateway = Gateway::Json;
+        let metrics = Arc::clone(hub.count_for(gateway));
+        Self { hub: Mutex::new(hub), accounts, credentials, served, gateway, metrics }
     }
 
     /// The same by another protocol.
     pub fn by(self, gateway: Gateway) -> Self {
+        self.hub().count_for(gateway);
         Self { gateway, ..self }
     }
 
@@ -161,7 +168,18 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, Vec<Name>), NotSignedIn> {
-        let name = name.into();
+        let done = self.sign_in_by(name.into(), delivery, room, visitor, now).await;
+        self.counted(SignIn::Ok, done)
+    }
+
+    async fn sign_in_by(
+        self: &Arc<Self>,
+        name: Option<Name>,
+        delivery: Delivery,
+        room: Option<&Name>,
+        visitor: &Visitor,
+        now: Now,
+    ) -> Result<(Session, Vec<Name>), NotSignedIn> {
         if name.is_none() && !self.accounts.have_names() {
             return Err(NotSignedIn::Nameless);
         }
@@ -210,10 +228,13 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, Vec<Name>), NotSignedIn> {
-        let (account, now) = self.admit(None, self.gateway.label(), visitor, now).await?;
-        self.enter(&name, account, room, visitor, now, |hub, account| {
-            hub.sign_in(name.clone(), account, delivery, visitor.source, now)
-        })
+        let done = match self.admit(None, self.gateway.label(), visitor, now).await {
+            Ok((account, now)) => self.enter(&name, account, room, visitor, now, |hub, account| {
+                hub.sign_in(name.clone(), account, delivery, visitor.source, now)
+            }),
+            Err(denied) => Err(denied.into()),
+        };
+        self.counted(SignIn::Ok, done)
     }
 
     /// Signs `name` in, in the place of an earlier connection for the same account, or that showed the same token: that
@@ -228,12 +249,14 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<Session, NotSignedIn> {
-        let (account, now) = self.admit(Some(&name), self.gateway.label(), visitor, now).await?;
         let token = visitor.token.as_deref().filter(|_| self.accounts.are_tokens_personal());
-        let entered = self.enter(&name, account, None, visitor, now, |hub, account| {
-            hub.sign_in_or_take_over(name.clone(), token, account, visitor.source, now)
-        });
-        Ok(entered?.0)
+        let done = match self.admit(Some(&name), self.gateway.label(), visitor, now).await {
+            Ok((account, now)) => self.enter(&name, account, None, visitor, now, |hub, account| {
+                hub.sign_in_or_take_over(name.clone(), token, account, visitor.source, now)
+            }),
+            Err(denied) => Err(denied.into()),
+        };
+        Ok(self.counted(SignIn::Ok, done)?.0)
     }
 
     /// Takes the session of `name` up again, as [`Hub::resume`]; with the last frame that was taken from its client. A try
@@ -250,14 +273,13 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, u64), NotSignedIn> {
-        let attached = match self.hub().resume(&name, secret, arrived, visitor.source, now) {
-            Ok(attached) => attached,
-            Err(why) => {
-                // Who has the secret may come back as often as its network breaks.
-                self.accounts.knock(visitor.source, now)?;
-                return Err(why.into());
-            }
-        };
+        let resumed = self.hub().resume(&name, secret, arrived, visitor.source, now);
+        let resumed = resumed.map_err(|why| match self.accounts.knock(visitor.source, now) {
+            // Who has the secret may come back as often as its network breaks.
+            Ok(()) => NotSignedIn::from(why),
+            Err(denied) => denied.into(),
+        });
+        let attached = self.counted(SignIn::Resumed, resumed)?;
         tracing::debug!(session = %attached.session, "resumed");
         Ok(self.session(name, attached, visitor, now))
     }
@@ -287,6 +309,12 @@ impl Sessions {
     ///
     /// [`NoIce`].
     pub async fn ice_elsewhere(&self, visitor: &Visitor, now: Now) -> Result<Ice, NoIce> {
+        let done = self.mint_elsewhere(visitor, now).await;
+        self.metrics.ice.increment(done.as_ref().map_or_else(|why| (*why).into(), |_| SignIn::Ok));
+        done
+    }
+
+    async fn mint_elsewhere(&self, visitor: &Visitor, now: Now) -> Result<Ice, NoIce> {
         if self.credentials.binds_peers() {
             return Err(NoIce::SignaledPeersOnly);
         }
@@ -353,6 +381,16 @@ impl Sessions {
         !sessions.is_empty()
     }
 
+    /// Who `session` is, if it is signed in here.
+    pub fn name_of(&self, session: SessionId) -> Option<Name> {
+        self.hub().name_of(session)
+    }
+
+    /// How many rooms somebody is in.
+    pub fn count_rooms(&self) -> usize {
+        self.hub().count_rooms()
+    }
+
     /// Whether `session` is somebody's who is signed in here.
     pub fn has(&self, session: SessionId) -> bool {
         self.hub().has(session)
@@ -416,6 +454,13 @@ impl Sessions {
             list.extend_from_slice(&account.ice_servers);
         }
         Ice { servers, lifetime: credential.lifetime }
+    }
+
+    /// Counts how a sign-in went that would be `good`.
+    fn counted<T>(&self, good: SignIn, done: Result<T, NotSignedIn>) -> Result<T, NotSignedIn> {
+        let outcome = done.as_ref().map_or_else(|why| (*why).into(), |_| good);
+        self.metrics.sign_ins.increment((self.gateway, outcome));
+        done
     }
 
     fn hub(&self) -> MutexGuard<'_, Hub> {

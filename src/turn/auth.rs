@@ -10,6 +10,8 @@ use crate::credentials::Credentials;
 use crate::credentials::Identity;
 use crate::credentials::SessionId;
 use crate::credentials::Standing;
+use crate::metrics::AuthFailure;
+use crate::metrics::Metrics;
 use crate::turn::Rejection;
 use crate::turn::answer::Key;
 use crate::turn::answer::PasswordAlgorithm;
@@ -47,12 +49,13 @@ pub(super) struct Authenticator {
     realm: String,
     nonces: Nonces,
     credentials: Arc<Credentials>,
+    metrics: Arc<Metrics>,
 }
 
 impl Authenticator {
-    /// For this realm and these credentials.
-    pub(super) fn new(realm: String, credentials: Arc<Credentials>) -> Self {
-        Self { realm, nonces: Nonces::new(), credentials }
+    /// For this realm and these credentials; what fails is counted.
+    pub(super) fn new(realm: String, credentials: Arc<Credentials>, metrics: Arc<Metrics>) -> Self {
+        Self { realm, nonces: Nonces::new(), credentials, metrics }
     }
 
     /// Who asks. The same work is done for unknown names, and what is compared with a secret is so in constant time.
@@ -65,8 +68,8 @@ impl Authenticator {
         let algorithm = if offers_algorithms(client) { asked.password_algorithm()? } else { PasswordAlgorithm::Md5 };
         match self.nonces.age(proof.nonce, client, now) {
             Age::Fresh => {}
-            Age::Stale => return Err(Rejection::STALE_NONCE),
-            Age::Foreign => return Err(Rejection::FOREIGN_NONCE),
+            Age::Stale => return Err(self.failed(AuthFailure::StaleNonce, Rejection::STALE_NONCE)),
+            Age::Foreign => return Err(self.failed(AuthFailure::ForeignNonce, Rejection::FOREIGN_NONCE)),
         }
         let claim = self.credentials.claim(proof.username, now);
         let mut proven = None;
@@ -80,13 +83,25 @@ impl Authenticator {
         let expired = match claim.standing {
             Standing::Good => false,
             Standing::Kept => true,
-            Standing::Refused => return Err(Rejection::UNAUTHENTICATED),
+            Standing::Refused => {
+                let why = match proven {
+                    _ if claim.is_of_nobody() => AuthFailure::UnknownUser,
+                    Some(_) => AuthFailure::Expired,
+                    None => AuthFailure::WrongPassword,
+                };
+                return Err(self.failed(why, Rejection::UNAUTHENTICATED));
+            }
         };
         let (Some(key), true) = (proven, realm_is_ours) else {
-            return Err(Rejection::UNAUTHENTICATED);
+            return Err(self.failed(AuthFailure::WrongPassword, Rejection::UNAUTHENTICATED));
         };
         let (username, identity) = (proof.username.to_owned(), claim.identity);
         Ok(Asker { username, identity, session: claim.session, key, expired })
+    }
+
+    fn failed(&self, why: AuthFailure, rejection: Rejection) -> Rejection {
+        self.metrics.auth_failures.increment(why);
+        rejection
     }
 
     /// What lets this client ask again.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -14,6 +15,7 @@ use crate::address::PeerAddr;
 use crate::credentials::Identity;
 use crate::credentials::SessionId;
 use crate::relay::command::AllocationId;
+use crate::relay::command::Traffic;
 use crate::relay::command::Via;
 
 /// Where an allocation stands: on whose 5-tuple, and in which family it relays.
@@ -43,6 +45,8 @@ pub(super) struct Allocation {
     pub(super) relayed: SocketAddr,
     /// What clients and peers know it as.
     pub(super) advertised: SocketAddr,
+    /// Where the data plane counts what it relays.
+    pub(super) traffic: Arc<Traffic>,
     /// When it ends.
     pub(super) deadline: Instant,
     /// The Allocate request's transaction ID, for its retransmissions.

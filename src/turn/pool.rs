@@ -103,7 +103,7 @@ impl<S> Pool<S> {
         let reservations =
             Reservations { by_token: HashMap::new(), ends: BTreeSet::new(), holdings: Holdings::default() };
         Self {
-            authenticator: Authenticator::new(settings.realm.clone(), Arc::clone(&credentials)),
+            authenticator: Authenticator::new(settings.realm.clone(), Arc::clone(&credentials), Arc::clone(&metrics)),
             credentials,
             policy,
             metrics,

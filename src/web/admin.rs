@@ -20,6 +20,7 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use super::connection::Connection;
+use super::status::Overview;
 use crate::address::Prefix;
 use crate::address::Sources;
 use crate::clock::Clock;
@@ -50,20 +51,22 @@ struct Inner {
     /// Our own protocol's first.
     gateways: Vec<Arc<gateway::Context>>,
     status: Status,
+    overview: Overview,
     clock: Clock,
 }
 
 impl State {
-    /// Whoever has `token` may command `gateways`, and see them and `status`; sources outside `exempt` have so many tries.
+    /// Whoever has `token` may command `gateways`, and see them, `status` and `overview`; sources outside `exempt` have so many tries.
     pub fn new(
         token: String,
         exempt: Vec<Prefix>,
         gateways: Vec<Arc<gateway::Context>>,
         status: Status,
+        overview: Overview,
         clock: Clock,
     ) -> Self {
         let wrong = Mutex::new(PerSource::new(WRONG_TOKENS, Sources::new(exempt)));
-        Self(Arc::new(Inner { token, wrong, gateways, status, clock }))
+        Self(Arc::new(Inner { token, wrong, gateways, status, overview, clock }))
     }
 }
 

@@ -1,7 +1,5 @@
 //! The HTTP side: pages, WebSocket upgrade, health and metrics, on connections that `net` accepted.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::Request;
 use axum::http::HeaderValue;
@@ -12,8 +10,8 @@ use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::get;
 
+use self::status::Overview;
 use crate::gateway::json::Dialect;
-use crate::metrics::Metrics;
 
 pub mod admin;
 mod ayame;
@@ -28,6 +26,7 @@ mod pubsub;
 pub mod serve;
 pub mod socket;
 mod socketio;
+pub mod status;
 
 /// Everything served to browsers: the pages, `/healthz`, `/ice`, WebSockets (`/` is one for those who ask for it) and what
 /// else clients of other protocols ask for. And to operators, if they may command: `/admin`.
@@ -54,9 +53,9 @@ pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
 }
 
 /// Serves nothing but `/metrics`, for a listener of its own.
-pub fn metrics_router(metrics: Arc<Metrics>) -> Router {
+pub fn metrics_router(overview: Overview) -> Router {
     let exposition = move || async move {
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.exposition())
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], overview.exposition())
     };
     finish(Router::new().route("/metrics", get(exposition)))
 }

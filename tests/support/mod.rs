@@ -159,11 +159,14 @@ impl Server {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
     }
 
-    /// One line of its counters, by name and labels.
+    /// One of its counters, by name and labels; by its name alone, all that bear it together.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let all = self.metrics().await;
-        let line = all.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in:\n{all}")).parse().unwrap()
+        let values = all.lines().filter_map(|line| {
+            let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            (labels.is_empty() || labels.starts_with('{')).then(|| value.parse::<u64>().unwrap())
+        });
+        values.reduce(|a, b| a + b).unwrap_or_else(|| panic!("no {name} in:\n{all}"))
     }
 
     /// How many datagrams it has dropped for `reason`.
@@ -174,6 +177,26 @@ impl Server {
     /// Waits until it has dropped so many for `reason`.
     pub(crate) async fn drops_become(&self, reason: &str, count: u64) {
         self.metric_becomes(&dropped(reason), count).await;
+    }
+
+    /// How many packets it has relayed in one direction, by whatever transport.
+    pub(crate) async fn relayed(&self, direction: &str) -> u64 {
+        let all = self.metrics().await;
+        let of_direction = format!("direction=\"{direction}\"}} ");
+        let counts = all.lines().filter(|line| line.starts_with("throughway_relayed_packets_total{"));
+        let counts: Vec<u64> = counts.filter_map(|line| line.split_once(&of_direction)?.1.parse().ok()).collect();
+        assert_eq!(counts.len(), 3, "{direction} in:\n{all}");
+        counts.iter().sum()
+    }
+
+    /// Waits until it has relayed so many.
+    pub(crate) async fn relayed_becomes(&self, direction: &str, count: u64) {
+        let became = async {
+            while self.relayed(direction).await != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, became).await.expect("so many are relayed");
     }
 
     /// Waits until a counter stands at `value`.

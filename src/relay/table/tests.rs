@@ -492,7 +492,7 @@ fn an_allocation_with_a_channel_takes_less_than_a_kib_and_a_half_of_its_shard() 
             let Opening { id, client, relayed, advertised, deadline, .. } = opening(n.into(), n, n, start + secs(600));
             let socket = [0; size_of::<Watched>()];
             let slot = table.open(Opening { id, client, relayed, advertised, socket, deadline }, start).unwrap();
-            departures.make_lanes(slot);
+            departures.open(slot, Transport::Udp, Arc::default());
             table.permit(id, outsiders()[1].ip(), start + secs(300), start).unwrap();
             table.bind(id, 0x4000, outsiders()[1], start + secs(600), start).unwrap();
         }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use turn::proto::lifetime::Lifetime;
@@ -16,6 +17,7 @@ use crate::address::RelayedAddr;
 use crate::clock::Now;
 use crate::relay::command::Command;
 use crate::relay::command::Request;
+use crate::relay::command::Traffic;
 use crate::turn::Rejection;
 use crate::turn::answer::Answer;
 use crate::turn::auth::Asker;
@@ -128,7 +130,7 @@ impl<S> Processor<S> {
             self.pool.ports.release(advertised);
             return Err(Rejection::NOT_ENTERED);
         }
-        let deadline = wish.now.monotonic + wish.lifetime;
+        let (deadline, traffic) = (wish.now.monotonic + wish.lifetime, Arc::<Traffic>::default());
         let allocation = Allocation {
             id,
             via,
@@ -136,6 +138,7 @@ impl<S> Processor<S> {
             owner,
             relayed: addr,
             advertised,
+            traffic: Arc::clone(&traffic),
             deadline,
             allocated_by: wish.asked.stun().transaction_id(),
             answer: Vec::new(),
@@ -145,9 +148,18 @@ impl<S> Processor<S> {
         self.holdings.enter(allocation.owner.session, id);
         self.pool.enter(&allocation);
         self.ledger.insert(leg, allocation);
-        self.pool.metrics.allocations.increment();
-        let relayed = RelayedAddr(addr);
-        self.commands.push_back(Command::Open { id, five_tuple: client, via, relayed, advertised, socket, deadline });
+        self.pool.metrics.allocations.increment(client.transport);
+        self.pool.metrics.allocations_begun.increment(client.transport);
+        self.commands.push_back(Command::Open {
+            id,
+            five_tuple: client,
+            via,
+            relayed: RelayedAddr(addr),
+            advertised,
+            socket,
+            deadline,
+            traffic,
+        });
         Ok(advertised)
     }
 
