@@ -24,13 +24,18 @@ use crate::credentials::Credentials;
 use crate::metrics::Metrics;
 use crate::metrics::PlaceOf;
 use crate::net::host;
+use crate::net::inherited::InheritError;
+use crate::net::inherited::Inherited;
 use crate::net::listen::ListenError;
+use crate::net::notify;
 use crate::net::tls;
 use crate::net::tls::TlsError;
 use crate::places;
 use crate::places::Places;
 use crate::rate::Rate;
+use crate::relay::shard::Pulse;
 use crate::signaling::ice;
+use crate::turn::status::Status;
 use crate::volume;
 use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
@@ -41,10 +46,12 @@ use self::front::Listeners;
 use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
+mod drain;
 mod front;
 mod signaling;
 mod turn;
 mod usage;
+mod watchdog;
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +59,9 @@ pub enum StartError {
     /// An address can't be listened on: the operator can cure it.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// What systemd has handed over can't be used: the operator can cure it.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// Relay sockets can't be bound where the configuration says: the operator can cure it.
     #[error("cannot relay from {ip} (turn.relay_ip): {error}; write addresses of this machine, or [] to take its own")]
     RelayIp {
@@ -124,6 +134,10 @@ pub struct Listening {
 /// The running server.
 pub struct App {
     listening: Vec<Listening>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    draining: CancellationToken,
+    farewell: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -134,6 +148,11 @@ struct Shared {
     credentials: Arc<Credentials>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// Cancelled first: who is new isn't let in any more.
+    draining: CancellationToken,
+    /// Cancelled next: nobody listens any more, and members are told.
+    farewell: CancellationToken,
+    /// Cancelled last: everything ends.
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -157,8 +176,10 @@ impl App {
         }
         let certificate = certificate(config, state, clock)?;
         let accounts = signaling::accounts::accounts(config, clock)?;
-        let tcp = Listeners::bind(config)?;
-        let udp = turn::bind(config)?;
+        let inherited = Inherited::take()?;
+        let has_inherited = !inherited.is_empty();
+        let tcp = Listeners::bind(config, inherited)?;
+        let udp = turn::bind(config, has_inherited, clock).await?;
         if config.turn.realm.len() > SHORT_REALM {
             tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
         }
@@ -167,6 +188,8 @@ impl App {
             credentials: Arc::new(Credentials::new(credential_settings(config))),
             metrics: Arc::default(),
             clock,
+            draining: CancellationToken::new(),
+            farewell: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -182,7 +205,12 @@ impl App {
         };
         let mut listening: Vec<_> = udp.listening().collect();
         let keeper = Keeper::load(state, volume_limits(config), clock.now());
-        let (streams, status) = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
+        let (streams, status, pulses) =
+            udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
+        if let Some(timeout) = notify::watchdog() {
+            let parts = vital(status.clone(), pulses);
+            shared.tasks.spawn(watchdog::run(parts, timeout, notify::alive, shared.stop.clone()));
+        }
         let front = Front::new(config, &shared);
         let parts = Parts {
             metrics: Arc::clone(&shared.metrics),
@@ -194,17 +222,20 @@ impl App {
             stop: shared.stop.clone(),
         };
         shared.tasks.spawn(keeper.run(clock, shared.stop.clone()));
-        let proxies = Arc::new(Proxies::new(trusted_proxies(config)));
-        let (routes, overview) = signaling::routes(config, Arc::new(accounts), served, parts, &shared);
-        listening.extend(tcp.serve(&front, certificate, Service::Routes(routes, proxies), streams, overview));
+        // Who connects before it has ended waits: nobody is let in by what doesn't work.
         if let Some(listener) = first {
             turn::self_test(listener, &config.turn.realm, &shared.credentials, clock).await;
         }
-        Ok(Self { listening, stop: shared.stop, tasks: shared.tasks })
+        let proxies = Arc::new(Proxies::new(trusted_proxies(config)));
+        let (routes, overview) = signaling::routes(config, Arc::new(accounts), served, parts, &shared);
+        listening.extend(tcp.serve(&front, certificate, Service::Routes(routes, proxies), streams, overview));
+        let Shared { metrics, clock, draining, farewell, stop, tasks, .. } = shared;
+        Ok(Self { listening, metrics, clock, draining, farewell, stop, tasks })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
     pub async fn shutdown(self) {
+        self.farewell.cancel();
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(END_WITHIN, self.tasks.wait()).await.is_err() {
@@ -221,6 +252,21 @@ impl App {
     pub fn listening(&self) -> &[Listening] {
         &self.listening
     }
+}
+
+/// What the process can't do without.
+fn vital(status: Status, pulses: Vec<Pulse>) -> Vec<watchdog::Part> {
+    let control = watchdog::Part::new("control plane", move || {
+        let status = status.clone();
+        async move { drop(status.allocations(u64::MAX, 0).await) }
+    });
+    let media = pulses.into_iter().map(|pulse| {
+        watchdog::Part::new("media thread", move || {
+            let pulse = pulse.clone();
+            async move { pulse.beat().await }
+        })
+    });
+    std::iter::once(control).chain(media).collect()
 }
 
 fn certificate(config: &Config, state: &Path, clock: Clock) -> Result<Arc<ServerConfig>, TlsError> {

@@ -61,6 +61,7 @@ const QUEUED_MESSAGES: usize = 4;
 const SHORTEST_JWT_SECRET: usize = 32;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
+const DAY: u64 = 24 * HOUR;
 
 // Every key, its range and its default. `config/throughway.toml` explains them to operators; a test holds both equal.
 tables! {
@@ -86,6 +87,8 @@ tables! {
         metrics: Metrics = Metrics::default(),
         /// The log.
         log: Log = Log::default(),
+        /// The end of the process.
+        shutdown: Shutdown = Shutdown::default(),
     }
     /// `[http]`.
     Http {
@@ -326,6 +329,11 @@ tables! {
         level: LogLevel = LogLevel::Info,
         /// How a line looks.
         format: LogFormat = LogFormat::Text,
+    }
+    /// `[shutdown]`.
+    Shutdown {
+        /// How long relays are waited for.
+        drain: Span<0, DAY> = Span::milliseconds(0),
     }
 }
 

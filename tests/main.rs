@@ -9,6 +9,8 @@ mod balancers;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod fuzz;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::Listening;
 use super::Serves;
 use super::Shared;
+use super::StartError;
 use super::exempt;
 use super::places;
 use super::prefixes;
@@ -23,6 +24,7 @@ use crate::net::demux;
 use crate::net::demux::Closed;
 use crate::net::demux::Protocol;
 use crate::net::host;
+use crate::net::inherited::Inherited;
 use crate::net::listen;
 use crate::net::listen::ListenError;
 use crate::net::proxy::Balancers;
@@ -46,19 +48,22 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Binds all that `config` names.
+    /// Binds all that `config` names, but for what is `inherited`, which it must name, too.
     ///
     /// # Errors
     ///
-    /// [`ListenError`], for the first address that can't be had.
-    pub(super) fn bind(config: &Config) -> Result<Self, ListenError> {
-        Ok(Self {
+    /// [`StartError`], for the first address that can't be had.
+    pub(super) fn bind(config: &Config, mut inherited: Inherited) -> Result<Self, StartError> {
+        let mut bind = |addresses, key| bind(addresses, key, &mut inherited);
+        let listeners = Self {
             https: bind(&config.http.listen, "http.listen")?,
             http: bind(&config.http.plain_listen, "http.plain_listen")?,
             metrics: bind(&config.metrics.listen, "metrics.listen")?,
             turn_tcp: bind(&config.turn.listen_tcp, "turn.listen_tcp")?,
             turn_tls: bind(&config.turn.listen_tls, "turn.listen_tls")?,
-        })
+        };
+        inherited.finish()?;
+        Ok(listeners)
     }
 
     /// Every port of theirs.
@@ -150,7 +155,7 @@ impl Front {
     fn serve(self, listener: TcpListener, role: Role) {
         let tasks = self.shared.tasks.clone();
         let (half_open, balancers) = (Arc::clone(&self.half_open), Arc::clone(&self.balancers));
-        tasks.spawn(listen::accept(listener, half_open, balancers, self.shared.stop.clone(), move |arrival| {
+        tasks.spawn(listen::accept(listener, half_open, balancers, self.shared.farewell.clone(), move |arrival| {
             let (front, role) = (self.clone(), role.clone());
             self.shared.tasks.spawn(async move {
                 let stop = &front.shared.stop;
@@ -221,10 +226,10 @@ impl Role {
     }
 }
 
-fn bind(addresses: &[Listen], key: &'static str) -> Result<Bound, ListenError> {
+fn bind(addresses: &[Listen], key: &'static str, inherited: &mut Inherited) -> Result<Bound, ListenError> {
     let mut bound = Vec::new();
     for Listen(addr) in addresses.iter().copied() {
-        bound.extend(listen::tcp(addr, key)?);
+        bound.extend(listen::tcp(addr, key, inherited)?);
     }
     Ok(bound)
 }

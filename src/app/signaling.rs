@@ -102,8 +102,10 @@ impl Spaces<'_> {
             Gateway::Json | Gateway::SocketIo | Gateway::PubSub | Gateway::Ayame => hub,
         };
         let sessions = Sessions::new(hub, Arc::clone(accounts), Arc::clone(&shared.credentials), served.clone());
-        let sessions = Arc::new(sessions.by(gateway));
+        let sessions = Arc::new(sessions.by(gateway).until(shared.draining.clone()));
         shared.tasks.spawn(gateway::tend(Arc::clone(&sessions), shared.clock, shared.stop.clone()));
+        let (farewell, stop) = (shared.farewell.clone(), shared.stop.clone());
+        shared.tasks.spawn(gateway::dismiss(Arc::clone(&sessions), farewell, stop));
         Arc::new(gateway::Context {
             gateway,
             sessions,

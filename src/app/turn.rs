@@ -2,6 +2,7 @@
 //! that together they relay.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
@@ -9,8 +10,10 @@ use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::Listening;
 use super::Serves;
@@ -30,6 +33,7 @@ use crate::config::value::Listen;
 use crate::credentials::Credentials;
 use crate::net::host;
 use crate::net::listen;
+use crate::net::notify;
 use crate::net::udp::Offload;
 use crate::net::udp::Socket;
 use crate::policy;
@@ -39,6 +43,7 @@ use crate::rate::Rate;
 use crate::rate::SharedBucket;
 use crate::relay::allowance::Allowance;
 use crate::relay::shard;
+use crate::relay::shard::Pulse;
 use crate::relay::stream::Home;
 use crate::relay::stream::Streams;
 use crate::turn;
@@ -64,13 +69,44 @@ const SELF_TEST: [&str; 2] = ["self-test-1", "self-test-2"];
 /// Bound listeners of STUN and TURN over UDP, not served yet: those of each shard, in the same order.
 pub(super) struct Bound(Vec<Vec<Socket>>);
 
+/// Binds as [`bind_now`] does. While another process still has a port, it waits if this one `takes_over` from it: both would
+/// get some of each other's clients. The other may drain for as long as this one would, and some.
+///
+/// # Errors
+///
+/// [`StartError`], for the first address that can't be had.
+pub(super) async fn bind(config: &Config, takes_over: bool, clock: Clock) -> Result<Bound, StartError> {
+    let until = clock.now().monotonic + config.shutdown.drain.get() + SPARE;
+    let mut waits = false;
+    loop {
+        match bind_now(config) {
+            Err(StartError::Listen(taken))
+                if takes_over && taken.error.kind() == ErrorKind::AddrInUse && clock.now().monotonic < until =>
+            {
+                if !std::mem::replace(&mut waits, true) {
+                    tracing::info!("waits until udp {} is free: the process before this one has it", taken.addr);
+                    notify::status("waiting for the UDP ports of the process before this one");
+                }
+                notify::extend(SPARE);
+                tokio::time::sleep(TRY_EVERY).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
+/// How much longer than it would drain itself a process waits for the one before it.
+const SPARE: Duration = Duration::from_secs(30);
+/// How often it tries.
+const TRY_EVERY: Duration = Duration::from_millis(100);
+
 /// Binds `turn.listen_udp`, and makes sure that `turn.relay_ip` names addresses of this machine, before a client has to
 /// find out.
 ///
 /// # Errors
 ///
 /// [`StartError`], for the first address that can't be had.
-pub(super) fn bind(config: &Config) -> Result<Bound, StartError> {
+fn bind_now(config: &Config) -> Result<Bound, StartError> {
     for ip in config.turn.relay_ip.iter().map(|ip| ip.0) {
         UdpSocket::bind((ip, 0)).map_err(|error| StartError::RelayIp { ip, error })?;
     }
@@ -116,7 +152,8 @@ impl Bound {
         self.sockets().map(|socket| Listening { transport: "udp", addr: socket.local_addr(), serves: Serves::Turn })
     }
 
-    /// Serves them until the end, and what is to serve TURN on streams; with the way to ask what there is. `tcp_ports` are
+    /// Serves them until the end, and what is to serve TURN on streams; with the way to ask what there is, and what tells of
+    /// each media thread whether it turns. `tcp_ports` are
     /// those that this process listens on besides.
     ///
     /// # Errors
@@ -128,12 +165,12 @@ impl Bound {
         shared: &Shared,
         volume: Arc<Volume>,
         tcp_ports: impl Iterator<Item = u16>,
-    ) -> std::io::Result<(Arc<Streams>, Status)> {
-        let Shared { credentials, metrics, clock, stop, tasks } = shared.clone();
+    ) -> std::io::Result<(Arc<Streams>, Status, Vec<Pulse>)> {
+        let Shared { credentials, metrics, clock, draining, stop, tasks, .. } = shared.clone();
         let ports = self.sockets().map(|socket| socket.local_addr().port()).chain(tcp_ports).collect();
         let policy = Arc::new(Policy::new(policy_settings(config, ports)));
         let allowance = allowance(config, Arc::clone(&volume), clock);
-        let of_turn = turn_settings(config, volume);
+        let of_turn = turn_settings(config, volume, draining);
         let (bind, counts) = (Box::new(Socket::bind), Arc::clone(&metrics));
         let pool = Arc::new(Pool::new(of_turn, credentials, Arc::clone(&policy), counts, bind));
         let offload = offload(config)?;
@@ -147,9 +184,10 @@ impl Bound {
             (of_shard, asked)
         };
         let (settings, asked): (Vec<_>, Vec<_>) = self.0.into_iter().map(settings).unzip();
-        let (mut homes, mut status) = (Vec::new(), Status::default());
+        let (mut homes, mut pulses, mut status) = (Vec::new(), Vec::new(), Status::default());
         for (shard, asked) in shard::spawn(settings)?.into_iter().zip(asked) {
             let (control, asked_by_streams) = mpsc::channel(ASKS_QUEUED);
+            pulses.push(shard.pulse());
             homes.push(Home { shard: shard.streams(), control });
             let (processor, queries, stop) = (Processor::new(Arc::clone(&pool)), status.add(), stop.clone());
             tasks.spawn(async move {
@@ -165,7 +203,7 @@ impl Bound {
             });
         }
         let places = places(MAX_STREAMS, config.turn.limits.connections_per_source.get(), exempt(config));
-        Ok((Arc::new(Streams::new(homes, places, metrics, clock)), status))
+        Ok((Arc::new(Streams::new(homes, places, metrics, clock)), status, pulses))
     }
 
     /// One of each address.
@@ -228,7 +266,7 @@ fn policy_settings(config: &Config, listening_ports: HashSet<u16>) -> policy::Se
     }
 }
 
-fn turn_settings(config: &Config, volume: Arc<Volume>) -> turn::Settings {
+fn turn_settings(config: &Config, volume: Arc<Volume>, draining: CancellationToken) -> turn::Settings {
     let limits = &config.turn.limits;
     turn::Settings {
         realm: config.turn.realm.clone(),
@@ -251,5 +289,6 @@ fn turn_settings(config: &Config, volume: Arc<Volume>) -> turn::Settings {
             exempt: exempt(config),
             volume,
         },
+        draining,
     }
 }

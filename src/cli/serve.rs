@@ -18,6 +18,7 @@ use crate::config::value::AccountMode;
 use crate::config::value::LogFormat;
 use crate::config::value::LogLevel;
 use crate::logging;
+use crate::net::notify;
 
 /// How many sockets wake their tasks at a time. A worker's own queue has room for 256 tasks: what is beyond goes to one that
 /// is hardly looked at under load, and those members wait a second while others are served at once.
@@ -48,9 +49,11 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         () = stop.asked() => return Ok(()),
     };
     let app = started.map_err(|error| match error {
-        StartError::Listen(_) | StartError::Accounts(_) | StartError::RelayIp { .. } | StartError::Tls(_) => {
-            Failure::Operator(error.to_string())
-        }
+        StartError::Listen(_)
+        | StartError::Inherit(_)
+        | StartError::Accounts(_)
+        | StartError::RelayIp { .. }
+        | StartError::Tls(_) => Failure::Operator(error.to_string()),
         StartError::Relay(_) | StartError::Certificate(_) => Failure::Ours(error.to_string()),
     })?;
     if config.signaling.accounts.mode == AccountMode::Open {
@@ -58,13 +61,20 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     }
     // A closed stdout is no reason to stop serving.
     let _ = io::stdout().write_all(banner::text(config, file, app.listening()).as_bytes());
+    notify::ready("serving");
     let failed = tokio::select! {
         () = stop.asked() => false,
         () = app.failed() => true,
     };
     tracing::info!("stopping; a second signal ends it at once");
+    let end = async {
+        if !failed {
+            app.drain(config.shutdown.drain.get()).await;
+        }
+        app.shutdown().await;
+    };
     tokio::select! {
-        () = app.shutdown() => (),
+        () = end => (),
         () = stop.asked() => (),
     }
     if failed {

@@ -129,7 +129,11 @@ where
     }
     // Others learn that it is over before the client takes its time to close.
     if let Some(member) = protocol.into_member() {
-        member.disconnect(ending.may_return(), context.clock.now());
+        if ending == Ending::Restart {
+            member.leave_behind();
+        } else {
+            member.disconnect(ending.may_return(), context.clock.now());
+        }
     }
     socket.close(ending).await;
 }

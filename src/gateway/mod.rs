@@ -86,5 +86,29 @@ pub async fn tend(sessions: Arc<Sessions>, clock: Clock, stop: CancellationToken
     }
 }
 
+/// Once it is time for `farewell`, has every member's connection closed with word of when to come back: one after the other,
+/// lest all come back in one moment.
+pub async fn dismiss(sessions: Arc<Sessions>, farewell: CancellationToken, stop: CancellationToken) {
+    let closing = async {
+        farewell.cancelled().await;
+        let mailboxes = sessions.mailboxes();
+        let pauses = (FAREWELL.as_millis() / PAUSE.as_millis()).max(1);
+        let at_a_time = mailboxes.len().div_ceil(usize::try_from(pauses).unwrap_or(usize::MAX)).max(AT_ONCE);
+        for some in mailboxes.chunks(at_a_time) {
+            some.iter().for_each(|mailbox| mailbox.dismiss());
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    stop.run_until_cancelled(closing).await;
+}
+
+/// Over how long the connections of many members are closed. They are told to come back in five seconds: by then the last of
+/// them is closed, and the next process has had its time to start.
+pub const FAREWELL: Duration = Duration::from_secs(3);
+/// Between some that are closed and the next.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How many are closed in one moment, if there aren't more to be closed in all.
+const AT_ONCE: usize = 5;
+
 #[cfg(test)]
 mod tests;

@@ -110,7 +110,7 @@ impl Ending {
             Self::Protocol => (1002, "not the WebSocket protocol"),
             Self::NotUtf8 => (1007, "text is not UTF-8"),
             Self::TooLarge => (1009, "the message is too large"),
-            Self::Restart => (1012, "the server restarts"),
+            Self::Restart => (1012, "the server restarts; come back in 5 s"),
             Self::Kicked => (4000, "ended by the operator"),
             Self::NoSignIn => (4001, "no sign-in in time"),
             Self::Refused => (4001, "not signed in"),
@@ -129,6 +129,7 @@ impl From<Cut> for Ending {
             Cut::Overflown => Self::TooSlow,
             Cut::Kicked => Self::Kicked,
             Cut::Replaced => Self::Replaced,
+            Cut::Restart => Self::Restart,
         }
     }
 }

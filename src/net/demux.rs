@@ -24,6 +24,7 @@ use super::proxy::Balancers;
 use super::proxy::Ends;
 use super::proxy::Malformed;
 use super::proxy::Step;
+use crate::address::canonical;
 use crate::places::Place;
 use crate::places::Refused;
 use crate::wire::MAGIC_COOKIE;
@@ -92,7 +93,7 @@ pub async fn open(
     tls: Option<Arc<ServerConfig>>,
 ) -> Result<(Opened, Place), Closed> {
     let Arrival { mut stream, mut place, announced } = arrival;
-    let arrived = Ends { remote: stream.peer_addr()?, local: stream.local_addr()? };
+    let arrived = Ends { remote: canonical(stream.peer_addr()?), local: canonical(stream.local_addr()?) };
     let mut ends = arrived;
     let (protocol, stream) = within(async {
         if announced {

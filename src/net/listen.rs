@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::inherited::Inherited;
 use super::proxy::Balancers;
 use super::udp;
 use crate::clock::Clock;
@@ -60,19 +61,26 @@ impl fmt::Display for ListenError {
     }
 }
 
-/// Binds and listens on `addr`, which `key` names; `[::]` gives two sockets, one per family, on the same port; each with
-/// its address, which has the real port.
+/// Listens on `addr`, which `key` names; `[::]` gives two sockets, one per family, on the same port; each with its address,
+/// which has the real port. What is `inherited` for it listens already, and may be one socket for both families.
 ///
 /// # Errors
 ///
 /// [`ListenError`], when an address can't be had. A host without IPv6 gets `[::]` as IPv4 only.
-pub fn tcp(addr: SocketAddr, key: &'static str) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
-    let bound = bind_families(addr, tcp_socket, local_addr);
+pub fn tcp(
+    addr: SocketAddr,
+    key: &'static str,
+    inherited: &mut Inherited,
+) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
+    let handed = inherited.claim(addr);
+    let bound = if handed.is_empty() { bind_families(addr, tcp_socket, local_addr) } else { Ok(handed) };
     let listening = bound.and_then(|sockets| {
         sockets
             .into_iter()
             .map(|socket| {
-                socket.listen(BACKLOG)?;
+                if !socket.is_listener()? {
+                    socket.listen(BACKLOG)?;
+                }
                 socket.set_nonblocking(true)?;
                 let local = local_addr(&socket)?;
                 Ok((TcpListener::from_std(socket.into())?, local))
@@ -120,8 +128,10 @@ pub async fn accept(
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, remote)) => {
-                let announced = balancers.announce(remote.ip());
-                let place = if announced { half_open.enter_unknown() } else { half_open.enter(remote.ip()) };
+                // A socket of both families may have been inherited.
+                let remote = remote.ip().to_canonical();
+                let announced = balancers.announce(remote);
+                let place = if announced { half_open.enter_unknown() } else { half_open.enter(remote) };
                 let Ok(place) = place else {
                     if crowded.is_due() {
                         tracing::warn!(

@@ -2,7 +2,9 @@
 
 pub mod demux;
 pub mod host;
+pub mod inherited;
 pub mod listen;
+pub mod notify;
 pub mod post;
 pub mod proxy;
 pub mod tls;

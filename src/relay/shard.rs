@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::thread::JoinHandle;
@@ -110,6 +111,11 @@ impl Shard {
         self.streams.clone()
     }
 
+    /// What tells whether its thread turns.
+    pub fn pulse(&self) -> Pulse {
+        Pulse(Arc::clone(&self.commands.bell))
+    }
+
     /// Ends it after the round it is in, its sockets with it.
     pub fn stop(self) {
         drop(self);
@@ -168,6 +174,22 @@ impl StreamSender {
     }
 }
 
+/// Tells whether a media thread turns.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Bell>);
+
+impl Pulse {
+    /// Waits until the thread has ended a round, for which it is woken.
+    pub async fn beat(&self) {
+        let Self(bell) = self;
+        let before = bell.rounds.load(Ordering::Relaxed);
+        bell.ring();
+        while bell.rounds.load(Ordering::Relaxed) == before {
+            tokio::time::sleep(BEAT).await;
+        }
+    }
+}
+
 /// Wakes the media thread.
 #[derive(Debug)]
 pub(super) struct Bell {
@@ -175,12 +197,19 @@ pub(super) struct Bell {
     /// Rung since what waits in queues was last looked at: no need to ring again.
     rung: AtomicBool,
     stopped: AtomicBool,
+    /// How many rounds it has done; written by the thread alone.
+    rounds: AtomicU64,
 }
 
 impl Bell {
     fn new(poll: &Poll) -> io::Result<Arc<Self>> {
         let waker = Waker::new(poll.registry(), BELL)?;
-        Ok(Arc::new(Self { waker, rung: AtomicBool::new(false), stopped: AtomicBool::new(false) }))
+        Ok(Arc::new(Self {
+            waker,
+            rung: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
+        }))
     }
 
     /// Has it look at what waits in queues.
@@ -289,6 +318,7 @@ impl Media {
         }
         self.forwarder.neighbours.announce();
         self.forwarder.depart();
+        self.bell.rounds.store(self.bell.rounds.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         Ok(())
     }
 
@@ -473,6 +503,8 @@ impl Media {
     }
 }
 
+/// How often it is looked whether a thread has turned.
+const BEAT: Duration = Duration::from_millis(5);
 const BELL: Token = Token(usize::MAX);
 /// Bytes of kernel buffers asked for at a listener, each way: many clients share it.
 const LISTENER_BUFFERS: usize = 4 << 20;

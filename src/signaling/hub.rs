@@ -389,6 +389,16 @@ impl Hub {
         true
     }
 
+    /// The mailbox of every session, in no order.
+    pub fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.sessions.values().map(|seat| Arc::clone(&seat.mailbox)).collect()
+    }
+
+    /// Whether a session waits for its client, which has lost its connection.
+    pub fn awaits_somebody(&self) -> bool {
+        self.away.first().is_some()
+    }
+
     /// Refuses `name` from now on; who is signed in by it stays so. Whether it wasn't refused before.
     ///
     /// # Errors

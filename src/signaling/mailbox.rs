@@ -137,6 +137,9 @@ pub enum Cut {
     /// Another connection has taken its place.
     #[error("another connection has taken its place")]
     Replaced,
+    /// The process is about to end.
+    #[error("the server restarts")]
+    Restart,
 }
 
 /// A number that says of messages that they came, which can't have come or have been said to before.
@@ -221,6 +224,11 @@ impl Mailbox {
     /// Has the reader end its connection.
     pub fn kick(&self) {
         self.inner().cut(Cut::Kicked);
+    }
+
+    /// Has the reader end its connection, because the process is about to end.
+    pub fn dismiss(&self) {
+        self.inner().cut(Cut::Restart);
     }
 
     /// The one reader from now on: earlier ones get nothing more. What was taken before has arrived up to the message number

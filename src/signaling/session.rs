@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Now;
 use crate::credentials::Credentials;
@@ -32,6 +33,7 @@ use crate::signaling::hub::listing::Member;
 use crate::signaling::hub::listing::Room;
 use crate::signaling::ice::Served;
 use crate::signaling::mailbox::Delivery;
+use crate::signaling::mailbox::Mailbox;
 use crate::signaling::mailbox::Reader;
 use crate::signaling::message::Joined;
 use crate::signaling::message::Payload;
@@ -51,6 +53,7 @@ pub struct Sessions {
     served: Served,
     gateway: Gateway,
     metrics: Arc<Metrics>,
+    draining: CancellationToken,
 }
 
 /// Who asks to sign in.
@@ -144,13 +147,34 @@ impl Sessions {
     pub fn new(mut hub: Hub, accounts: Arc<Accounts>, credentials: Arc<Credentials>, served: Served) -> Self {
         let gateway = Gateway::Json;
         let metrics = Arc::clone(hub.count_for(gateway));
-        Self { hub: Mutex::new(hub), accounts, credentials, served, gateway, metrics }
+        let (hub, draining) = (Mutex::new(hub), CancellationToken::new());
+        Self { hub, accounts, credentials, served, gateway, metrics, draining }
     }
 
     /// The same by another protocol.
     pub fn by(self, gateway: Gateway) -> Self {
         self.hub().count_for(gateway);
         Self { gateway, ..self }
+    }
+
+    /// The same, but that nobody signs in any more once `draining` is cancelled. Who was signed in may still come back.
+    pub fn until(self, draining: CancellationToken) -> Self {
+        Self { draining, ..self }
+    }
+
+    /// Whether nobody signs in any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Whether a session waits for its client, which has lost its connection.
+    pub fn awaits_somebody(&self) -> bool {
+        self.hub().awaits_somebody()
+    }
+
+    /// What every member is told by, in no order.
+    pub fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.hub().mailboxes()
     }
 
     /// Signs `name` in, and into `room`; with who else is there. In our own protocol, who has an account with a name signs
@@ -427,6 +451,9 @@ impl Sessions {
         Visitor { host, source, token }: &Visitor,
         now: Now,
     ) -> Result<(Account, Now), Denied> {
+        if self.is_draining() {
+            return Err(Denied::Later);
+        }
         self.accounts.admit(&Asking { name, token: token.as_deref(), source: *source, host, gateway }, now).await
     }
 
@@ -473,6 +500,12 @@ impl Session {
     pub fn disconnect(mut self, may_return: bool, now: Now) {
         self.is_over = true;
         self.sessions.hub().disconnect(self.id, &self.reader, may_return, now);
+    }
+
+    /// The process is about to end, and the session with it: nobody is told that the member has left. Calls go on without
+    /// signaling, and most clients would end them when they heard so.
+    pub fn leave_behind(mut self) {
+        self.is_over = true;
     }
 
     /// The member's name.

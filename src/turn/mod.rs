@@ -48,6 +48,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::address::Family;
 use crate::address::Prefix;
 use crate::rate::Rate;
@@ -69,6 +71,8 @@ pub struct Settings {
     pub external_ip: Vec<ExternalIp>,
     /// What one client may have.
     pub limits: Limits,
+    /// Cancelled when nobody gets an allocation any more, because the process is about to end.
+    pub draining: CancellationToken,
 }
 
 /// An external address and the relay addresses that it covers.
@@ -166,6 +170,7 @@ impl Rejection {
     const QUOTA: Self = Self::new(486, "allocation quota reached, see turn.limits");
     const NO_PORT: Self = Self::new(508, "no relayed port can be had, see turn.relay_ports");
     const NO_RESERVATION: Self = Self::new(508, "no port is reserved for this RESERVATION-TOKEN and user name");
+    const DRAINING: Self = Self::new(508, "the server is about to end, see shutdown.drain");
     const VOLUME: Self = Self::new(508, "turn.limits.bytes_per_day or bytes_per_month is used up");
     const PERMISSIONS: Self = Self::new(508, "too many permissions, see turn.limits.permissions_per_allocation");
     const CHANNELS: Self = Self::new(508, "too many channels, see turn.limits.channels_per_allocation");

@@ -29,6 +29,7 @@ async fn answer(state: &State, request: Request) -> Response {
 }
 
 async fn servers(state: &State, request: Request) -> Result<Response, Refusal> {
+    state.check_open()?;
     let mut visitor = state.visitor(&request)?;
     state.check_host(&request)?;
     if let Some(token) = bearer(request.headers()) {

@@ -28,7 +28,7 @@ pub mod socket;
 mod socketio;
 pub mod status;
 
-/// Everything served to browsers: the pages, `/healthz`, `/ice`, WebSockets (`/` is one for those who ask for it) and what
+/// Everything served to browsers: the pages, `/healthz`, `/readyz`, `/ice`, WebSockets (`/` is one for those who ask for it) and what
 /// else clients of other protocols ask for. And to operators, if they may command: `/admin`.
 pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
     let more = socket::routes(sockets.clone())
@@ -39,7 +39,7 @@ pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
         .merge(ayame::routes(sockets.clone()))
         .merge(gateways::routes(&sockets));
     let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));
-    let page = pages::front();
+    let (page, ready) = (pages::front(), sockets.clone());
     let front = move |request: Request| async move {
         if socket::is_upgrade(request.headers()) {
             socket::json(&sockets, Dialect::Objects, request)
@@ -47,8 +47,12 @@ pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
             page(request.headers())
         }
     };
-    let router =
-        Router::new().route("/", get(front)).route("/healthz", get(healthz)).merge(pages::routes()).merge(more);
+    let router = Router::new()
+        .route("/", get(front))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(async move || readyz(&ready)))
+        .merge(pages::routes())
+        .merge(more);
     finish(router)
 }
 
@@ -87,6 +91,16 @@ fn json(value: &serde_json::Value) -> impl IntoResponse + use<> {
 
 async fn healthz() -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store")], "ok\n")
+}
+
+/// Whether whoever is new is let in: load balancers ask, and move on.
+fn readyz(sockets: &socket::State) -> impl IntoResponse + use<> {
+    let (status, text) = if sockets.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    };
+    (status, [(header::CACHE_CONTROL, "no-store")], text)
 }
 
 async fn guard(mut response: Response) -> Response {

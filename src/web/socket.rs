@@ -116,8 +116,22 @@ impl State {
         Err(Refusal::new(StatusCode::FORBIDDEN, "this host isn't among http.allowed_origins"))
     }
 
+    /// Refuses what is new when the process is about to end.
+    pub(super) fn check_open(&self) -> Result<(), Refusal> {
+        if self.is_draining() { Err(Refusal::DRAINING) } else { Ok(()) }
+    }
+
+    /// Whether nobody is let in any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.gateways().json.sessions.is_draining()
+    }
+
     /// A place for one more connection.
     pub(super) fn enter(&self, source: IpAddr) -> Result<Place, Refusal> {
+        // Whoever is let in for who is waited for, is told at its sign-in.
+        if !self.gateways().json.sessions.awaits_somebody() {
+            self.check_open()?;
+        }
         self.0.connections.enter(source).map_err(|refused| match refused {
             Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
             Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
@@ -275,6 +289,12 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    const DRAINING: Self = Self {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        header: Some((header::RETRY_AFTER, "10")),
+        why: "the server is about to restart",
+    };
+
     pub(super) fn new(status: StatusCode, why: &'static str) -> Self {
         Self { status, header: None, why }
     }

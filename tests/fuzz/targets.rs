@@ -449,6 +449,7 @@ impl Control {
                 exempt: Vec::new(),
                 volume: Arc::default(),
             },
+            draining: tokio_util::sync::CancellationToken::new(),
         };
         let users = HashMap::from([("alice".into(), "wonderland".into())]);
         let credentials = Credentials::new(credentials::Settings {

@@ -21,6 +21,7 @@ pub(crate) mod asker;
 pub(crate) mod client;
 pub(crate) mod footprint;
 pub(crate) mod line;
+pub(crate) mod load;
 pub(crate) mod planes;
 
 /// Every listener on a port of its own, two users, relayed addresses in both families.
@@ -69,20 +70,42 @@ impl Server {
 
     /// Starts it with its configuration and state in `home`.
     pub(crate) fn start_in(home: &Path, toml: &str) -> Self {
+        let mut command = program();
+        command.stderr(std::fs::File::create(home.join("log")).unwrap());
+        Self::start_by(command, home, toml)
+    }
+
+    /// Starts it by a command that runs what its arguments are and writes to `home/log`.
+    pub(crate) fn start_by(command: Command, home: &Path, toml: &str) -> Self {
+        Self::launch(command, home, toml).ready()
+    }
+
+    /// Waits until what was launched serves.
+    pub(crate) fn ready(mut self) -> Self {
+        self.banner = read_banner(self.child.stdout.take().unwrap());
+        assert!(self.banner.contains("\nReady"), "it did not start: {}{}", self.banner, self.log());
+        self
+    }
+
+    /// The same, without waiting until it serves.
+    pub(crate) fn launch(mut command: Command, home: &Path, toml: &str) -> Self {
         let file = home.join("throughway.toml");
         std::fs::write(&file, toml).unwrap();
-        let log = home.join("log");
-        let mut child = program()
-            .arg("--config")
-            .arg(&file)
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let banner = read_banner(child.stdout.take().unwrap());
-        let server = Self { child, banner, home: None, log };
-        assert!(server.banner.contains("\nReady"), "it did not start: {}{}", server.banner, server.log());
-        server
+        let child = command.arg("--config").arg(&file).stdout(Stdio::piped()).spawn().unwrap();
+        Self { child, banner: String::new(), home: None, log: home.join("log") }
+    }
+
+    /// Waits until its log has `text`.
+    pub(crate) async fn logs(&self, text: &str) {
+        let logged = async {
+            // The file may not be there yet.
+            while !std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text)) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, logged).await.is_err() {
+            panic!("no {text:?} in:\n{}", self.log());
+        }
     }
 
     /// What it said on stdout, up to `Ready`.
@@ -219,9 +242,27 @@ impl Server {
     /// Asks it to end (SIGTERM); how it ended, and how long that took.
     pub(crate) fn terminate(mut self) -> (ExitStatus, Duration) {
         let began = now();
-        nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(nix::sys::signal::Signal::SIGTERM);
         let status = self.child.wait().unwrap();
         (status, now() - began)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(self.pid(), signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself; how.
+    pub(crate) async fn ends(mut self) -> ExitStatus {
+        let ended = async {
+            loop {
+                match self.child.try_wait().unwrap() {
+                    Some(status) => return status,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("it ends")
     }
 
     fn listener(&self, transport: &str, serves: &str) -> SocketAddr {

@@ -165,6 +165,9 @@ impl<S> Processor<S> {
 
     /// What an Allocate request gets, counted for its owner: a socket for each family, or why there is none.
     fn grant(&self, wish: &Wish<'_>) -> Result<Grant<S>, Rejection> {
+        if self.pool.settings.draining.is_cancelled() {
+            return Err(Rejection::DRAINING);
+        }
         if self.pool.settings.limits.volume.spent().is_some() {
             return Err(Rejection::VOLUME);
         }

@@ -1,0 +1,361 @@
+//! How the process ends, and how the next one takes over: on the real binary.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use nix::sys::signal::Signal::SIGINT;
+use nix::sys::signal::Signal::SIGTERM;
+use serde_json::json;
+use socket2::Domain;
+use socket2::Socket;
+use socket2::Type;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::UdpSocket;
+use tokio::net::UnixDatagram;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::PATIENCE;
+use crate::support::PEERS_ON_LOOPBACK;
+use crate::support::Server;
+use crate::support::asker::*;
+use crate::support::client::Client;
+use crate::support::load::Load;
+use crate::support::load::Size;
+use crate::support::program;
+
+const DRAIN: &str = "[shutdown]\ndrain = \"10m\"\n";
+
+/// With an hour to drain in.
+fn start() -> Server {
+    Server::start(&format!("{PEERS_ON_LOOPBACK}{DRAIN}"))
+}
+
+async fn alice(server: &Server) -> Asker {
+    Asker::new(server.udp(), "alice", "wonderland").await
+}
+
+#[tokio::test]
+async fn a_drain_lets_in_nobody_new_lets_calls_go_on_and_ends_with_the_last_relay() {
+    let server = start();
+    let (peer, second) = (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (talker, newcomer) = (alice(&server).await, alice(&server).await);
+    let relayed = talker.allocate().await;
+    assert_eq!(talker.bind(0x4000, peer.local_addr().unwrap()).await, 0);
+    let mut member = Client::sign_in(server.http(), "/ws", "member").await;
+    let mut stranger = Client::connect(server.http(), "/ws").await;
+    assert_eq!(server.ask("GET /readyz", "", "").await.0, 200);
+
+    server.signal(SIGTERM);
+    server.logs("draining: 1 relay left, 10m at most").await;
+
+    assert_eq!(newcomer.code_of(ALLOCATE, &[UDP]).await, 508);
+    for request in ["GET /ice", "GET /socket.io/?EIO=4&transport=polling"] {
+        let (status, head, _) = server.ask(request, "", "").await;
+        assert!(status == 503 && head.contains("retry-after: 10"), "{request}: {head}");
+    }
+    for path in ["/ws", "/websocketRTC", "/pubsub", "/peerjs?key=peerjs&id=a&token=b", "/signaling"] {
+        let stream = TcpStream::connect(server.http()).await.unwrap();
+        assert_eq!(Client::over(stream, path, &[]).await.err(), Some(503), "{path}");
+    }
+    assert_eq!(server.ask("GET /readyz", "", "").await.0, 503);
+    assert_eq!(server.ask("GET /healthz", "", "").await.0, 200);
+    assert_eq!(stranger.log_in("stranger").await["success"], false);
+    member.is_served().await;
+    assert_eq!(talker.refresh(600).await, 0);
+    assert_eq!(talker.bind(0x4001, second.local_addr().unwrap()).await, 0);
+    for (channel, peer) in [(0x4000, &peer), (0x4001, &second)] {
+        talker.send(&channel_data(channel, b"there")).await;
+        let mut buffer = [0; 16];
+        assert_eq!(peer.recv(&mut buffer).await.unwrap(), 5);
+        peer.send_to(b"back", relayed).await.unwrap();
+        assert_eq!(talker.receive().await[..8], channel_data(channel, b"back"));
+    }
+
+    assert_eq!(talker.refresh(0).await, 0);
+
+    assert_eq!(farewell(&mut member).await, (1012, "the server restarts; come back in 5 s".to_owned()));
+    let log = server.log();
+    assert!(server.ends().await.success(), "{log}");
+}
+
+#[tokio::test]
+async fn who_is_signed_in_comes_back_while_others_are_let_in_no_more() {
+    let server = start();
+    alice(&server).await.allocate().await;
+    let mut member = Client::connect(server.http(), "/ws").await;
+    member.send(&json!({ "type": "login", "v": 2, "name": "member" })).await;
+    let reply = member.hear().await;
+
+    server.signal(SIGTERM);
+    server.logs("draining: ").await;
+    drop(member);
+    server.metric_becomes("throughway_connections", 0).await;
+    let mut back = Client::connect(server.http(), "/ws").await;
+    back.send(&json!({ "type": "login", "v": 2, "name": "member", "resume": reply["resume"], "seq": 0 })).await;
+
+    assert_eq!(back.hear().await["session"], reply["session"]);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_drain_at_once() {
+    for second in [SIGTERM, SIGINT] {
+        let server = start();
+        alice(&server).await.allocate().await;
+
+        server.signal(SIGTERM);
+        server.logs("draining: ").await;
+        server.signal(second);
+
+        assert!(server.ends().await.success());
+    }
+}
+
+#[tokio::test]
+async fn a_drain_has_its_time_and_no_more() {
+    let server = Server::start(&format!("{PEERS_ON_LOOPBACK}[shutdown]\ndrain = \"300ms\"\n"));
+    alice(&server).await.allocate().await;
+
+    server.signal(SIGTERM);
+
+    server.logs("the time to drain is over: 1 relay cut off").await;
+    assert!(server.ends().await.success());
+}
+
+#[tokio::test]
+async fn the_service_manager_is_told_of_each_state_in_order_and_that_all_is_well() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let mut command = logging(home.path());
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    let launched = Server::launch(command, home.path(), &format!("{PEERS_ON_LOOPBACK}{DRAIN}"));
+    let hears = async |wanted: &str| {
+        let mut buffer = [0; 4096];
+        let heard = async {
+            loop {
+                let length = manager.recv(&mut buffer).await.unwrap();
+                let text = std::str::from_utf8(&buffer[..length]).unwrap();
+                if text.contains(wanted) {
+                    return text.to_owned();
+                }
+                assert!(!text.contains("STOPPING=1"), "{wanted} before it stops");
+            }
+        };
+        tokio::time::timeout(PATIENCE, heard).await.unwrap_or_else(|_| panic!("{wanted} is never said"))
+    };
+
+    assert_eq!(hears("READY=1").await, "READY=1\nSTATUS=serving\n");
+    for _ in 0..3 {
+        assert_eq!(hears("WATCHDOG=1").await, "WATCHDOG=1\n");
+    }
+    let server = launched.ready();
+    let talker = alice(&server).await;
+    talker.allocate().await;
+    server.signal(SIGTERM);
+    assert_eq!(hears("STOPPING=1").await, "STOPPING=1\nSTATUS=ending\n");
+    assert_eq!(hears("draining").await, "STATUS=draining: 1 relay left, 10m at most\n");
+    hears("EXTEND_TIMEOUT_USEC=30000000").await;
+    hears("WATCHDOG=1").await;
+    assert_eq!(talker.refresh(0).await, 0);
+    hears("telling members").await;
+    assert!(server.ends().await.success());
+}
+
+#[tokio::test]
+async fn sockets_of_one_family_or_both_are_inherited_and_clients_keep_their_addresses() {
+    for pair in [false, true] {
+        let (home, udp) = (tempfile::tempdir().unwrap(), free_udp_port().await);
+        let both = listener("[::]:0", !pair);
+        let port = port_of(&both);
+        let inherited = if pair { vec![both, listener(&format!("0.0.0.0:{port}"), false)] } else { vec![both] };
+        let toml = inheriting(&format!("[::]:{port}"), udp, "")
+            .replace("[metrics]", "[admin]\ntoken = \"0123456789abcdef\"\n[metrics]");
+
+        let server = Server::start_by(inheriting_by(home.path(), &inherited), home.path(), &toml);
+
+        for (n, from) in ["127.0.0.1", "::1"].iter().enumerate() {
+            let to = SocketAddr::new(from.parse().unwrap(), port);
+            let _member = Client::sign_in(to, "/ws", &format!("member{n}")).await;
+            let mut stream = TcpStream::connect(to).await.unwrap();
+            let ask = "GET /admin/members HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer 0123456789abcdef\r\n\
+                       Connection: close\r\n\r\n";
+            stream.write_all(ask.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.contains(&format!("\"source\":\"{from}\"")), "{answer}");
+        }
+        assert_eq!(server.banner().matches("http, ws").count(), inherited.len(), "nothing else is bound for it");
+    }
+}
+
+#[tokio::test]
+async fn what_is_inherited_and_means_nothing_here_is_refused_by_name() {
+    let (home, udp) = (tempfile::tempdir().unwrap(), free_udp_port().await);
+    let (named, other) = (listener("127.0.0.1:0", false), listener("127.0.0.1:0", false));
+    let toml = inheriting(&format!("127.0.0.1:{}", port_of(&named)), udp, "");
+    let datagrams = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+
+    for (second, complaint) in [
+        (
+            &other,
+            format!("the socket second that was handed over (LISTEN_FDS) listens on 127.0.0.1:{}", port_of(&other)),
+        ),
+        (&datagrams, "the socket second that was handed over (LISTEN_FDS) is no TCP listener".to_owned()),
+    ] {
+        let sockets = [named.try_clone().unwrap(), second.try_clone().unwrap()];
+        let server = Server::launch(inheriting_by(home.path(), &sockets), home.path(), &toml);
+        server.logs(&complaint).await;
+        assert_eq!(server.ends().await.code(), Some(2));
+    }
+}
+
+#[tokio::test]
+async fn while_it_waits_for_ports_of_the_process_before_a_signal_ends_it() {
+    let (home, taken) = (tempfile::tempdir().unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let inherited = [listener("127.0.0.1:0", false)];
+    let listen = format!("127.0.0.1:{}", port_of(&inherited[0]));
+    let toml = inheriting(&listen, taken.local_addr().unwrap().port(), "");
+
+    let server = Server::launch(inheriting_by(home.path(), &inherited), home.path(), &toml);
+    server.logs("waits until udp").await;
+    server.signal(SIGTERM);
+
+    assert!(server.ends().await.success());
+}
+
+/// The test plays systemd: it holds the listening socket, and starts the next process while the last one drains.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_under_load_refuses_no_connection_and_everybody_is_back() {
+    let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let inherited = [listener("127.0.0.1:0", false)];
+    let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&inherited[0])));
+    let toml = inheriting(&addr.to_string(), free_udp_port().await, "[shutdown]\ndrain = \"8s\"\n");
+    let old = Server::start_by(inheriting_by(homes[0].path(), &inherited), homes[0].path(), &toml);
+    let size = Size { streams: 4, seconds: 5, sockets: SOCKETS, tls: None };
+    let load = Load::start(&old, size).await;
+    let (visitors, stop) = (Visitors::default(), CancellationToken::new());
+    let visiting = tokio::spawn(visitors.clone().visit(addr, stop.clone()));
+
+    old.signal(SIGTERM);
+    old.logs("draining: ").await;
+    let next = Server::launch(inheriting_by(homes[1].path(), &inherited), homes[1].path(), &toml);
+    next.logs("waits until udp").await;
+    assert!(old.ends().await.success());
+    let next = tokio::task::spawn_blocking(|| next.ready()).await.unwrap();
+    next.metric_becomes("throughway_members", SOCKETS as u64).await;
+    let outcome = load.finish().await;
+    stop.cancel();
+    visiting.await.unwrap();
+
+    let answered = visitors.answered.load(Ordering::Relaxed);
+    assert_eq!(visitors.refused.load(Ordering::Relaxed), 0, "{answered} were answered");
+    assert!(answered > 20, "{answered}");
+    assert_eq!((outcome.relay_lost, outcome.messages_lost, outcome.connections_refused), (0, 0, 0), "{outcome:?}");
+    assert_eq!(outcome.sockets_closed, vec![1012; SOCKETS]);
+    assert_eq!(outcome.members, SOCKETS);
+}
+
+const SOCKETS: usize = 1000;
+
+/// Who connects all the time and asks for a page.
+#[derive(Clone, Default)]
+struct Visitors {
+    answered: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+}
+
+impl Visitors {
+    async fn visit(self, addr: SocketAddr, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let visit = async {
+                let mut stream = TcpStream::connect(addr).await?;
+                stream.write_all(b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await?;
+                std::io::Result::Ok(answer)
+            };
+            let is_answered = visit.await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "));
+            (if is_answered { &self.answered } else { &self.refused }).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A listener as systemd makes them; of both families if `dual`.
+fn listener(addr: &str, dual: bool) -> Socket {
+    let addr: SocketAddr = addr.parse().unwrap();
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).unwrap();
+    if addr.is_ipv6() {
+        socket.set_only_v6(!dual).unwrap();
+    }
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&addr.into()).unwrap();
+    socket.listen(4096).unwrap();
+    socket
+}
+
+fn port_of(socket: &Socket) -> u16 {
+    socket.local_addr().unwrap().as_socket().unwrap().port()
+}
+
+async fn free_udp_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+/// A configuration whose clear web side is at `addr`, and TURN at the port `udp`.
+fn inheriting(addr: &str, udp: u16, more: &str) -> String {
+    let toml = PEERS_ON_LOOPBACK.replace("plain_listen = [\"127.0.0.1:0\"]", &format!("plain_listen = [\"{addr}\"]"));
+    let toml = toml.replace("listen_udp = [\"127.0.0.1:0\"]", &format!("listen_udp = [\"127.0.0.1:{udp}\"]"));
+    assert!(toml.contains(addr) && toml.contains(&udp.to_string()));
+    toml + more
+}
+
+/// The binary, logging into `home`.
+fn logging(home: &Path) -> Command {
+    let mut command = program();
+    command.stderr(std::fs::File::create(home.join("log")).unwrap());
+    command
+}
+
+/// The same, with up to two sockets handed over as `first` and `second`: a shell knows the process number, and puts them where
+/// they belong.
+fn inheriting_by(home: &Path, sockets: &[Socket]) -> Command {
+    let handed = |socket: Option<&Socket>| match socket {
+        Some(socket) => Stdio::from(OwnedFd::from(socket.try_clone().unwrap())),
+        None => Stdio::null(),
+    };
+    let binary = program();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "exec 3<&0 4<&2 0</dev/null 2>\"$LOG\"; export LISTEN_PID=$$; exec \"$@\"", "sh"])
+        .arg(binary.get_program())
+        .env("LOG", home.join("log"))
+        .env("LISTEN_FDS", sockets.len().to_string())
+        .env("LISTEN_FDNAMES", ["first", "second"][..sockets.len()].join(":"))
+        .stdin(handed(sockets.first()))
+        .stderr(handed(sockets.get(1)));
+    for (name, value) in binary.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+/// How a connection is closed.
+async fn farewell(member: &mut Client) -> (u16, String) {
+    loop {
+        if let Message::Close(Some(close)) = member.next().await.expect("it is told") {
+            return (close.code.into(), close.reason.to_string());
+        }
+    }
+}
