@@ -40,6 +40,7 @@ use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
 mod front;
+pub mod offer;
 mod signaling;
 mod turn;
 mod usage;
