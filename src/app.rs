@@ -48,6 +48,7 @@ use self::usage::Keeper;
 
 mod drain;
 mod front;
+pub mod offer;
 mod signaling;
 mod turn;
 mod usage;

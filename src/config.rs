@@ -337,6 +337,9 @@ tables! {
     }
 }
 
+/// Where each key that is set comes from, by its whole path.
+pub type Origins = BTreeMap<String, String>;
+
 /// What an operator wrote that cannot be used, in one line: where, which key, what is wrong, and the cure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
@@ -361,6 +364,18 @@ impl Config {
     ///
     /// [`ConfigError`] for the first thing that is wrong.
     pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        Self::load_with_origins(file, environment).map(|(config, _)| config)
+    }
+
+    /// The same, with where each key that is set comes from: the file's name, or the variable's.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn load_with_origins(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<(Self, Origins), ConfigError> {
         let origin = file.map_or_else(|| "no configuration file".to_owned(), |file| file.display().to_string());
         let text = match file {
             Some(file) => std::fs::read_to_string(file).map_err(|error| ConfigError {

@@ -7,6 +7,8 @@ mod admin;
 #[cfg(test)]
 mod balancers;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod drain;

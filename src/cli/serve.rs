@@ -104,13 +104,13 @@ impl Stop {
 }
 
 /// Every variable that is text.
-fn environment() -> impl Iterator<Item = (String, String)> {
+pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Where certificates and what was relayed are kept: `$STATE_DIRECTORY` (systemd may list several), else beside the
 /// configuration file, else here.
-fn state_directory(file: Option<&Path>) -> PathBuf {
+pub(super) fn state_directory(file: Option<&Path>) -> PathBuf {
     let given = std::env::var_os("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next());
     let given = given.filter(|path| !path.as_os_str().is_empty());
     given.or_else(|| file.and_then(Path::parent).map(Path::to_owned)).unwrap_or_default()

@@ -7,12 +7,12 @@ use config::builder::DefaultState;
 
 use super::*;
 
-/// Reads `text`, called `origin` in errors, and `environment` on top.
+/// Reads `text`, called `origin` in errors, and `environment` on top; with where each key that is set comes from.
 pub(super) fn read(
     text: &str,
     origin: &str,
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<Config, ConfigError> {
+) -> Result<(Config, Origins), ConfigError> {
     let environment = Environment(environment.filter_map(key_of).collect());
     environment.check()?;
     let refused = |key: Option<String>, problem: String| {
@@ -39,7 +39,24 @@ pub(super) fn read(
     }
     let config: Config = merged.try_deserialize().map_err(in_words)?;
     config.check().map_err(|(key, problem)| refused(Some(key.to_owned()), problem))?;
-    Ok(config)
+    let mut origins = Origins::new();
+    note_origins(&tree, &known, String::new(), &mut |key| {
+        let name = environment.name_of(&key).unwrap_or(origin).to_owned();
+        origins.insert(key, name);
+    });
+    Ok((config, origins))
+}
+
+/// Tells of every key that `tree` sets, by its whole path; tables that `known` knows no keys of are one.
+fn note_origins(tree: &serde_json::Value, known: &serde_json::Value, path: String, note: &mut impl FnMut(String)) {
+    let (Some(table), Some(known)) = (tree.as_object(), known.as_object()) else { return note(path) };
+    if known.is_empty() && !path.is_empty() {
+        return note(path);
+    }
+    for (name, value) in table {
+        let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        note_origins(value, known.get(name).unwrap_or(&serde_json::Value::Null), key, note);
+    }
 }
 
 /// Keys whose values no error may repeat.
@@ -208,7 +225,7 @@ mod tests {
 
     fn read_both(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        read(text, "t.toml", environment).map_err(|error| error.to_string())
+        read(text, "t.toml", environment).map(|(config, _)| config).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -362,6 +379,26 @@ mod tests {
         assert!(config.signaling.who);
         assert_eq!(config.turn.users["Camera"].reveal(), "hunter2");
         assert!(!format!("{config:?}").contains("hunter2"), "no secret is ever shown");
+    }
+
+    #[test]
+    fn each_key_that_is_set_is_told_with_where_it_comes_from() {
+        let text =
+            "public_host = 'a.org'\n[turn]\nrealm = 'file'\nusers = { a = 'x' }\n[turn.limits]\nbandwidth = '1MiB/s'";
+        let environment = [("THROUGHWAY__TURN__REALM".to_owned(), "b".to_owned())];
+
+        let (_, origins) = read(text, "t.toml", environment.into_iter()).unwrap();
+
+        let told: Vec<_> = origins.iter().map(|(key, origin)| (key.as_str(), origin.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("public_host", "t.toml"),
+                ("turn.limits.bandwidth", "t.toml"),
+                ("turn.realm", "THROUGHWAY__TURN__REALM"),
+                ("turn.users", "t.toml"),
+            ]
+        );
     }
 
     #[test]
