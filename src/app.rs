@@ -220,7 +220,7 @@ impl App {
             volume: keeper.volume(),
             places: [front.places(), vec![(PlaceOf::TurnStream, Arc::clone(streams.places()))]].concat(),
             clock,
-            stop: shared.stop.clone(),
+            draining: shared.draining.clone(),
         };
         shared.tasks.spawn(keeper.run(clock, shared.stop.clone()));
         // Who connects before it has ended waits: nobody is let in by what doesn't work.

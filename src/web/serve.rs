@@ -25,6 +25,7 @@ use super::connection::Connection;
 use super::forwarded::Proxies;
 use super::host::Authority;
 use super::host::request_host;
+use crate::address::host_in_url;
 use crate::net::demux::Opened;
 use crate::places::Place;
 use crate::places::Places;
@@ -125,10 +126,12 @@ impl Service {
     }
 }
 
-/// Sends the client to the same host and port over TLS: one port speaks both.
+/// Sends the client to the same host and port over TLS, for one port speaks both; who wrote none, and so came by 80, to the
+/// one that https has then.
 fn to_https(request: &Request<Incoming>, authority: Option<Authority>, connection: Connection) -> Response {
     let host = match authority {
-        Some(authority) => Authority::with_port(&authority.host, authority.port.unwrap_or(80)),
+        Some(Authority { host, port: Some(port) }) => Authority::with_port(&host, port),
+        Some(Authority { host, port: None }) => host_in_url(&host).into_owned(),
         None => connection.local.to_string(),
     };
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());

@@ -40,8 +40,8 @@ pub struct Parts {
     pub places: Vec<(PlaceOf, Arc<Places>)>,
     /// Reads time.
     pub clock: Clock,
-    /// Cancelled when the process ends.
-    pub stop: CancellationToken,
+    /// Cancelled once the end is near: nobody new is let in.
+    pub draining: CancellationToken,
 }
 
 /// Everything that can be told; cheap to copy.
@@ -148,14 +148,14 @@ impl Overview {
     /// The server as it is.
     pub async fn status(&self) -> Status {
         let Inner { parts, started, .. } = &*self.0;
-        let Parts { metrics, gateways, turn, volume, stop, .. } = parts;
+        let Parts { metrics, gateways, turn, volume, draining, .. } = parts;
         let allocations = Transport::ALL.map(|transport| (transport.label(), metrics.allocations.at(transport)));
         let drops = DropReason::ALL.iter().map(|reason| (reason.label(), metrics.drops(*reason)));
         Status {
             version: VERSION,
             started_at: started.unix.as_secs(),
-            ready: !stop.is_cancelled(),
-            draining: stop.is_cancelled(),
+            ready: !draining.is_cancelled(),
+            draining: draining.is_cancelled(),
             connections: metrics.connections.get(),
             members: self.by_gateway(|context| metrics.members.at(context.gateway)),
             rooms: self.by_gateway(|context| context.sessions.count_rooms() as u64),
