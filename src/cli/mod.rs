@@ -7,6 +7,7 @@ use clap::Parser;
 use clap::Subcommand;
 
 mod banner;
+mod changes;
 mod serve;
 
 /// Gets WebRTC calls through: wss signaling, a STUN/TURN relay and pages to use them, in one process.

@@ -43,7 +43,7 @@ pub(super) fn read(
 }
 
 /// Keys whose values no error may repeat.
-const SECRET: &[&str] = &[
+pub(super) const SECRET: &[&str] = &[
     "turn.secrets",
     "turn.users",
     "signaling.accounts.token",

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::proxy::Balancers;
 use super::udp;
 use crate::clock::Clock;
+use crate::live::Live;
 use crate::places::Place;
 use crate::places::Places;
 
@@ -112,7 +113,7 @@ pub struct Arrival {
 pub async fn accept(
     listener: TcpListener,
     half_open: Arc<Places>,
-    balancers: Arc<Balancers>,
+    balancers: Live<Balancers>,
     stop: CancellationToken,
     mut each: impl FnMut(Arrival),
 ) {
@@ -120,7 +121,7 @@ pub async fn accept(
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, remote)) => {
-                let announced = balancers.announce(remote.ip());
+                let announced = balancers.get().announce(remote.ip());
                 let place = if announced { half_open.enter_unknown() } else { half_open.enter(remote.ip()) };
                 let Ok(place) = place else {
                     if crowded.is_due() {

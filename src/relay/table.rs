@@ -590,5 +590,6 @@ impl<S> Allocation<S> {
     }
 }
 
+mod change;
 #[cfg(test)]
 mod tests;

@@ -153,7 +153,7 @@ impl<S> Processor<S> {
 
     /// What an Allocate request gets, counted for its owner: a socket for each family, or why there is none.
     fn grant(&self, wish: &Wish<'_>) -> Result<Grant<S>, Rejection> {
-        if self.pool.settings.limits.volume.spent().is_some() {
+        if self.pool.rules.get().limits.volume.spent().is_some() {
             return Err(Rejection::VOLUME);
         }
         if let Some(token) = wish.token {
