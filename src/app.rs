@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,28 +33,34 @@ use crate::net::notify;
 use crate::net::tls;
 use crate::net::tls::TlsError;
 use crate::places;
-use crate::places::Places;
 use crate::rate::Rate;
 use crate::relay::shard::Pulse;
 use crate::signaling::ice;
 use crate::turn::status::Status;
 use crate::volume;
-use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
-use crate::web::status::Parts;
+use crate::web::status;
 
 use self::front::Front;
 use self::front::Listeners;
+use self::reload::Parts;
 use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
 mod drain;
 mod front;
 pub mod offer;
+mod reload;
 mod signaling;
 mod turn;
 mod usage;
 mod watchdog;
+
+pub use self::reload::ReloadError;
+pub use self::reload::Reloaded;
+pub use self::reload::Request;
+pub(crate) use self::reload::log_as;
+pub(crate) use self::reload::warn_of_open_accounts;
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +145,7 @@ pub struct App {
     listening: Vec<Listening>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    parts: Mutex<Parts>,
     draining: CancellationToken,
     farewell: CancellationToken,
     stop: CancellationToken,
@@ -165,18 +174,19 @@ const END_WITHIN: Duration = Duration::from_millis(1500);
 const SHORT_REALM: usize = 12;
 
 impl App {
-    /// Starts everything that `config` asks for; certificates and what was relayed are kept under `state`.
+    /// Starts everything that `config` asks for; certificates and what was relayed are kept under `state`. What its parts ask
+    /// of the process comes by `requests`.
     ///
     /// # Errors
     ///
     /// [`StartError`], for the first thing that stands in the way. Nothing is left running then.
-    pub async fn start(config: &Config, state: &Path) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, state: &Path, requests: mpsc::Sender<Request>) -> Result<Self, StartError> {
         let clock = Clock::system();
         if let Some(files) = host::raise_file_limit() {
             tracing::debug!(files, "raised the limit of open files");
         }
         let certificate = certificate(config, state, clock)?;
-        let accounts = signaling::accounts::accounts(config, clock)?;
+        let accounts = signaling::accounts::accounts(config, signaling::accounts::proof(config, clock)?);
         let inherited = Inherited::take()?;
         let has_inherited = !inherited.is_empty();
         let tcp = Listeners::bind(config, inherited)?;
@@ -202,23 +212,22 @@ impl App {
             tls_port: tcp.turns_port(),
             // Browsers take no `turns` with a certificate that they can't verify.
             is_trusted: config.tls.mode == TlsMode::Files,
-            replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
+            replaced: signaling::replaced(config),
         };
         let mut listening: Vec<_> = udp.listening().collect();
         let keeper = Keeper::load(state, volume_limits(config), clock.now());
-        let (streams, status, pulses) =
-            udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
+        let relay = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
         if let Some(timeout) = notify::watchdog() {
-            let parts = vital(status.clone(), pulses);
+            let parts = vital(relay.status.clone(), relay.pulses.clone());
             shared.tasks.spawn(watchdog::run(parts, timeout, notify::alive, shared.stop.clone()));
         }
         let front = Front::new(config, &shared);
-        let parts = Parts {
+        let told = status::Parts {
             metrics: Arc::clone(&shared.metrics),
             gateways: Vec::new(),
-            turn: status,
+            turn: relay.status.clone(),
             volume: keeper.volume(),
-            places: [front.places(), vec![(PlaceOf::TurnStream, Arc::clone(streams.places()))]].concat(),
+            places: [front.places(), vec![(PlaceOf::TurnStream, Arc::clone(relay.streams.places()))]].concat(),
             clock,
             draining: shared.draining.clone(),
         };
@@ -227,11 +236,12 @@ impl App {
         if let Some(listener) = first {
             turn::self_test(listener, &config.turn.realm, &shared.credentials, clock).await;
         }
-        let proxies = Arc::new(Proxies::new(trusted_proxies(config)));
-        let (routes, overview) = signaling::routes(config, Arc::new(accounts), served, parts, &shared);
-        listening.extend(tcp.serve(&front, certificate, Service::Routes(routes, proxies), streams, overview));
-        let Shared { metrics, clock, draining, farewell, stop, tasks, .. } = shared;
-        Ok(Self { listening, metrics, clock, draining, farewell, stop, tasks })
+        let (routes, overview, signaling) = signaling::open(config, accounts, served, told, &shared);
+        let web = Service::Routes(routes, front.proxies());
+        listening.extend(tcp.serve(&front, certificate, web, Arc::clone(&relay.streams), overview));
+        let Shared { metrics, clock, draining, farewell, stop, tasks, .. } = shared.clone();
+        let parts = Mutex::new(Parts { config: config.clone(), shared, relay, signaling, front, requests });
+        Ok(Self { listening, metrics, clock, parts, draining, farewell, stop, tasks })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
@@ -328,9 +338,8 @@ fn credential_settings(config: &Config) -> credentials::Settings {
     }
 }
 
-fn places(total: u32, per_source: u32, exempt: Vec<Prefix>) -> Arc<Places> {
-    let sources = Sources::new(exempt);
-    Places::new(places::Settings { total: count(total), per_source: count(per_source), sources })
+fn places_for(total: u32, per_source: u32, exempt: Vec<Prefix>) -> places::Settings {
+    places::Settings { total: count(total), per_source: count(per_source), sources: Sources::new(exempt) }
 }
 
 fn rate(per_second: f64, burst: u32) -> Rate {
@@ -339,11 +348,6 @@ fn rate(per_second: f64, burst: u32) -> Rate {
 
 fn count(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
-}
-
-/// HTTP proxies whose word counts for whom a request comes from.
-fn trusted_proxies(config: &Config) -> Vec<Prefix> {
-    prefixes(&config.http.trusted_proxies)
 }
 
 /// Sources that no per-source limit counts.

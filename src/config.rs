@@ -34,6 +34,7 @@ use self::value::TlsMode;
 use self::value::Token;
 use self::value::WebUrl;
 
+mod difference;
 mod source;
 pub mod value;
 

@@ -10,14 +10,14 @@
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
 //! relay -> net, policy                             data plane: forwarding tables, media threads and streams
 //! net, config                                      sockets only; TOML and environment only
-//! address, clock, metrics, logging, places, rate, volume, wire   importable by all
+//! address, clock, live, metrics, logging, places, rate, volume, wire   importable by all
 //! ```
 //!
 //! `tests/layering.rs` holds it. `turn` and `signaling` never meet: they share [`credentials`], which mints for the one
 //! what the other checks, and tells it when a session is over. `turn` knows the data plane as commands and requests only
-//! ([`relay::command`]). Four modules stand beside design.md's: [`wire`], the strict STUN and ChannelData framing that
+//! ([`relay::command`]). Five modules stand beside design.md's: [`wire`], the strict STUN and ChannelData framing that
 //! both planes must read the same way, [`rate`], the token buckets of all limits, [`places`], the counts of what may be
-//! open at once, and [`volume`], what was relayed in the long run.
+//! open at once, [`volume`], what was relayed in the long run, and [`live`], what a reload changes under its readers.
 //!
 //! # Control plane and data plane
 //!
@@ -41,6 +41,13 @@
 //! client is counted and kept in one place (`turn::Pool`), which no packet goes through. Which shard has which relayed
 //! address stands in one directory that is read without waiting (`relay/directory.rs`), and what is for another shard's
 //! client goes there through a ring of fixed size (`relay/neighbours.rs`).
+//!
+//! # Another configuration
+//!
+//! SIGHUP has the file read again (`app/reload.rs`): all that can fail comes first, then each part is told, or nothing is.
+//! Who looks a rule up asks what is in force ([`live`]); who is there already hears of it: connections of gateways by a watch,
+//! control tasks by a recheck, which ends and forbids what nobody would be granted any more, shards by commands, so that
+//! no packet pays for it.
 //!
 //! # Life of a packet
 //!
@@ -127,6 +134,8 @@
 //! | taking over somebody else's name by a token that all share | it takes over nothing | `a_token_that_all_share_lets_in_and_takes_nothing_over` |
 //! | taking a name that was just freed, for the answers its owner waits for | what waits is its sender's by session, token or account | `what_waits_is_its_senders_that_comes_back_and_no_strangers_that_has_its_name` |
 //! | messages that wait for a name to fill its mailbox before others' | each sender has its turn, and one that was kicked none | `each_sender_has_its_turn_in_a_mailbox_that_has_not_room_for_all_and_is_told_once`, `nothing_waits_any_more_of_who_was_kicked` |
+//! | going on to relay with what a reload takes away: a secret, a password, a peer | what proved each allocation is remembered, and whom it may reach; both are looked at again | `what_was_opened_by_a_user_or_secret_that_is_gone_ends_with_its_reservations`, `a_denied_peer_gets_nothing_more_from_a_living_allocation_and_nothing_of_it_comes_in` |
+//! | being revoked, and good again because lives were shortened since | the longest life ever given counts | `a_session_that_is_revoked_is_refused_as_long_as_what_it_got_before_the_life_was_shortened` |
 //! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired. What it got from `/ice` belongs to no session and stays good until it expires (`turn.credential_life`) | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
 //! | kicks, or ends of sessions, without number | remembered up to a number, beyond it rather refused; who falls behind looks at all | `more_revoked_sessions_than_can_be_remembered_are_refused_all_the_same`, `who_hears_of_too_many_ends_at_once_ends_what_is_over_and_no_more` |
 //! | signing in again for another share | what a session counts for stands in its user names | `quotas_count_a_member_in_all_its_sessions_and_a_session_without_one_alone` |
@@ -177,6 +186,7 @@ pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod gateway;
+pub mod live;
 pub mod logging;
 pub mod metrics;
 pub mod net;

@@ -8,7 +8,7 @@ use crate::address::PeerAddr;
 use crate::address::Prefix;
 
 /// What the operator said, and what this host is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Beats every denial but our own listeners.
     pub allow: Vec<Prefix>,
@@ -44,6 +44,11 @@ impl Policy {
             .flat_map(|(why, list)| list.split(' ').filter_map(|prefix| Some((prefix.parse().ok()?, *why))))
             .collect();
         Self { settings, built_in }
+    }
+
+    /// What it was made of.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Whether data may leave for `peer`.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// Importable by all; of ours they import only each other.
-const EVERYWHERE: &[&str] = &["address", "clock", "metrics", "logging", "wire", "rate", "places", "volume"];
+const EVERYWHERE: &[&str] = &["address", "clock", "metrics", "logging", "wire", "rate", "places", "volume", "live"];
 
 /// Who may import whom, besides themselves and [`EVERYWHERE`]. `a::b` allows that part of `a` alone.
 const RULES: &[(&str, &[&str])] = &[
@@ -33,6 +33,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("rate", &["address"]),
     ("places", &["address", "metrics"]),
     ("volume", &[]),
+    ("live", &[]),
 ];
 
 const LINES: usize = 600;

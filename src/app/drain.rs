@@ -19,12 +19,14 @@ const EXTEND_BY: Duration = Duration::from_secs(30);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl App {
-    /// Lets in nobody new and waits until no relay is left, or for `most`. Then it has every member told when to come back.
+    /// Lets in nobody new and waits until no relay is left, or for `shutdown.drain`. Then it has every member told when to
+    /// come back.
     ///
     /// Meanwhile calls go on, and so does signaling for who is signed in: calls need it, and most clients end theirs when
-    /// they hear that the other side has left. With a `most` of zero nothing of this happens.
-    pub async fn drain(&self, most: Duration) {
+    /// they hear that the other side has left. With a drain of "0s" nothing of this happens.
+    pub async fn drain(&self) {
         notify::stopping("ending");
+        let most = self.parts.lock().await.config.shutdown.drain.get();
         if most.is_zero() {
             return;
         }

@@ -13,11 +13,12 @@ use super::Serves;
 use super::Shared;
 use super::StartError;
 use super::exempt;
-use super::places;
+use super::places_for;
 use super::prefixes;
-use super::trusted_proxies;
+use crate::address::Prefix;
 use crate::config::Config;
 use crate::config::value::Listen;
+use crate::live::Live;
 use crate::logging::Redacted;
 use crate::metrics::PlaceOf;
 use crate::net::demux;
@@ -28,10 +29,12 @@ use crate::net::inherited::Inherited;
 use crate::net::listen;
 use crate::net::listen::ListenError;
 use crate::net::proxy::Balancers;
+use crate::places;
 use crate::places::Place;
 use crate::places::Places;
 use crate::relay::stream::Streams;
 use crate::web;
+use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
 use crate::web::status::Overview;
 
@@ -101,10 +104,10 @@ impl Listeners {
         let plain = Role::clear(speaks(Some(web), turn.clone()));
         let turns = Role { tls, inside_tls: speaks(None, turn.clone()), clear: Speaks::default() };
         let both = Role { clear: speaks(Some(Service::Refuse), turn), ..turns.clone() };
-        let scrape = Service::Routes(web::metrics_router(overview), Arc::default());
+        let scrape = Service::Routes(web::metrics_router(overview), Live::default());
         let scrape = Role::clear(speaks(Some(scrape), None));
         // Whoever scrapes does so directly, from the very machine of a load balancer too.
-        let direct = Front { balancers: Arc::default(), ..front.clone() };
+        let direct = Front { balancers: Live::default(), ..front.clone() };
         let served = [
             (self.https, secure, front, Serves::Https),
             (self.http, plain, front, Serves::Http),
@@ -128,20 +131,19 @@ impl Listeners {
 pub(super) struct Front {
     half_open: Arc<Places>,
     http: Arc<Places>,
-    balancers: Arc<Balancers>,
+    balancers: Live<Balancers>,
+    proxies: Live<Proxies>,
     shared: Shared,
 }
 
 impl Front {
     /// With the limits of `config`, and nobody connected.
     pub(super) fn new(config: &Config, shared: &Shared) -> Self {
-        let limits = &config.limits;
-        // A proxy's connections carry many clients' requests: none of them is one source's.
-        let uncounted = [exempt(config), trusted_proxies(config)].concat();
         Self {
-            half_open: places(limits.half_open.get(), limits.half_open_per_source.get(), uncounted.clone()),
-            http: places(limits.http.get(), limits.http_per_source.get(), uncounted),
-            balancers: Arc::new(balancers(config)),
+            half_open: Places::new(half_open(config)),
+            http: Places::new(http(config)),
+            balancers: Live::new(balancers(config)),
+            proxies: Live::new(proxies(config)),
             shared: shared.clone(),
         }
     }
@@ -151,15 +153,28 @@ impl Front {
         vec![(PlaceOf::HalfOpen, Arc::clone(&self.half_open)), (PlaceOf::Http, Arc::clone(&self.http))]
     }
 
+    /// Has another configuration hold, for who comes from now on.
+    pub(super) fn configure(&self, config: &Config) {
+        self.half_open.configure(half_open(config));
+        self.http.configure(http(config));
+        self.balancers.set(balancers(config));
+        self.proxies.set(proxies(config));
+    }
+
+    /// HTTP proxies whose word counts for whom a request comes from.
+    pub(super) fn proxies(&self) -> Live<Proxies> {
+        self.proxies.clone()
+    }
+
     /// Accepts from `listener` until the end.
     fn serve(self, listener: TcpListener, role: Role) {
         let tasks = self.shared.tasks.clone();
-        let (half_open, balancers) = (Arc::clone(&self.half_open), Arc::clone(&self.balancers));
+        let (half_open, balancers) = (Arc::clone(&self.half_open), self.balancers.clone());
         tasks.spawn(listen::accept(listener, half_open, balancers, self.shared.farewell.clone(), move |arrival| {
             let (front, role) = (self.clone(), role.clone());
             self.shared.tasks.spawn(async move {
                 let stop = &front.shared.stop;
-                let opening = demux::open(arrival, &front.balancers, role.tls.clone());
+                let opening = async { demux::open(arrival, &front.balancers.get(), role.tls.clone()).await };
                 match stop.run_until_cancelled(opening).await {
                     Some(Ok((opened, place))) => role.take(opened, place, front.http, stop).await,
                     Some(Err(closed)) => front.note(&closed),
@@ -232,6 +247,23 @@ fn bind(addresses: &[Listen], key: &'static str, inherited: &mut Inherited) -> R
         bound.extend(listen::tcp(addr, key, inherited)?);
     }
     Ok(bound)
+}
+
+fn half_open(config: &Config) -> places::Settings {
+    places_for(config.limits.half_open.get(), config.limits.half_open_per_source.get(), uncounted(config))
+}
+
+fn http(config: &Config) -> places::Settings {
+    places_for(config.limits.http.get(), config.limits.http_per_source.get(), uncounted(config))
+}
+
+/// A proxy's connections carry many clients' requests: none of them is one source's.
+fn uncounted(config: &Config) -> Vec<Prefix> {
+    [exempt(config), prefixes(&config.http.trusted_proxies)].concat()
+}
+
+fn proxies(config: &Config) -> Proxies {
+    Proxies::new(prefixes(&config.http.trusted_proxies))
 }
 
 fn balancers(config: &Config) -> Balancers {

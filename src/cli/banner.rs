@@ -34,7 +34,7 @@ pub(super) fn text(config: &Config, file: Option<&Path>, listening: &[Listening]
     }
     match file {
         Some(file) => {
-            let _ = writeln!(text, "    Settings come from {}; restart after changing it.", file.display());
+            let _ = writeln!(text, "    Settings come from {}; SIGHUP has a changed one hold.", file.display());
         }
         None => text.push_str(
             "    No configuration file; to have one, copy config/throughway.toml and start with --config FILE.\n",

@@ -106,7 +106,8 @@ mod tests {
         let settings = Settings { secrets: vec!["north".to_owned()], ..Settings::default() };
         let username = turn["username"].as_str().unwrap();
         let claim = Credentials::new(settings).claim(username, Clock::system().now());
-        assert_eq!(claim.passwords, [turn["credential"].as_str().unwrap()]);
+        let passwords: Vec<_> = claim.proofs.iter().map(|proof| proof.password.as_str()).collect();
+        assert_eq!(passwords, [turn["credential"].as_str().unwrap()]);
         assert!(username.ends_with(":alice"), "{username}");
     }
 

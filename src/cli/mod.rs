@@ -14,6 +14,7 @@ use crate::config::Origins;
 
 mod banner;
 mod binding;
+mod changes;
 mod check;
 mod completions;
 mod credential;

@@ -11,13 +11,12 @@ use tokio::signal::unix::signal;
 
 use super::Failure;
 use super::banner;
+use super::changes::Changes;
+use crate::app;
 use crate::app::App;
 use crate::app::StartError;
 use crate::config::Config;
 use crate::config::value::AccountMode;
-use crate::config::value::LogFormat;
-use crate::config::value::LogLevel;
-use crate::logging;
 use crate::net::notify;
 
 /// How many sockets wake their tasks at a time. A worker's own queue has room for 256 tasks: what is beyond goes to one that
@@ -26,7 +25,7 @@ const IO_EVENTS: usize = 32;
 
 pub(super) fn run(file: Option<&Path>) -> Result<(), Failure> {
     let config = Config::load(file, environment()).map_err(|error| Failure::Operator(error.to_string()))?;
-    logging::start(level(config.log.level), config.log.format == LogFormat::Json);
+    app::log_as(&config);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().max_io_events_per_tick(IO_EVENTS).build();
     let runtime = runtime.map_err(|error| Failure::Ours(error.to_string()))?;
@@ -39,13 +38,14 @@ pub(super) fn run(file: Option<&Path>) -> Result<(), Failure> {
 async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     let ours = |error: io::Error| Failure::Ours(error.to_string());
     let mut stop = Stop::new().map_err(ours)?;
+    let (mut changes, requests) = Changes::new(file).map_err(ours)?;
     let not_built = config.not_built();
     if !not_built.is_empty() {
         tracing::info!("not built yet, so without effect: {}", not_built.join(", "));
     }
     let state = state_directory(file);
     let started = tokio::select! {
-        started = App::start(config, &state) => started,
+        started = App::start(config, &state, requests) => started,
         () = stop.asked() => return Ok(()),
     };
     let app = started.map_err(|error| match error {
@@ -57,7 +57,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         StartError::Relay(_) | StartError::Certificate(_) => Failure::Ours(error.to_string()),
     })?;
     if config.signaling.accounts.mode == AccountMode::Open {
-        tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");
+        app::warn_of_open_accounts();
     }
     // A closed stdout is no reason to stop serving.
     let _ = io::stdout().write_all(banner::text(config, file, app.listening()).as_bytes());
@@ -65,11 +65,12 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     let failed = tokio::select! {
         () = stop.asked() => false,
         () = app.failed() => true,
+        never = changes.apply_to(&app) => match never {},
     };
     tracing::info!("stopping; a second signal ends it at once");
     let end = async {
         if !failed {
-            app.drain(config.shutdown.drain.get()).await;
+            app.drain().await;
         }
         app.shutdown().await;
     };
@@ -114,14 +115,4 @@ pub(super) fn state_directory(file: Option<&Path>) -> PathBuf {
     let given = std::env::var_os("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next());
     let given = given.filter(|path| !path.as_os_str().is_empty());
     given.or_else(|| file.and_then(Path::parent).map(Path::to_owned)).unwrap_or_default()
-}
-
-fn level(level: LogLevel) -> tracing::Level {
-    match level {
-        LogLevel::Error => tracing::Level::ERROR,
-        LogLevel::Warn => tracing::Level::WARN,
-        LogLevel::Info => tracing::Level::INFO,
-        LogLevel::Debug => tracing::Level::DEBUG,
-        LogLevel::Trace => tracing::Level::TRACE,
-    }
 }

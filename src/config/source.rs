@@ -60,7 +60,7 @@ fn note_origins(tree: &serde_json::Value, known: &serde_json::Value, path: Strin
 }
 
 /// Keys whose values no error may repeat.
-const SECRET: &[&str] = &[
+pub(super) const SECRET: &[&str] = &[
     "turn.secrets",
     "turn.users",
     "signaling.accounts.token",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -20,25 +21,25 @@ pub mod pubsub;
 pub mod socketio;
 mod websocket;
 
-/// The gateways that are on, each with the name space that its members meet in.
+/// The gateways, each with the name space that its members meet in.
 pub struct Gateways {
-    /// Our own protocol, in both dialects.
+    /// Our own protocol, in both dialects. It is always on.
     pub json: Arc<Context>,
     /// Socket.IO.
-    pub socketio: Option<Arc<Context>>,
+    pub socketio: Arc<Context>,
     /// PeerServer's.
-    pub peerjs: Option<Arc<Context>>,
+    pub peerjs: Arc<Context>,
     /// What y-webrtc and Trystero speak.
-    pub pubsub: Option<Arc<Context>>,
+    pub pubsub: Arc<Context>,
     /// Ayame.
-    pub ayame: Option<Arc<Context>>,
+    pub ayame: Arc<Context>,
 }
 
 impl Gateways {
-    /// Every one that is on.
+    /// Every one, on or off.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Context>> {
         let Self { json, socketio, peerjs, pubsub, ayame } = self;
-        [Some(json), socketio.as_ref(), peerjs.as_ref(), pubsub.as_ref(), ayame.as_ref()].into_iter().flatten()
+        [json, socketio, peerjs, pubsub, ayame].into_iter()
     }
 }
 
@@ -48,14 +49,43 @@ pub struct Context {
     pub gateway: Gateway,
     /// Signs members in.
     pub sessions: Arc<Sessions>,
-    /// What a connection may do, and how long it may take.
-    pub limits: Limits,
+    /// What holds for its connections.
+    pub rules: watch::Sender<Rules>,
     /// Where frames are counted.
     pub metrics: Arc<Metrics>,
     /// Reads time.
     pub clock: Clock,
     /// Cancelled when the process ends: every connection is closed then.
     pub shutdown: CancellationToken,
+}
+
+impl Context {
+    /// What a connection may do, and how long it may take.
+    pub fn limits(&self) -> Limits {
+        self.rules.borrow().limits
+    }
+
+    /// Whether its clients are served.
+    pub fn is_on(&self) -> bool {
+        self.rules.borrow().is_on
+    }
+}
+
+/// What holds for every connection of a gateway, and may change while it lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Whether there are any: those of a gateway that is switched off end.
+    pub is_on: bool,
+    /// What each may do.
+    pub limits: Limits,
+    /// Counts how often ICE servers have become others: clients that are told so by themselves get them at once.
+    pub ice: u64,
+}
+
+impl From<Limits> for watch::Sender<Rules> {
+    fn from(limits: Limits) -> Self {
+        Self::new(Rules { is_on: true, limits, ice: 0 })
+    }
 }
 
 /// What a connection may do, and how long it may take.
@@ -82,6 +112,7 @@ pub async fn tend(sessions: Arc<Sessions>, clock: Clock, stop: CancellationToken
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep_until(next) => {}
+            () = sessions.reticked() => {}
         }
     }
 }

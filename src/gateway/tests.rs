@@ -106,7 +106,7 @@ fn behind(
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::spawn(tend(Arc::clone(&sessions), clock, shutdown.clone()));
     }
-    Arc::new(Context { gateway, sessions, limits: LIMITS, metrics, clock, shutdown })
+    Arc::new(Context { gateway, sessions, rules: LIMITS.into(), metrics, clock, shutdown })
 }
 
 pub(super) fn visitor() -> Visitor {

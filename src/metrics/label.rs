@@ -255,6 +255,8 @@ labels! {
         SessionOver => "session-over",
         /// It could not begin.
         Refused => "refused",
+        /// What proved its user name holds no longer, by a reload.
+        Revoked => "revoked",
     }
 }
 

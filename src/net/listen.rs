@@ -23,6 +23,7 @@ use super::inherited::Inherited;
 use super::proxy::Balancers;
 use super::udp;
 use crate::clock::Clock;
+use crate::live::Live;
 use crate::places::Place;
 use crate::places::Places;
 
@@ -120,7 +121,7 @@ pub struct Arrival {
 pub async fn accept(
     listener: TcpListener,
     half_open: Arc<Places>,
-    balancers: Arc<Balancers>,
+    balancers: Live<Balancers>,
     stop: CancellationToken,
     mut each: impl FnMut(Arrival),
 ) {
@@ -130,7 +131,7 @@ pub async fn accept(
             Ok((stream, remote)) => {
                 // A socket of both families may have been inherited.
                 let remote = remote.ip().to_canonical();
-                let announced = balancers.announce(remote);
+                let announced = balancers.get().announce(remote);
                 let place = if announced { half_open.enter_unknown() } else { half_open.enter(remote) };
                 let Ok(place) = place else {
                     if crowded.is_due() {

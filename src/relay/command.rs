@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
+use super::rules::Rules;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::address::RelayedAddr;
@@ -189,6 +190,13 @@ pub enum Command<S> {
         /// When the permission ends.
         deadline: Instant,
     },
+    /// A peer IP may send to the client and be sent to no more, whatever channels are bound to it: they are over, too.
+    Forbid {
+        /// Whose.
+        id: AllocationId,
+        /// The peer, canonical.
+        peer: IpAddr,
+    },
     /// A channel is bound to a peer, or its bind is refreshed. Neither may be bound otherwise, unless that has expired.
     Bind {
         /// Whose.
@@ -200,6 +208,8 @@ pub enum Command<S> {
         /// When the bind ends. (The permission that comes with it is a command of its own.)
         deadline: Instant,
     },
+    /// Other rules hold from here on, for what is open already too.
+    Configure(Box<Rules>),
     /// An allocation is over: its entries go, its socket is closed.
     Close {
         /// Which.

@@ -25,6 +25,7 @@ use super::framing::TransactionIds;
 use super::neighbours::Letter;
 use super::neighbours::Neighbours;
 use super::outbox::Outbox;
+use super::rules::Rules;
 use super::shard::Settings;
 use super::stream::StreamEvent;
 use super::stream::frames;
@@ -131,6 +132,13 @@ impl Forwarder {
         let Settings { metrics, events, bindings, allowance, offload, .. } = settings;
         let (streams, ids, departures) = (HashMap::new(), TransactionIds::new(), Departures::new(offload.gso));
         Self { listeners, table, metrics, events, streams, bindings, allowance, ids, departures, neighbours }
+    }
+
+    /// Has other rules hold.
+    pub(super) fn configure(&mut self, Rules { policy, bindings, sources, allowance }: Rules, now: Instant) {
+        self.table.judge_by(policy, now);
+        self.bindings.configure(bindings, sources);
+        self.allowance = allowance;
     }
 
     /// Takes a packet that came in by a listener.

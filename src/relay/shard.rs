@@ -443,6 +443,14 @@ impl Media {
                 Ok(())
             }
             Command::Permit { id, peer, deadline } => table.permit(id, peer, deadline, now),
+            Command::Forbid { id, peer } => {
+                table.forbid(id, peer, now);
+                Ok(())
+            }
+            Command::Configure(rules) => {
+                self.forwarder.configure(*rules, now);
+                Ok(())
+            }
             Command::Bind { id, channel, peer, deadline } => table.bind(id, channel, peer, deadline, now),
             Command::Close { id } => {
                 self.close(id, now);

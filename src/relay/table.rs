@@ -595,5 +595,6 @@ impl<S> Allocation<S> {
     }
 }
 
+mod change;
 #[cfg(test)]
 mod tests;

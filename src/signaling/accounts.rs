@@ -13,6 +13,7 @@ use self::webhook::Webhook;
 use crate::address::Prefix;
 use crate::address::Sources;
 use crate::clock::Now;
+use crate::live::Live;
 use crate::rate::PerSource;
 use crate::rate::Rate;
 use crate::signaling::hub::MAX_BANNED;
@@ -43,7 +44,7 @@ pub enum Proof {
 
 /// Asks for it, of each source so often.
 pub struct Accounts {
-    proof: Proof,
+    proof: Live<Proof>,
     failures: Mutex<PerSource>,
     sign_ins: Mutex<PerSource>,
     /// Capped by [`MAX_BANNED`].
@@ -110,12 +111,22 @@ impl Accounts {
     /// will.
     pub fn new(proof: Proof, sign_ins: Rate, exempt: Vec<Prefix>) -> Self {
         let per_source = |rate| Mutex::new(PerSource::new(rate, Sources::new(exempt.clone())));
-        Self { proof, failures: per_source(FAILURES), sign_ins: per_source(sign_ins), banned: Mutex::default() }
+        let (failures, sign_ins) = (per_source(FAILURES), per_source(sign_ins));
+        Self { proof: Live::new(proof), failures, sign_ins, banned: Mutex::default() }
+    }
+
+    /// Asks for another proof from now on, and lets others in as often. Whoever is signed in stays so.
+    pub fn configure(&self, proof: Proof, sign_ins: Rate, exempt: Vec<Prefix>) {
+        for (buckets, rate) in [(&self.failures, FAILURES), (&self.sign_ins, sign_ins)] {
+            let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+            buckets.configure(rate, Sources::new(exempt.clone()));
+        }
+        self.proof.set(proof);
     }
 
     /// Whether what is shown says whose account it is.
     pub fn have_names(&self) -> bool {
-        match self.proof {
+        match *self.proof.get() {
             Proof::None | Proof::Token(_) => false,
             Proof::Jwt(_) | Proof::Webhook(_) => true,
         }
@@ -123,7 +134,7 @@ impl Accounts {
 
     /// Whether who shows the same token twice is the same member, as far as can be told here.
     pub fn are_tokens_personal(&self) -> bool {
-        match self.proof {
+        match *self.proof.get() {
             Proof::None | Proof::Jwt(_) => true,
             Proof::Token(_) | Proof::Webhook(_) => false,
         }
@@ -150,7 +161,7 @@ impl Accounts {
         if asking.token.is_some_and(|token| token.len() > MAX_TOKEN) {
             return Err(Denied::Proof);
         }
-        if matches!(self.proof, Proof::None) {
+        if matches!(*self.proof.get(), Proof::None) {
             return Ok((Account::default(), now));
         }
         if !self.failures.lock().unwrap_or_else(PoisonError::into_inner).has_one(asking.source, now.monotonic) {
@@ -190,7 +201,7 @@ impl Accounts {
     }
 
     async fn prove(&self, asking: &Asking<'_>, now: Now) -> (Result<Account, Denied>, Now) {
-        let proven = match &self.proof {
+        let proven = match &*self.proof.get() {
             Proof::None => Ok(Account::default()),
             Proof::Token(right) => {
                 let is_right = asking.token.is_some_and(|token| right.as_bytes().ct_eq(token.as_bytes()).into());

@@ -228,6 +228,17 @@ impl Hub {
         &self.metrics
     }
 
+    /// Has other settings hold, for who is signed in too. Whoever is in more rooms than it may be, or has more waiting, stays
+    /// so; what is away is waited for as long as it was told.
+    pub fn configure(&mut self, settings: Settings) {
+        let sessions = &self.sessions;
+        self.away.regroup(settings.sources.clone(), |session| sessions.get(&session).map(|seat| seat.source));
+        for seat in self.sessions.values() {
+            seat.mailbox.resize(settings.queue);
+        }
+        self.settings = settings;
+    }
+
     /// Signs `name` in, for `account` and a client at `source`. A session whose messages are acknowledged can be taken up
     /// again.
     ///

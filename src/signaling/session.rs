@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,7 @@ use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::IceCredential;
 use crate::credentials::SessionId;
+use crate::live::Live;
 use crate::metrics::Gateway;
 use crate::metrics::Metrics;
 use crate::metrics::SignIn;
@@ -27,6 +29,7 @@ use crate::signaling::hub::Attached;
 use crate::signaling::hub::Hub;
 use crate::signaling::hub::NotJoined;
 use crate::signaling::hub::Refusal;
+use crate::signaling::hub::Settings;
 use crate::signaling::hub::Stale;
 use crate::signaling::hub::TooManyBanned;
 use crate::signaling::hub::listing::Member;
@@ -50,10 +53,12 @@ pub struct Sessions {
     hub: Mutex<Hub>,
     accounts: Arc<Accounts>,
     credentials: Arc<Credentials>,
-    served: Served,
+    served: Live<Served>,
     gateway: Gateway,
     metrics: Arc<Metrics>,
     draining: CancellationToken,
+    /// Rung when a tick may be due earlier than the last one said.
+    retick: Notify,
 }
 
 /// Who asks to sign in.
@@ -144,11 +149,16 @@ pub enum NotTold {
 
 impl Sessions {
     /// Whom `accounts` let in meet in `hub` and get credentials of `credentials` for what is `served`, by our own protocol.
-    pub fn new(mut hub: Hub, accounts: Arc<Accounts>, credentials: Arc<Credentials>, served: Served) -> Self {
+    pub fn new(
+        mut hub: Hub,
+        accounts: Arc<Accounts>,
+        credentials: Arc<Credentials>,
+        served: impl Into<Live<Served>>,
+    ) -> Self {
         let gateway = Gateway::Json;
         let metrics = Arc::clone(hub.count_for(gateway));
-        let (hub, draining) = (Mutex::new(hub), CancellationToken::new());
-        Self { hub, accounts, credentials, served, gateway, metrics, draining }
+        let (hub, served, draining, retick) = (Mutex::new(hub), served.into(), CancellationToken::new(), Notify::new());
+        Self { hub, accounts, credentials, served, gateway, metrics, draining, retick }
     }
 
     /// The same by another protocol.
@@ -326,6 +336,17 @@ impl Sessions {
         self.hub().tick(now)
     }
 
+    /// Waits until [`Sessions::tick`] may be due earlier than it said.
+    pub async fn reticked(&self) {
+        self.retick.notified().await;
+    }
+
+    /// Has other settings hold, as [`Hub::configure`].
+    pub fn configure(&self, settings: Settings) {
+        self.hub().configure(settings);
+        self.retick.notify_one();
+    }
+
     /// ICE servers for an application that signals elsewhere; asking for them counts as a sign-in. They belong to no
     /// session, so nothing but time ends them.
     ///
@@ -351,8 +372,8 @@ impl Sessions {
     }
 
     /// What sessions are handed ICE servers of.
-    pub fn served(&self) -> &Served {
-        &self.served
+    pub fn served(&self) -> Arc<Served> {
+        self.served.get()
     }
 
     /// Ends the connection, the session and the allocations of `name`; false when nobody is signed in by it.
@@ -476,7 +497,7 @@ impl Sessions {
     }
 
     fn ice(&self, host: &str, credential: IceCredential, account: &Account) -> Ice {
-        let mut servers = self.served.ice_servers(host, &credential);
+        let mut servers = self.served.get().ice_servers(host, &credential);
         if let Some(list) = servers.as_array_mut() {
             list.extend_from_slice(&account.ice_servers);
         }

@@ -8,6 +8,7 @@ use crate::address::FiveTuple;
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::Identity;
+use crate::credentials::Mark;
 use crate::credentials::SessionId;
 use crate::credentials::Standing;
 use crate::metrics::AuthFailure;
@@ -30,6 +31,8 @@ pub(super) struct Asker {
     pub(super) session: Option<SessionId>,
     /// What answers are signed with.
     pub(super) key: Key,
+    /// What proved it.
+    pub(super) mark: Mark,
     /// Whether the credential's time has passed, so that it opens nothing more.
     pub(super) expired: bool,
 }
@@ -73,10 +76,10 @@ impl Authenticator {
         }
         let claim = self.credentials.claim(proof.username, now);
         let mut proven = None;
-        for password in &claim.passwords {
-            let key = Key::new(proof.username, &self.realm, password, algorithm, proof.integrity);
+        for known in &claim.proofs {
+            let key = Key::new(proof.username, &self.realm, &known.password, algorithm, proof.integrity);
             if key.proves(asked.stun(), proof.value, proof.offset) {
-                proven = Some(key);
+                proven = Some((key, known.mark));
             }
         }
         let realm_is_ours = bool::from(self.realm.as_bytes().ct_eq(proof.realm));
@@ -92,11 +95,11 @@ impl Authenticator {
                 return Err(self.failed(why, Rejection::UNAUTHENTICATED));
             }
         };
-        let (Some(key), true) = (proven, realm_is_ours) else {
+        let (Some((key, mark)), true) = (proven, realm_is_ours) else {
             return Err(self.failed(AuthFailure::WrongPassword, Rejection::UNAUTHENTICATED));
         };
         let (username, identity) = (proof.username.to_owned(), claim.identity);
-        Ok(Asker { username, identity, session: claim.session, key, expired })
+        Ok(Asker { username, identity, session: claim.session, key, mark, expired })
     }
 
     fn failed(&self, why: AuthFailure, rejection: Rejection) -> Rejection {

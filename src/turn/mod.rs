@@ -69,7 +69,7 @@ pub struct Settings {
     pub relay_ports: RangeInclusive<u16>,
     /// What clients and peers are told instead of a relay address, behind 1:1 NAT.
     pub external_ip: Vec<ExternalIp>,
-    /// What one client may have.
+    /// What one client may have, until [`Pool::configure`].
     pub limits: Limits,
     /// Cancelled when nobody gets an allocation any more, because the process is about to end.
     pub draining: CancellationToken,

@@ -36,6 +36,7 @@ use crate::wire::method;
 
 mod allocate;
 mod peers;
+mod recheck;
 
 /// An allocation's life unless the client asks for longer, and at least (RFC 8656, section 7.2).
 const SHORTEST: u32 = 600;
@@ -160,6 +161,12 @@ impl<S> Processor<S> {
     /// What the data plane is to do next.
     pub fn poll_command(&mut self) -> Option<Command<S>> {
         self.commands.pop_front()
+    }
+
+    /// What it grants from.
+    #[cfg(test)]
+    pub(super) fn pool(&self) -> &Arc<Pool<S>> {
+        &self.pool
     }
 
     /// How many ports of `ip` are free, when nobody is counted for anything.

@@ -5,6 +5,8 @@ use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::http::StatusCode;
 use axum::http::header;
+use axum::middleware::Next;
+use axum::middleware::from_fn;
 use axum::middleware::map_response;
 use axum::response::IntoResponse;
 use axum::response::Response;
@@ -29,16 +31,16 @@ mod socketio;
 pub mod status;
 
 /// Everything served to browsers: the pages, `/healthz`, `/readyz`, `/ice`, WebSockets (`/` is one for those who ask for it) and what
-/// else clients of other protocols ask for. And to operators, if they may command: `/admin`.
-pub fn router(sockets: socket::State, admin: Option<admin::State>) -> Router {
+/// else clients of other protocols ask for, as far as these are on. And to operators, if they may command: `/admin`.
+pub fn router(sockets: socket::State, admin: admin::State) -> Router {
     let more = socket::routes(sockets.clone())
         .merge(ice::routes(sockets.clone()))
         .merge(socketio::routes(sockets.clone()))
         .merge(peerjs::routes(&sockets))
         .merge(pubsub::routes(sockets.clone()))
         .merge(ayame::routes(sockets.clone()))
-        .merge(gateways::routes(&sockets));
-    let more = admin.into_iter().fold(more, |more, admin| more.merge(admin::routes(admin)));
+        .merge(gateways::routes(sockets.clone()))
+        .merge(admin::routes(admin));
     let (page, ready) = (pages::front(), sockets.clone());
     let front = move |request: Request| async move {
         if socket::is_upgrade(request.headers()) {
@@ -67,9 +69,20 @@ pub fn metrics_router(overview: Overview) -> Router {
 /// Plain answers to what isn't there, and the headers that every answer has.
 fn finish(router: Router) -> Router {
     router
-        .fallback(async || (StatusCode::NOT_FOUND, "Not found\n"))
+        .fallback(async || NOT_FOUND)
         .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed\n"))
         .layer(map_response(guard))
+}
+
+/// What is said of what isn't there.
+const NOT_FOUND: (StatusCode, &str) = (StatusCode::NOT_FOUND, "Not found\n");
+
+/// The same paths, which aren't there while `is_on` says no.
+fn while_on(routes: Router, is_on: impl Fn() -> bool + Clone + Send + Sync + 'static) -> Router {
+    routes.route_layer(from_fn(move |request: Request, next: Next| {
+        let is_on = is_on();
+        async move { if is_on { next.run(request).await } else { NOT_FOUND.into_response() } }
+    }))
 }
 
 /// An answer that the page that asked may read, whose `origin` was let in, and that nothing keeps.

@@ -26,6 +26,7 @@ use super::forwarded::Proxies;
 use super::host::Authority;
 use super::host::request_host;
 use crate::address::host_in_url;
+use crate::live::Live;
 use crate::net::demux::Opened;
 use crate::places::Place;
 use crate::places::Places;
@@ -35,7 +36,7 @@ use crate::places::Refused;
 #[derive(Clone)]
 pub enum Service {
     /// The routes, and whose word counts for whom a request comes from.
-    Routes(Router, Arc<Proxies>),
+    Routes(Router, Live<Proxies>),
     /// The same address over TLS, whatever is asked for.
     Redirect,
     /// 400 and the end: this port is for other things.
@@ -114,7 +115,7 @@ impl Service {
             }
             Self::Routes(router, proxies) => {
                 let mut request = request.map(Body::new);
-                let remote = proxies.client(connection.remote, request.headers());
+                let remote = proxies.get().client(connection.remote, request.headers());
                 request.extensions_mut().insert(request_host(authority.as_ref(), connection.local.ip()));
                 request.extensions_mut().insert(Connection { remote, ..connection });
                 match router.oneshot(request).await {
@@ -173,7 +174,7 @@ mod tests {
         let opened = Opened { protocol, tls: false, remote: addr, local: addr, reached: addr.ip(), stream };
         let [half_open, served] = places;
         let place = half_open.enter(addr.ip()).unwrap();
-        let serving = serve(opened, Service::Routes(routes, Arc::default()), place, Arc::clone(served), stop.clone());
+        let serving = serve(opened, Service::Routes(routes, Live::default()), place, Arc::clone(served), stop.clone());
         (client, tokio::spawn(serving))
     }
 

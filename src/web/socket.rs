@@ -31,6 +31,7 @@ use crate::address::host_in_url;
 use crate::gateway::Gateways;
 use crate::gateway::json;
 use crate::gateway::json::Dialect;
+use crate::live::Live;
 use crate::places::Place;
 use crate::places::Places;
 use crate::places::Refused;
@@ -60,7 +61,7 @@ pub struct Origins {
 pub struct State(Arc<Inner>);
 
 struct Inner {
-    origins: Origins,
+    origins: Live<Origins>,
     connections: Arc<Places>,
     gateways: Gateways,
     tasks: TaskTracker,
@@ -76,12 +77,12 @@ const LOGGED_CHARS: usize = 100;
 
 impl State {
     /// Upgrades are for `origins`, counted in `connections`, served by `gateways` in a task of `tasks` each.
-    pub fn new(origins: Origins, connections: Arc<Places>, gateways: Gateways, tasks: TaskTracker) -> Self {
+    pub fn new(origins: Live<Origins>, connections: Arc<Places>, gateways: Gateways, tasks: TaskTracker) -> Self {
         let log_lines = Mutex::new(TokenBucket::new(LOG_LINES, gateways.json.clock.now().monotonic));
         Self(Arc::new(Inner { origins, connections, gateways, tasks, log_lines }))
     }
 
-    /// Those that are on.
+    /// All of them, on or off.
     pub(super) fn gateways(&self) -> &Gateways {
         &self.0.gateways
     }
@@ -91,7 +92,7 @@ impl State {
         let (Some(connection), Some(RequestHost(host))) = (Connection::of(request), request.extensions().get()) else {
             return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE));
         };
-        if let Err(origin) = self.0.origins.check(request.headers(), host, connection.local.ip()) {
+        if let Err(origin) = self.0.origins.get().check(request.headers(), host, connection.local.ip()) {
             self.0.log_refused(&origin);
             return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin isn't among http.allowed_origins"));
         }
@@ -108,7 +109,7 @@ impl State {
         };
         // What no host is called isn't ours, though the connection's own address stands in for it elsewhere.
         let is_host = Authority::of(request).is_some() || !request.headers().contains_key(header::HOST);
-        let is_known = is_host && self.0.origins.knows(host, connection.local.ip());
+        let is_known = is_host && self.0.origins.get().knows(host, connection.local.ip());
         if request.headers().contains_key(header::ORIGIN) || is_known {
             return Ok(());
         }

@@ -168,7 +168,7 @@ impl<S> Processor<S> {
         if self.pool.settings.draining.is_cancelled() {
             return Err(Rejection::DRAINING);
         }
-        if self.pool.settings.limits.volume.spent().is_some() {
+        if self.pool.rules.get().limits.volume.spent().is_some() {
             return Err(Rejection::VOLUME);
         }
         if let Some(token) = wish.token {

@@ -159,6 +159,8 @@ impl World {
                 | Command::Extend { .. }
                 | Command::Permit { .. }
                 | Command::Bind { .. }
+                | Command::Forbid { .. }
+                | Command::Configure(_)
                 | Command::Close { .. }) => self.commands.push(other),
             }
         }
