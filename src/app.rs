@@ -36,11 +36,15 @@ use crate::web::serve::Service;
 
 use self::front::Front;
 use self::front::Listeners;
+pub use self::reload::Reloaded;
+pub use self::reload::Request;
 use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
+pub mod control;
 mod front;
 pub mod offer;
+mod reload;
 mod signaling;
 mod turn;
 mod usage;

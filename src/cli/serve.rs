@@ -4,20 +4,25 @@ use std::io;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use serde_json::json;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
+use tokio::sync::mpsc;
 
 use super::Failure;
 use super::banner;
 use crate::app::App;
 use crate::app::StartError;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::value::AccountMode;
 use crate::config::value::LogFormat;
 use crate::config::value::LogLevel;
 use crate::logging;
+use crate::net::unix::Listener;
 
 /// How many sockets wake their tasks at a time. A worker's own queue has room for 256 tasks: what is beyond goes to one that
 /// is hardly looked at under load, and those members wait a second while others are served at once.
@@ -43,6 +48,8 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         tracing::info!("not built yet, so without effect: {}", not_built.join(", "));
     }
     let state = state_directory(file);
+    let (requests, _asked) = mpsc::channel(1);
+    let control = control_socket(config)?;
     let started = tokio::select! {
         started = App::start(config, &state) => started,
         () = stop.asked() => return Ok(()),
@@ -55,6 +62,11 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     })?;
     if config.signaling.accounts.mode == AccountMode::Open {
         tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");
+    }
+    if let Some(listener) = control {
+        let started = Clock::system().now().unix.as_secs();
+        let status = move || json!({ "version": env!("CARGO_PKG_VERSION"), "startedAt": started, "ready": true });
+        app.serve_control(listener, Arc::new(move || Box::pin(std::future::ready(status()))), requests);
     }
     // A closed stdout is no reason to stop serving.
     let _ = io::stdout().write_all(banner::text(config, file, app.listening()).as_bytes());
@@ -72,6 +84,15 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     } else {
         Ok(())
     }
+}
+
+/// The operator's own socket, if there is to be one.
+fn control_socket(config: &Config) -> Result<Option<Listener>, Failure> {
+    let path = config.control.socket.as_path();
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    Listener::bind(path).map(Some).map_err(|error| Failure::Operator(error.to_string()))
 }
 
 /// The two signals that ask for the end.

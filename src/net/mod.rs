@@ -7,3 +7,4 @@ pub mod post;
 pub mod proxy;
 pub mod tls;
 pub mod udp;
+pub mod unix;
