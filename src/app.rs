@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::sync::Mutex;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +39,7 @@ use crate::turn::status::Status;
 use crate::volume;
 use crate::web::serve::Service;
 use crate::web::status;
+use crate::web::status::Overview;
 
 use self::front::Front;
 use self::front::Listeners;
@@ -47,6 +47,7 @@ use self::reload::Parts;
 use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
+pub mod control;
 mod drain;
 mod front;
 pub mod offer;
@@ -146,6 +147,7 @@ pub struct App {
     metrics: Arc<Metrics>,
     clock: Clock,
     parts: Mutex<Parts>,
+    overview: Overview,
     draining: CancellationToken,
     farewell: CancellationToken,
     stop: CancellationToken,
@@ -174,13 +176,12 @@ const END_WITHIN: Duration = Duration::from_millis(1500);
 const SHORT_REALM: usize = 12;
 
 impl App {
-    /// Starts everything that `config` asks for; certificates and what was relayed are kept under `state`. What its parts ask
-    /// of the process comes by `requests`.
+    /// Starts everything that `config` asks for; certificates and what was relayed are kept under `state`.
     ///
     /// # Errors
     ///
     /// [`StartError`], for the first thing that stands in the way. Nothing is left running then.
-    pub async fn start(config: &Config, state: &Path, requests: mpsc::Sender<Request>) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, state: &Path) -> Result<Self, StartError> {
         let clock = Clock::system();
         if let Some(files) = host::raise_file_limit() {
             tracing::debug!(files, "raised the limit of open files");
@@ -238,10 +239,10 @@ impl App {
         }
         let (routes, overview, signaling) = signaling::open(config, accounts, served, told, &shared);
         let web = Service::Routes(routes, front.proxies());
-        listening.extend(tcp.serve(&front, certificate, web, Arc::clone(&relay.streams), overview));
+        listening.extend(tcp.serve(&front, certificate, web, Arc::clone(&relay.streams), overview.clone()));
         let Shared { metrics, clock, draining, farewell, stop, tasks, .. } = shared.clone();
-        let parts = Mutex::new(Parts { config: config.clone(), shared, relay, signaling, front, requests });
-        Ok(Self { listening, metrics, clock, parts, draining, farewell, stop, tasks })
+        let parts = Mutex::new(Parts { config: config.clone(), shared, relay, signaling, front });
+        Ok(Self { listening, metrics, clock, parts, overview, draining, farewell, stop, tasks })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.

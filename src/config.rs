@@ -400,7 +400,6 @@ impl Config {
         };
         note(self.tls.mode == TlsMode::Acme, "tls.mode \"acme\" (self-signed instead)");
         note(self.tls.acme != defaults.tls.acme, "tls.acme");
-        note(!self.control.socket.as_os_str().is_empty(), "control.socket");
         keys
     }
 

@@ -127,3 +127,40 @@ fn completions_and_the_man_page_are_printed() {
     let page = text(&run(&["man"]).stdout);
     assert!(page.contains(".TH throughway 1") && page.contains("Exit codes"), "{page}");
 }
+
+#[test]
+fn status_and_reload_end_with_4_without_a_server_and_with_2_without_a_socket() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("t.toml");
+    let asked = |command: &str| run(&[command, "--config", file.to_str().unwrap()]);
+
+    for command in ["status", "reload"] {
+        std::fs::write(&file, "").unwrap();
+        let none = asked(command);
+        std::fs::write(&file, format!("[control]\nsocket = {:?}", home.path().join("c.sock"))).unwrap();
+        let silent = asked(command);
+
+        assert_eq!((none.status.code(), silent.status.code()), (Some(2), Some(4)), "{command}");
+        assert!(text(&none.stderr).contains("control.socket is empty: name a path"), "{}", text(&none.stderr));
+        assert!(text(&silent.stderr).contains("no server answers at "), "{}", text(&silent.stderr));
+    }
+}
+
+#[test]
+fn status_asks_the_running_server_and_its_socket_goes_with_it() {
+    let home = tempfile::tempdir().unwrap();
+    let socket = home.path().join("c.sock");
+    let server =
+        Server::start_in(home.path(), &format!("{}[control]\nsocket = {socket:?}\n", crate::support::DEFAULT_PEERS));
+    let file = home.path().join("throughway.toml");
+    let asked = |more: &[&str]| run(&[&["status", "--config", file.to_str().unwrap()], more].concat());
+
+    let people = text(&asked(&[]).stdout);
+    let programs: Value = serde_json::from_slice(&asked(&["--json"]).stdout).unwrap();
+
+    assert!(people.starts_with(&format!("server       {}, ready", env!("CARGO_PKG_VERSION"))), "{people}");
+    assert_eq!(programs["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(server.terminate().0.success());
+    assert!(!socket.exists());
+}

@@ -14,7 +14,7 @@ const EVERYWHERE: &[&str] = &["address", "clock", "metrics", "logging", "wire", 
 /// Who may import whom, besides themselves and [`EVERYWHERE`]. `a::b` allows that part of `a` alone.
 const RULES: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["app", "config", "credentials", "net"]),
+    ("cli", &["app", "config", "credentials", "net", "turn::probe"]),
     ("app", &["web", "gateway", "signaling", "turn", "relay", "net", "policy", "config", "credentials"]),
     ("web", &["gateway", "signaling", "turn::status", "credentials", "net"]),
     ("gateway", &["signaling", "net"]),

@@ -1,7 +1,6 @@
 //! Reload: another configuration for the running server, all of it or nothing; what can't change while it runs is named.
 
 use serde::Serialize;
-use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
 use super::App;
@@ -52,9 +51,6 @@ pub(super) struct Parts {
     pub(super) relay: Relay,
     pub(super) signaling: Signaling,
     pub(super) front: Front,
-    /// The control socket's way to ask.
-    #[expect(dead_code, reason = "what asks by it takes a copy at the start")]
-    pub(super) requests: mpsc::Sender<Request>,
 }
 
 impl App {

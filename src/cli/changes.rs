@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::app::Reloaded;
 use crate::app::Request;
 use crate::config::Config;
+use crate::net::notify;
 
 /// Requests that wait; beyond, who asks waits.
 const QUEUED: usize = 4;
@@ -57,6 +58,7 @@ impl Changes {
 
     /// Reads the configuration again; what has become of it is logged, too.
     async fn reload(&self, app: &App) -> Result<Reloaded, String> {
+        notify::reloading();
         let reloaded = match Config::load(self.file.as_deref(), environment()) {
             Ok(config) => app.reload(config).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -70,6 +72,7 @@ impl Changes {
             }
             Err(error) => tracing::warn!("the configuration stays as it was: {error}"),
         }
+        notify::ready("serving");
         reloaded
     }
 }

@@ -93,7 +93,7 @@ fn as_toml(effective: &Value, defaults: &Value, origins: &Origins) -> Result<Str
 const MANUAL: &str = include_str!("../../config/throughway.toml");
 
 /// What is allowed and yet seldom meant, each with its cure.
-fn warnings(Loaded { file, config, origins }: &Loaded) -> Vec<String> {
+pub(super) fn warnings(Loaded { file, config, origins }: &Loaded) -> Vec<String> {
     let mut warnings = of_files(config);
     let has_secret = |key: &str| origins.contains_key(key);
     let secrets = ["turn.secrets", "turn.users", "admin.token", "signaling.accounts.token"];
@@ -108,7 +108,7 @@ fn warnings(Loaded { file, config, origins }: &Loaded) -> Vec<String> {
 }
 
 /// What a configuration alone tells.
-pub(super) fn of_keys(config: &Config) -> Vec<String> {
+fn of_keys(config: &Config) -> Vec<String> {
     let Config { public_host, http, tls, turn, signaling, admin, metrics, .. } = config;
     let short = |text: &str| text.len() < SHORT_SECRET;
     let cure = "write a long random text, such as `openssl rand -hex 32` prints";

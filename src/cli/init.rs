@@ -26,9 +26,9 @@ mod text;
 /// `throughway init`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-It asks on a terminal for what no flag says. With a domain, the certificate comes by ACME. What exists
-is never overwritten. Nobody is asked for this machine's public address unless --stun names a server:
-behind 1:1 NAT, the DNS of the domain tells it.")]
+It asks on a terminal for what no flag says. With a domain, the certificate comes by ACME. What
+exists is never overwritten. Nobody is asked for this machine's public address unless --stun names a
+server: behind 1:1 NAT, the DNS of the domain tells it.")]
 pub(super) struct Arguments {
     /// The name that clients reach this server by; "" for none
     #[arg(long, value_name = "NAME")]

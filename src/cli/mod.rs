@@ -17,10 +17,14 @@ mod binding;
 mod changes;
 mod check;
 mod completions;
+mod control;
 mod credential;
+mod doctor;
 mod init;
 mod man;
+mod reload;
 mod serve;
+mod status;
 
 /// Gets WebRTC calls through: wss signaling, a STUN/TURN relay and pages to use them, in one process.
 ///
@@ -43,6 +47,12 @@ enum Command {
     Init(init::Arguments),
     /// Validate the configuration, and show what is in force
     Check(check::Arguments),
+    /// Look at the running server, or at any URL, and name the cure of each fault
+    Doctor(doctor::Arguments),
+    /// Show who is there and what is relayed, from the running server
+    Status(status::Arguments),
+    /// Have the running server read its configuration again
+    Reload(reload::Arguments),
     /// Print iceServers with a fresh credential
     Credential(credential::Arguments),
     /// Print the completions of a shell
@@ -69,6 +79,10 @@ enum Failure {
     Operator(String),
     /// Nobody knows yet: exit code 1.
     Ours(String),
+    /// `doctor` has told of one: exit code 3.
+    Faults,
+    /// There is no server to ask: exit code 4.
+    NoServer(String),
 }
 
 impl From<io::Error> for Failure {
@@ -85,14 +99,19 @@ pub fn run() -> ExitCode {
         Command::Serve => serve::run(file),
         Command::Init(asked) => init::run(file, asked),
         Command::Check(asked) => check::run(file, &asked),
+        Command::Doctor(asked) => doctor::run(file, &asked),
+        Command::Status(asked) => status::run(file, &asked),
+        Command::Reload(asked) => reload::run(file, &asked),
         Command::Credential(asked) => credential::run(file, &asked),
         Command::Completions(asked) => completions::run(&asked),
         Command::Man => man::run(),
     };
     let (code, message) = match done {
         Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Faults) => return ExitCode::from(3),
         Err(Failure::Operator(message)) => (2, message),
         Err(Failure::Ours(message)) => (1, message),
+        Err(Failure::NoServer(message)) => (4, message),
     };
     eprintln!("throughway: {message}");
     ExitCode::from(code)

@@ -18,6 +18,7 @@ use crate::app::StartError;
 use crate::config::Config;
 use crate::config::value::AccountMode;
 use crate::net::notify;
+use crate::net::unix::Listener;
 
 /// How many sockets wake their tasks at a time. A worker's own queue has room for 256 tasks: what is beyond goes to one that
 /// is hardly looked at under load, and those members wait a second while others are served at once.
@@ -44,8 +45,9 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         tracing::info!("not built yet, so without effect: {}", not_built.join(", "));
     }
     let state = state_directory(file);
+    let control = control_socket(config)?;
     let started = tokio::select! {
-        started = App::start(config, &state, requests) => started,
+        started = App::start(config, &state) => started,
         () = stop.asked() => return Ok(()),
     };
     let app = started.map_err(|error| match error {
@@ -58,6 +60,9 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     })?;
     if config.signaling.accounts.mode == AccountMode::Open {
         app::warn_of_open_accounts();
+    }
+    if let Some(listener) = control {
+        app.serve_control(listener, requests);
     }
     // A closed stdout is no reason to stop serving.
     let _ = io::stdout().write_all(banner::text(config, file, app.listening()).as_bytes());
@@ -83,6 +88,15 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     } else {
         Ok(())
     }
+}
+
+/// The operator's own socket, if there is to be one.
+fn control_socket(config: &Config) -> Result<Option<Listener>, Failure> {
+    let path = config.control.socket.as_path();
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    Listener::bind(path).map(Some).map_err(|error| Failure::Operator(error.to_string()))
 }
 
 /// The two signals that ask for the end.

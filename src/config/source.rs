@@ -427,6 +427,6 @@ mod tests {
 
         assert!(read_both(quiet, &[]).unwrap().not_built().is_empty());
         let named = read_both(&format!("{quiet}{asked}"), &[]).unwrap().not_built();
-        assert_eq!(named, ["tls.mode \"acme\" (self-signed instead)", "control.socket"]);
+        assert_eq!(named, ["tls.mode \"acme\" (self-signed instead)"]);
     }
 }

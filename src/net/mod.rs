@@ -9,3 +9,4 @@ pub mod post;
 pub mod proxy;
 pub mod tls;
 pub mod udp;
+pub mod unix;
