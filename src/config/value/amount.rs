@@ -43,7 +43,8 @@ impl<const MIN: u64, const MAX: u64> FromStr for Span<MIN, MAX> {
 
 impl<const MIN: u64, const MAX: u64> fmt::Display for Span<MIN, MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&in_units(self.0, TIMES))
+        // No time at all is so many of any unit: people write this one.
+        if self.0 == 0 { f.write_str("0s") } else { f.write_str(&in_units(self.0, TIMES)) }
     }
 }
 
