@@ -30,7 +30,7 @@ impl<const MIN: u64, const MAX: u64> FromStr for Span<MIN, MAX> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || format!("from {:?} to {:?}", in_units(MIN, TIMES), in_units(MAX, TIMES));
+        let wanted = || format!("from \"{}\" to \"{}\"", Self(MIN), Self(MAX));
         let Some(count) = read_units(text, TIMES) else {
             return Err(format!(
                 "{text:?} is not a duration: write a number and one of ms, s, m, h, d, such as \"10m\", {}",
