@@ -169,6 +169,8 @@ struct Shared {
     tasks: TaskTracker,
 }
 
+/// How long what was accepted last has to ask, and be answered.
+const LAST_ANSWERS: Duration = Duration::from_millis(100);
 /// How long the parts may take to end.
 const END_WITHIN: Duration = Duration::from_millis(1500);
 
@@ -248,6 +250,8 @@ impl App {
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
     pub async fn shutdown(self) {
         self.farewell.cancel();
+        // Who was let in last gets an answer, for there may be nobody to ask again.
+        self.stop.run_until_cancelled(tokio::time::sleep(LAST_ANSWERS)).await;
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(END_WITHIN, self.tasks.wait()).await.is_err() {

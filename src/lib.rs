@@ -88,6 +88,21 @@
 //! connection goes on where the last one left off, with nothing lost and nothing twice. If it doesn't come back in time,
 //! partners and rooms learn that it is gone, and whoever sent what it has not acknowledged is told.
 //!
+//! # Life of the process
+//!
+//! 1. Starting: what can fail, fails before anybody is let in. Listening TCP sockets are bound, or inherited from systemd,
+//!    which keeps them over a restart; UDP ports are bound once the process before has let go of them, or the kernel would
+//!    deal its clients out to both. The relay is tried, and only then are connections accepted: those that came earlier
+//!    have waited in the kernel. systemd is told READY, and twice in each watchdog's time that the media threads turn
+//!    and the control tasks answer, unless one of them doesn't.
+//! 2. Serving, until SIGTERM or SIGINT. Another one ends the process at once, whatever it does then.
+//! 3. Draining, if `shutdown.drain` says so and a relay is left: nobody new is let in, calls go on. Who is signed in stays
+//!    so, and may come back if its connection breaks: calls need signaling when networks change, and most clients end theirs
+//!    when the other side's connection does.
+//! 4. Telling: when no relay is left or time is over, nobody listens any more, and member after member is closed with 1012
+//!    and told when to come back. Nobody is told that others have left.
+//! 5. Stopping: every part ends within two seconds, and what was relayed is written down.
+//!
 //! # Known attacks and what stops each
 //!
 //! | attack | what stops it | test |
@@ -160,6 +175,8 @@
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | beginning a 64 KiB message on each of them | 4 KiB of one at most before an allocation | `before_it_has_an_allocation_nobody_makes_us_hold_a_long_message` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
+//! | a call without end, to hold up a restart | relays are waited for so long, and a second signal ends it | `a_drain_has_its_time_and_no_more`, `a_second_signal_ends_a_drain_at_once` |
+//! | everybody coming back in one moment after a restart | their connections are closed one after the other | `at_the_end_nobody_hears_that_others_leave_and_not_all_are_told_in_one_moment` |
 //! | topics without number or end, or all in one frame | so many for each, and each so long; a name of one length stands for each | `topics_are_capped_for_each_client_and_clients_for_each_topic_and_it_is_told`, `a_frame_names_so_many_topics`, `any_text_is_a_topic_up_to_its_length` |
 //! | one frame that has a thousand topics looked at | each counts, and everybody there | `topics_count_each_once_and_so_does_everybody_there`, `who_names_a_thousand_topics_again_and_again_is_beyond_its_rate` |
 //! | publishing to who doesn't read, or faster than one may | mailboxes as for everybody, and the same rate | `a_subscriber_that_stops_reading_is_closed_and_holds_nobody_back`, `publishers_beyond_their_rate_are_told_and_then_closed_and_no_subscriber_hears_it` |

@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::UdpSocket;
 use tokio::net::UnixDatagram;
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +35,7 @@ use crate::support::program;
 
 const DRAIN: &str = "[shutdown]\ndrain = \"10m\"\n";
 
-/// With an hour to drain in.
+/// With more time to drain than a test takes.
 fn start() -> Server {
     Server::start(&format!("{PEERS_ON_LOOPBACK}{DRAIN}"))
 }
@@ -172,28 +173,30 @@ async fn the_service_manager_is_told_of_each_state_in_order_and_that_all_is_well
 
 #[tokio::test]
 async fn sockets_of_one_family_or_both_are_inherited_and_clients_keep_their_addresses() {
-    for pair in [false, true] {
-        let (home, udp) = (tempfile::tempdir().unwrap(), free_udp_port().await);
-        let both = listener("[::]:0", !pair);
-        let port = port_of(&both);
-        let inherited = if pair { vec![both, listener(&format!("0.0.0.0:{port}"), false)] } else { vec![both] };
-        let toml = inheriting(&format!("[::]:{port}"), udp, "")
-            .replace("[metrics]", "[admin]\ntoken = \"0123456789abcdef\"\n[metrics]");
+    let of = |addr: &str, dual| vec![listener(addr, dual)];
+    let pair = |socket: Socket| {
+        let v4 = listener(&format!("0.0.0.0:{}", port_of(&socket)), false);
+        vec![socket, v4]
+    };
+    for (inherited, listening) in [
+        (of("[::]:0", true), 1),
+        (pair(listener("[::]:0", false)), 2),
+        // What is left out is bound.
+        (of("[::]:0", false), 2),
+        (of("0.0.0.0:0", false), 2),
+    ] {
+        let (home, udp, port) = (tempfile::tempdir().unwrap(), free_udp_port().await, port_of(&inherited[0]));
+        let toml = inheriting(&format!("[::]:{port}"), udp, "[admin]\ntoken = \"0123456789abcdef\"\n");
 
         let server = Server::start_by(inheriting_by(home.path(), &inherited), home.path(), &toml);
 
         for (n, from) in ["127.0.0.1", "::1"].iter().enumerate() {
             let to = SocketAddr::new(from.parse().unwrap(), port);
             let _member = Client::sign_in(to, "/ws", &format!("member{n}")).await;
-            let mut stream = TcpStream::connect(to).await.unwrap();
-            let ask = "GET /admin/members HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer 0123456789abcdef\r\n\
-                       Connection: close\r\n\r\n";
-            stream.write_all(ask.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
+            let answer = get(to, "/admin/members", "Authorization: Bearer 0123456789abcdef\r\n").await.unwrap();
             assert!(answer.contains(&format!("\"source\":\"{from}\"")), "{answer}");
         }
-        assert_eq!(server.banner().matches("http, ws").count(), inherited.len(), "nothing else is bound for it");
+        assert_eq!(server.banner().matches("http, ws").count(), listening, "{}", server.banner());
     }
 }
 
@@ -256,12 +259,36 @@ async fn a_restart_under_load_refuses_no_connection_and_everybody_is_back() {
     stop.cancel();
     visiting.await.unwrap();
 
-    let answered = visitors.answered.load(Ordering::Relaxed);
-    assert_eq!(visitors.refused.load(Ordering::Relaxed), 0, "{answered} were answered");
-    assert!(answered > 20, "{answered}");
+    visitors.all_were_answered(20);
     assert_eq!((outcome.relay_lost, outcome.messages_lost, outcome.connections_refused), (0, 0, 0), "{outcome:?}");
-    assert_eq!(outcome.sockets_closed, vec![1012; SOCKETS]);
-    assert_eq!(outcome.members, SOCKETS);
+    assert_eq!((outcome.sockets_closed.len(), outcome.members), (SOCKETS, SOCKETS));
+    assert!(outcome.sockets_closed.iter().all(|code| *code == 1012));
+}
+
+/// The test plays systemd again, which starts the next process when the last one has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_without_a_drain_refuses_no_connection_either() {
+    let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let inherited = [listener("127.0.0.1:0", false)];
+    let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&inherited[0])));
+    let toml = inheriting(&addr.to_string(), free_udp_port().await, "");
+    let old = Server::start_by(inheriting_by(homes[0].path(), &inherited), homes[0].path(), &toml);
+    let load = Load::start(&old, Size { sockets: 100, ..Size::default() }).await;
+    let (visitors, stop) = (Visitors::default(), CancellationToken::new());
+    let visiting: JoinSet<_> = (0..4).map(|_| visitors.clone().visit(addr, stop.clone())).collect();
+
+    old.signal(SIGTERM);
+    assert!(old.ends().await.success());
+    let next = Server::launch(inheriting_by(homes[1].path(), &inherited), homes[1].path(), &toml);
+    let next = tokio::task::spawn_blocking(|| next.ready()).await.unwrap();
+    next.metric_becomes("throughway_members", 100).await;
+    let outcome = load.finish().await;
+    stop.cancel();
+    visiting.join_all().await;
+
+    visitors.all_were_answered(20);
+    assert_eq!((outcome.messages_lost, outcome.connections_refused, outcome.members), (0, 0, 100), "{outcome:?}");
+    assert!(outcome.sockets_closed.len() == 100 && outcome.sockets_closed.iter().all(|code| *code == 1012));
 }
 
 const SOCKETS: usize = 1000;
@@ -276,17 +303,25 @@ struct Visitors {
 impl Visitors {
     async fn visit(self, addr: SocketAddr, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let visit = async {
-                let mut stream = TcpStream::connect(addr).await?;
-                stream.write_all(b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer).await?;
-                std::io::Result::Ok(answer)
-            };
-            let is_answered = visit.await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "));
+            let is_answered = get(addr, "/chat", "").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "));
             (if is_answered { &self.answered } else { &self.refused }).fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    /// Nobody was turned away, and so many at least were there.
+    fn all_were_answered(&self, at_least: u64) {
+        let [answered, refused] = [&self.answered, &self.refused].map(|count| count.load(Ordering::Relaxed));
+        assert!(refused == 0 && answered >= at_least, "{refused} were refused, {answered} answered");
+    }
+}
+
+async fn get(addr: SocketAddr, path: &str, headers: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(addr).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// A listener as systemd makes them; of both families if `dual`.

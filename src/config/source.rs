@@ -268,7 +268,7 @@ mod tests {
             ),
             (
                 "[turn]\nexpired_grace = '8d'",
-                "turn.expired_grace: \"8d\" is out of range: write one from \"0ms\" to \"7d\"",
+                "turn.expired_grace: \"8d\" is out of range: write one from \"0s\" to \"7d\"",
             ),
             ("[admin]\ntoken = 'short'", "admin.token: is too short or has spaces: write at least 16"),
             ("[turn.peers]\nmode = 'none'", "turn.peers.mode: \"none\" is none of \"any\", \"signaled\""),

@@ -470,7 +470,7 @@ mod tests {
             );
         }
         assert_eq!(Span::<0, 1>::milliseconds(600_000).to_string(), "10m");
-        assert_eq!(Span::<0, 1>::milliseconds(0).to_string(), "0ms");
+        assert_eq!(Span::<0, 1>::milliseconds(0).to_string(), "0s");
         assert_eq!("64KiB".parse::<Size<1, 1_000_000>>().unwrap().get(), 65536);
         assert_eq!(Size::<0, 1>::bytes(1 << 20).to_string(), "1MiB");
         for bad in ["", "10", "m", "-1s", "1.5s", "10 minutes", "99999999999999999999d", "2d"] {

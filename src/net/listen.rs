@@ -74,7 +74,7 @@ pub fn tcp(
     inherited: &mut Inherited,
 ) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
     let handed = inherited.claim(addr);
-    let bound = if handed.is_empty() { bind_families(addr, tcp_socket, local_addr) } else { Ok(handed) };
+    let bound = if handed.is_empty() { bind_families(addr, tcp_socket, local_addr) } else { completed(addr, handed) };
     let listening = bound.and_then(|sockets| {
         sockets
             .into_iter()
@@ -223,6 +223,25 @@ fn bind_families<T>(
             Err(failed) => return Err(failed),
         }
     }
+}
+
+/// Binds besides `sockets`, which stand for `addr`, the family of `[::]` that they leave out.
+fn completed(addr: SocketAddr, mut sockets: Vec<Socket>) -> Result<Vec<Socket>, (SocketAddr, io::Error)> {
+    let is_v4 = |socket: &Socket| local_addr(socket).is_ok_and(|local| local.is_ipv4());
+    let takes_v4 = |socket: &Socket| is_v4(socket) || !socket.only_v6().unwrap_or(true);
+    let both_families = addr.is_ipv6() && addr.ip().is_unspecified();
+    if both_families && !sockets.iter().any(takes_v4) {
+        let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), addr.port());
+        sockets.push(tcp_socket(v4).map_err(|error| (v4, error))?);
+    }
+    if both_families && sockets.iter().all(is_v4) {
+        match tcp_socket(addr) {
+            Ok(v6) => sockets.push(v6),
+            Err(error) if has_no_ipv6(&error) => (),
+            Err(error) => return Err((addr, error)),
+        }
+    }
+    Ok(sockets)
 }
 
 /// Said once, however many listeners it is true of.
