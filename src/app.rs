@@ -178,7 +178,7 @@ impl App {
             tls_port: tcp.turns_port(),
             // Browsers take no `turns` with a certificate that they can't verify.
             is_trusted: config.tls.mode == TlsMode::Files,
-            replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
+            replaced: replaced_list(config),
         };
         let mut listening: Vec<_> = udp.listening().collect();
         let keeper = Keeper::load(state, volume_limits(config), clock.now());
@@ -256,6 +256,12 @@ fn own_names(config: &Config) -> impl Iterator<Item = String> {
 fn own_addresses(config: &Config) -> impl Iterator<Item = IpAddr> {
     let external = config.turn.external_ip.iter().map(|external| external.external);
     host::addresses().into_iter().chain(external)
+}
+
+/// `turn.ice_servers`, unless it is empty.
+fn replaced_list(config: &Config) -> Option<serde_json::Value> {
+    let servers = &config.turn.ice_servers;
+    (!servers.is_empty()).then(|| servers.iter().map(|server| server.reveal().clone()).collect())
 }
 
 fn volume_limits(config: &Config) -> volume::Limits {
