@@ -18,6 +18,7 @@ use self::value::CredentialMode;
 use self::value::ExternalIp;
 use self::value::Frequency;
 use self::value::HostName;
+use self::value::IceServer;
 use self::value::Ip;
 use self::value::Listen;
 use self::value::LogFormat;
@@ -155,7 +156,7 @@ tables! {
         /// How long an allocation outlives its expired credential, without a live session.
         expired_grace: Span<0, { 168 * HOUR }> = Span::milliseconds(12 * HOUR),
         /// Replaces the derived iceServers.
-        ice_servers: Vec<serde_json::Value> = Vec::new(),
+        ice_servers: Vec<IceServer> = Vec::new(),
         /// Whether the kernel cuts apart what leaves as one.
         gso: bool = true,
         /// Whether the kernel joins what it receives together.

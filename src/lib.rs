@@ -183,6 +183,8 @@
 //! | a room of two as a third | it is full | `two_negotiate_a_third_is_rejected_and_bye_ends_the_room` |
 //! | frames of any kind to other gateways | strict decoding; what isn't understood is answered, and closes the third time | `whatever_is_published_everybody_hears_json`, `any_frames_about_topics_get_json_at_most`, `any_frames_of_ayame_get_json_at_most` |
 //! | text that forges lines in logs and metrics | no name of a client's is in either | `whatever_is_in_a_username_is_refused_and_shows_in_no_log_and_no_metric` |
+//! | waiting for a log line, a metric or a panic message that has a secret in it | what holds one has no `Debug`, or one that hides it | `no_secret_is_in_the_log_on_stdout_or_in_anything_that_is_served`, `no_secret_is_in_help_or_in_an_error_of_the_configuration`, `what_holds_a_secret_cannot_be_shown_or_hides_it` |
+//! | metrics without end, by what strangers say or by scraping | every label is one of a few known when this is compiled | `every_pair_of_labels_has_a_number_of_its_own`, `thousands_of_scrapes_leave_nothing_behind` |
 //! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
 //! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |
 //! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |

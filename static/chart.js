@@ -9,14 +9,19 @@ export class Chart {
   #series;
   #span;
   #format;
+  #base;
   #lines = [];
   #values = [];
   #top;
   #at;
 
-  /** `series` are the lines' names, `span` is how many milliseconds are shown, `format` puts a value into words. */
-  constructor({ title, series, span, format }) {
-    Object.assign(this, { element: part("figure", "card chart") });
+  /**
+   * `series` are the lines' names, `span` is how many milliseconds are shown, `format` puts a value into words whose units
+   * are `base` times each other.
+   */
+  constructor({ title, series, span, format, base = 1000 }) {
+    this.element = part("figure", "card chart");
+    this.#base = base;
     this.#series = series;
     this.#span = span;
     this.#format = format;
@@ -67,7 +72,7 @@ export class Chart {
 
   #draw() {
     const known = this.#samples.flatMap(({ values }) => values).filter(Number.isFinite);
-    const top = ceiling(Math.max(0, ...known));
+    const top = ceiling(Math.max(0, ...known), this.#base);
     const end = this.#samples.at(-1)?.time ?? 0;
     this.#top.textContent = this.#format(top);
     this.#lines.forEach((line, index) => {
@@ -97,11 +102,12 @@ export class Chart {
   }
 }
 
-/** The next of 1, 2, 5, 10, 20, ... that is no less; never 0, which nothing can be drawn against. */
-function ceiling(value) {
+/** The next of 1, 2, 5, 10, 20, ... of its unit that is no less; never 0, which nothing can be drawn against. */
+function ceiling(value, base) {
   if (value <= 1) return 1;
-  const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value);
+  const unit = base ** Math.floor(Math.log(value) / Math.log(base));
+  const power = 10 ** Math.floor(Math.log10(value / unit));
+  return [1, 2, 5, 10].map((step) => step * power * unit).find((step) => step >= value) ?? value;
 }
 
 function line(name, points) {

@@ -27,6 +27,7 @@ const CHARTS = [
     series: ["to peers", "to clients", "inside"],
     read: ({ relayed }) => [relayed.toPeers.bytes, relayed.toClients.bytes, relayed.hairpin.bytes],
     each: bytesEach,
+    base: 1024,
   },
   {
     title: "Relayed packets",
@@ -48,8 +49,8 @@ const CHARTS = [
   },
 ];
 
-const charts = CHARTS.map(({ title, series, read, each }) => {
-  const chart = new Chart({ title, series, span: SPAN_MS, format: each ?? count });
+const charts = CHARTS.map(({ title, series, read, each, base }) => {
+  const chart = new Chart({ title, series, span: SPAN_MS, format: each ?? count, base });
   $("charts").append(chart.element);
   return { chart, read, each };
 });
@@ -217,7 +218,7 @@ function showTalkers(talkers, last, seconds) {
     row.cells[1].textContent = count(talker.allocations);
     // Of an allocation that ended meanwhile nothing is counted any more.
     row.cells[2].textContent = past ? bytesEach(Math.max(0, talker.bytes - past.bytes) / seconds) : "–";
-    row.cells[3].textContent = `${bytes(talker.bytes)}, ${count(talker.packets)} packets`;
+    row.cells[3].replaceChildren(bytes(talker.bytes), part("small", "", `${count(talker.packets)} packets`));
     return row;
   });
   const isSame = rows.length === body.rows.length && rows.every((row, index) => row === body.rows[index]);

@@ -80,6 +80,7 @@ async fn every_example_of_the_page_does_what_the_page_says() {
             "GET /admin/allocations",
             "GET /admin/members",
             "GET /admin/rooms",
+            "GET /admin/status",
             "POST /admin/ban",
             "POST /admin/kick",
             "POST /admin/revoke",

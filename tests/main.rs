@@ -36,3 +36,5 @@ mod soak;
 mod support;
 #[cfg(test)]
 mod turn;
+#[cfg(test)]
+mod watching;

@@ -30,7 +30,7 @@ pub fn ice_servers(config: &Config, host: &str, credential: &IceCredential) -> V
             TlsMode::SelfSigned => false,
             TlsMode::Files | TlsMode::Acme => true,
         },
-        replaced: (!turn.ice_servers.is_empty()).then(|| turn.ice_servers.clone().into()),
+        replaced: super::signaling::replaced(config),
     };
     served.ice_servers(host, credential)
 }

@@ -88,8 +88,7 @@ pub(super) fn open(
     parts.places.push((PlaceOf::WebSocket, Arc::clone(&connections)));
     let (status, commanded) = (parts.turn.clone(), gateways.clone());
     let overview = Overview::new(parts);
-    let admin =
-        admin::State::new(token(config), exempt(config), commanded, status, overview.clone(), shared.clock);
+    let admin = admin::State::new(token(config), exempt(config), commanded, status, overview.clone(), shared.clock);
     let sockets = socket::State::new(origins.clone(), Arc::clone(&connections), all, shared.tasks.clone());
     let router = web::router(sockets, admin.clone());
     (router, overview, Signaling { accounts, served, gateways, admin, origins, connections, waiting })
@@ -152,7 +151,8 @@ impl Spaces<'_> {
 
 /// `turn.ice_servers`, if there are any.
 pub(super) fn replaced(config: &Config) -> Option<serde_json::Value> {
-    (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into())
+    let servers = &config.turn.ice_servers;
+    (!servers.is_empty()).then(|| servers.iter().map(|server| server.reveal().clone()).collect())
 }
 
 fn token(config: &Config) -> Option<String> {

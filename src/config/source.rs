@@ -1,5 +1,7 @@
 //! From texts to [`Config`]: the file, the environment on top, and errors in the operator's words.
 
+use std::fmt;
+
 use config::ConfigBuilder;
 use config::File;
 use config::Source;
@@ -74,11 +76,18 @@ pub(super) const SECRET: &[&str] = &[
 #[derive(Clone, Debug)]
 struct Environment(Vec<Variable>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Variable {
     name: String,
     key: String,
     text: String,
+}
+
+impl fmt::Debug for Variable {
+    /// What stands in it may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 impl Environment {

@@ -13,6 +13,7 @@ use serde::Deserializer;
 use serde::Serialize;
 use serde::Serializer;
 use serde::de;
+use serde_json::Value;
 
 use crate::address::Prefix;
 use crate::address::is_host_name;
@@ -340,9 +341,15 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Where a web service is, `http` or `https`; or empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where a web service is, `http` or `https`; or empty. What stands in it may be a secret.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct WebUrl(String);
+
+impl fmt::Debug for WebUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(hidden)" })
+    }
+}
 
 impl WebUrl {
     /// The URL; empty when none is set.
@@ -449,6 +456,38 @@ impl Serialize for Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "(none)" } else { "(hidden)" })
+    }
+}
+
+/// One of `iceServers`, as browsers take it; its credential is shown nowhere.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct IceServer(Value);
+
+impl IceServer {
+    /// All of it.
+    pub fn reveal(&self) -> &Value {
+        &self.0
+    }
+
+    fn hidden(&self) -> Value {
+        let mut shown = self.0.clone();
+        if let Some(credential) = shown.get_mut("credential") {
+            *credential = "(hidden)".into();
+        }
+        shown
+    }
+}
+
+impl Serialize for IceServer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.hidden().serialize(serializer)
+    }
+}
+
+impl fmt::Debug for IceServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.hidden())
     }
 }
 

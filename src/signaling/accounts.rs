@@ -1,6 +1,7 @@
 //! Who may sign in, and how often: anyone, or who proves to have been let in. The same for all gateways.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -67,12 +68,19 @@ pub struct Asking<'a> {
 }
 
 /// What somebody has who was let in.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Account {
     /// Whose it is, where accounts have names: whatever it is used for counts for this one.
     pub name: Option<Name>,
     /// ICE servers to have besides ours.
     pub ice_servers: Vec<Value>,
+}
+
+impl fmt::Debug for Account {
+    /// Without the credentials that may stand in its ICE servers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Account {

@@ -6,8 +6,8 @@ use serde_json::json;
 use crate::address::host_in_url;
 use crate::credentials::IceCredential;
 
-/// What this process serves, as far as ICE cares.
-#[derive(Clone, Debug, Default)]
+/// What this process serves, as far as ICE cares. Credentials may stand in a replaced list: no log shows any of it.
+#[derive(Clone, Default)]
 pub struct Served {
     /// The host name or address to announce; empty: the one that the client used.
     pub public_host: String,

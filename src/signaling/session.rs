@@ -87,8 +87,8 @@ pub struct Session {
     is_over: bool,
 }
 
-/// What a session is handed for ICE.
-#[derive(Clone, Debug)]
+/// What a session is handed for ICE: nothing that a log may show.
+#[derive(Clone)]
 pub struct Ice {
     /// Ready for `RTCPeerConnection`.
     pub servers: Value,

@@ -265,6 +265,13 @@ impl Server {
         tokio::time::timeout(PATIENCE, ended).await.expect("it ends")
     }
 
+    /// Asks it to end; all that it has logged then.
+    pub(crate) fn end(mut self) -> String {
+        nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap();
+        self.log()
+    }
+
     fn listener(&self, transport: &str, serves: &str) -> SocketAddr {
         let found = self.listeners(transport, serves).next();
         found.unwrap_or_else(|| panic!("nothing serves {serves} over {transport}:\n{}", self.banner))
