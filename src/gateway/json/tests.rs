@@ -32,6 +32,7 @@ impl Client {
     }
 }
 
+mod change;
 mod pace;
 mod second;
 
