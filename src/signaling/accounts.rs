@@ -345,4 +345,23 @@ mod tests {
         assert_eq!(Account::default().bind(Some(named("bob"))), Ok(Some(named("bob"))));
         assert_eq!(Account::default().bind(None), Ok(None));
     }
+
+    #[tokio::test]
+    async fn another_proof_is_asked_for_from_then_on_and_as_often_as_by_then() {
+        let (now, source) = (Clock::system().now(), [192, 0, 2, 1]);
+        let few = Rate { per_second: 0.1, burst: 2.0 };
+        let accounts = Accounts::new(Proof::None, OFTEN, Vec::new());
+        assert!(admit(&accounts, None, source, now).await.is_ok());
+        assert!(accounts.are_tokens_personal());
+
+        accounts.configure(Proof::Token(RIGHT.into()), few, vec!["127.0.0.0/8".parse().unwrap()]);
+
+        assert!(!accounts.are_tokens_personal());
+        let tried = [None, Some(RIGHT), Some(RIGHT)].map(|token| admit(&accounts, token, source, now));
+        let tried = futures_util::future::join_all(tried).await;
+        assert_eq!(tried, [Err(Denied::Proof), Ok(Account::default()), Err(Denied::Rate)]);
+        for _ in 0..20 {
+            assert_eq!(admit(&accounts, Some("wrong"), [127, 0, 0, 1], now).await, Err(Denied::Proof), "exempt");
+        }
+    }
 }

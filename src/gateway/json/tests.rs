@@ -35,6 +35,7 @@ impl Client {
     }
 }
 
+mod change;
 mod pace;
 mod second;
 
