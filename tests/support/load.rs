@@ -217,7 +217,7 @@ impl Member {
             if tokio::time::timeout(ANSWERED_WITHIN, self.exchange(number)).await.is_err() {
                 self.note(|outcome| outcome.messages_lost += 1);
             }
-            // Pings have to be answered meanwhile.
+            // Pings have to be answered meanwhile, and what has ended is made again by what comes next.
             let _ = tokio::time::timeout(PAUSE, stop.run_until_cancelled(self.idle())).await;
         }
     }
@@ -252,12 +252,9 @@ impl Member {
         }
     }
 
-    /// Is there and says nothing.
+    /// Is there and says nothing, for as long as its connection lasts.
     async fn idle(&mut self) {
-        loop {
-            self.come().await;
-            while self.hear().await.is_some() {}
-        }
+        while self.hear().await.is_some() {}
     }
 
     /// Signs in, unless it is; as often as that takes.
@@ -281,24 +278,20 @@ impl Member {
         }
     }
 
-    /// The next frame; none when the connection has ended.
+    /// The next frame; none when the connection has ended. May be given up at any time.
     async fn hear(&mut self) -> Option<Value> {
-        let client = self.client.as_mut()?;
-        let mut code = BROKEN;
-        while let Some(Ok(message)) = client.socket.next().await {
-            match message {
-                Message::Text(text) => return Some(serde_json::from_str(&text).unwrap()),
-                Message::Close(close) => {
-                    code = close.map_or(NO_CODE, |close| close.code.into());
-                    // The close frame is answered by what comes before the end.
-                    while let Some(Ok(_)) = client.socket.next().await {}
-                    break;
-                }
-                _ => (),
+        let code = loop {
+            match self.client.as_mut()?.socket.next().await {
+                Some(Ok(Message::Text(text))) => return Some(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(close))) => break close.map_or(NO_CODE, |close| close.code.into()),
+                Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => (),
+                Some(Err(_)) | None => break BROKEN,
             }
-        }
-        self.client = None;
+        };
         self.note(|outcome| outcome.sockets_closed.push(code));
+        // The close frame is answered by what comes before the end.
+        let mut client = self.client.take()?;
+        tokio::spawn(async move { while let Some(Ok(_)) = client.socket.next().await {} });
         None
     }
 
