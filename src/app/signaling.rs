@@ -108,8 +108,10 @@ impl Signaling {
         self.admin.configure(token(config), exempt(config));
         for context in &self.gateways {
             context.sessions.configure(hub_settings(config, context.gateway));
-            context.rules.send_modify(|in_force| {
-                *in_force = rules(config, context.gateway, in_force.ice + u64::from(stale));
+            // Whom it changes nothing for isn't woken.
+            context.rules.send_if_modified(|in_force| {
+                let rules = rules(config, context.gateway, in_force.ice + u64::from(stale));
+                std::mem::replace(in_force, rules) != rules
             });
         }
     }

@@ -289,10 +289,13 @@ impl Pulse {
         None
     }
 
-    /// Has other limits hold. The next ping comes within them, and who was silent for longer than they let may be so once
-    /// more; how long the sign-in may take stays as it was.
+    /// Has other limits hold. The next ping comes within them; who may be silent for less long than before may be so from
+    /// now on, or it would be gone before it could have known. How long the sign-in may take stays as it was.
     fn configure(&mut self, limits: Limits, now: Instant) {
-        (self.heard, self.ping_at) = (now, self.ping_at.min(now + limits.ping_every));
+        self.ping_at = self.ping_at.min(now + limits.ping_every);
+        if limits.gone_after < self.limits.gone_after {
+            self.heard = now;
+        }
         self.limits = limits;
     }
 

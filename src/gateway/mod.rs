@@ -72,7 +72,7 @@ impl Context {
 }
 
 /// What holds for every connection of a gateway, and may change while it lives.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
     /// Whether there are any: those of a gateway that is switched off end.
     pub is_on: bool,
@@ -89,7 +89,7 @@ impl From<Limits> for watch::Sender<Rules> {
 }
 
 /// What a connection may do, and how long it may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// The largest frame, and the largest message, in bytes.
     pub message_bytes: usize,
