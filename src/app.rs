@@ -36,10 +36,12 @@ use crate::web::serve::Service;
 
 use self::front::Front;
 use self::front::Listeners;
+use self::scribe::Scribe;
 use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
 mod front;
+mod scribe;
 mod signaling;
 mod turn;
 mod usage;
@@ -124,6 +126,7 @@ pub struct App {
     listening: Vec<Listening>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    scribe: Scribe,
 }
 
 /// What all parts share.
@@ -188,7 +191,8 @@ impl App {
         if let Some(listener) = first {
             turn::self_test(listener, &config.turn.realm, &shared.credentials, clock).await;
         }
-        Ok(Self { listening, stop: shared.stop, tasks: shared.tasks })
+        let scribe = Scribe::start(shared.credentials, clock);
+        Ok(Self { listening, stop: shared.stop, tasks: shared.tasks, scribe })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
@@ -198,6 +202,7 @@ impl App {
         if tokio::time::timeout(END_WITHIN, self.tasks.wait()).await.is_err() {
             tracing::info!(tasks = self.tasks.len(), "left running at the end");
         }
+        self.scribe.finish().await;
     }
 
     /// Waits until a part has ended that the others can't do without.

@@ -19,9 +19,11 @@ use self::grants::Grants;
 pub use self::grants::MAX_SIGNALED;
 pub use self::grants::NotASession;
 pub use self::grants::SessionId;
+use self::journal::Journal;
 use crate::clock::Now;
 
 mod grants;
+pub mod journal;
 
 /// What decides which credentials are good, and for what.
 #[derive(Clone)]
@@ -129,6 +131,7 @@ pub struct Credentials {
     nobody: hmac::Key,
     pseudonyms: hmac::Key,
     grants: Mutex<Grants>,
+    journal: Journal,
     endings: broadcast::Sender<SessionId>,
 }
 
@@ -149,6 +152,7 @@ impl Credentials {
     /// When the operating system has no random numbers to give.
     pub fn new(settings: Settings) -> Self {
         let Settings { secrets, users, mode, life, expired_grace, signaled_peers } = settings;
+        let journal = Journal::new(secrets.first().map_or(&random::<32>()[..], |secret| secret.as_bytes()));
         let mut secrets: Vec<_> = secrets.iter().map(|secret| key(secret.as_bytes())).collect();
         if secrets.is_empty() {
             secrets.push(key(&random::<32>()));
@@ -163,6 +167,7 @@ impl Credentials {
             nobody: key(&random::<32>()),
             pseudonyms: key(&random::<32>()),
             grants: Mutex::default(),
+            journal,
             endings: broadcast::channel(MAX_ENDINGS).0,
         }
     }
@@ -220,6 +225,7 @@ impl Credentials {
     /// Ends `session` for good, once no resumption can follow. In mode [`Mode::Session`] all that it opened ends too.
     pub fn end(&self, session: SessionId) {
         let ended = self.grants().end(session);
+        self.journal.signed_out(session);
         match self.mode {
             Mode::Session if ended => self.announce(session),
             Mode::Session | Mode::Ttl => {}
@@ -245,6 +251,11 @@ impl Credentials {
     /// Whether `session` may reach a peer at `ip`, as far as signaling goes.
     pub fn may_reach(&self, session: SessionId, ip: IpAddr) -> bool {
         !self.signaled_peers || self.grants().knows(session, ip)
+    }
+
+    /// What becomes of sessions and relays.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Tells of every session that ends from now on together with what it opened.

@@ -30,3 +30,5 @@ mod soak;
 mod support;
 #[cfg(test)]
 mod turn;
+#[cfg(test)]
+mod verdict;

@@ -6,16 +6,19 @@ use subtle::ConstantTimeEq;
 
 use crate::address::FiveTuple;
 use crate::clock::Now;
+use crate::credentials::Claim;
 use crate::credentials::Credentials;
 use crate::credentials::Identity;
 use crate::credentials::SessionId;
 use crate::credentials::Standing;
+use crate::credentials::journal::Refusal;
 use crate::turn::Rejection;
 use crate::turn::answer::Key;
 use crate::turn::answer::PasswordAlgorithm;
 use crate::turn::nonce::Age;
 use crate::turn::nonce::Nonces;
 use crate::turn::nonce::offers_algorithms;
+use crate::turn::notes;
 use crate::turn::request::Asked;
 
 /// Somebody who has proven a user name.
@@ -77,16 +80,31 @@ impl Authenticator {
             }
         }
         let realm_is_ours = bool::from(self.realm.as_bytes().ct_eq(proof.realm));
+        let proven = proven.filter(|_| realm_is_ours);
         let expired = match claim.standing {
-            Standing::Good => false,
-            Standing::Kept => true,
-            Standing::Refused => return Err(Rejection::UNAUTHENTICATED),
+            Standing::Good => Some(false),
+            Standing::Kept => Some(true),
+            Standing::Refused => None,
         };
-        let (Some(key), true) = (proven, realm_is_ours) else {
+        let is_proven = proven.is_some();
+        let (Some(key), Some(expired)) = (proven, expired) else {
+            self.note(&claim, is_proven);
             return Err(Rejection::UNAUTHENTICATED);
         };
         let (username, identity) = (proof.username.to_owned(), claim.identity);
         Ok(Asker { username, identity, session: claim.session, key, expired })
+    }
+
+    /// Has the journal know why somebody's proof is none, or good for nothing: where a session is meant that it knows, of
+    /// that one; else, if the credential is one that might be ours, as one of many.
+    fn note(&self, claim: &Claim, is_proven: bool) {
+        let journal = self.credentials.journal();
+        if let Some(key) = journal.of_session(claim.session) {
+            return journal.refused(key, Refusal::Proof(if is_proven { notes::EXPIRED } else { notes::WRONG }));
+        }
+        if is_proven || claim.standing != Standing::Refused {
+            journal.refused_stranger(is_proven);
+        }
     }
 
     /// What lets this client ask again.
