@@ -44,6 +44,7 @@ use crate::web::status::Overview;
 use self::front::Front;
 use self::front::Listeners;
 use self::reload::Parts;
+use self::scribe::Scribe;
 use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
@@ -52,6 +53,7 @@ mod drain;
 mod front;
 pub mod offer;
 mod reload;
+mod scribe;
 mod signaling;
 mod turn;
 mod usage;
@@ -152,6 +154,7 @@ pub struct App {
     farewell: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
+    scribe: Scribe,
 }
 
 /// What all parts share.
@@ -242,9 +245,10 @@ impl App {
         let (routes, overview, signaling) = signaling::open(config, accounts, served, told, &shared);
         let web = Service::Routes(routes, front.proxies());
         listening.extend(tcp.serve(&front, certificate, web, Arc::clone(&relay.streams), overview.clone()));
+        let scribe = Scribe::start(Arc::clone(&shared.credentials), clock);
         let Shared { metrics, clock, draining, farewell, stop, tasks, .. } = shared.clone();
         let parts = Mutex::new(Parts { config: config.clone(), shared, relay, signaling, front });
-        Ok(Self { listening, metrics, clock, parts, overview, draining, farewell, stop, tasks })
+        Ok(Self { listening, metrics, clock, parts, overview, draining, farewell, stop, tasks, scribe })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
@@ -257,6 +261,7 @@ impl App {
         if tokio::time::timeout(END_WITHIN, self.tasks.wait()).await.is_err() {
             tracing::info!(tasks = self.tasks.len(), "left running at the end");
         }
+        self.scribe.finish().await;
     }
 
     /// Waits until a part has ended that the others can't do without.

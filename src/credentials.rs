@@ -18,6 +18,7 @@ use self::grants::Grants;
 pub use self::grants::MAX_SIGNALED;
 pub use self::grants::NotASession;
 pub use self::grants::SessionId;
+use self::journal::Journal;
 pub use self::rules::Mark;
 use self::rules::Rules;
 use self::rules::Secret;
@@ -25,6 +26,7 @@ use crate::clock::Now;
 use crate::live::Live;
 
 mod grants;
+pub mod journal;
 mod rules;
 
 /// What decides which credentials are good, and for what.
@@ -149,6 +151,7 @@ pub struct Credentials {
     marks: hmac::Key,
     pseudonyms: hmac::Key,
     grants: Mutex<Grants>,
+    journal: Journal,
     endings: broadcast::Sender<SessionId>,
 }
 
@@ -170,6 +173,7 @@ impl Credentials {
     pub fn new(settings: Settings) -> Self {
         let marks = hmac::Key::new(hmac::HMAC_SHA256, &random::<32>());
         let [own, nobody] = [(); 2].map(|()| Secret::new(&random::<32>(), &marks));
+        let journal = Journal::new(settings.secrets.first().map_or(&random::<32>()[..], |secret| secret.as_bytes()));
         Self {
             rules: Live::new(Rules::new(settings, None, &own, &marks)),
             own,
@@ -177,6 +181,7 @@ impl Credentials {
             marks,
             pseudonyms: key(&random::<32>()),
             grants: Mutex::default(),
+            journal,
             endings: broadcast::channel(MAX_ENDINGS).0,
         }
     }
@@ -252,6 +257,7 @@ impl Credentials {
     /// Ends `session` for good, once no resumption can follow. In mode [`Mode::Session`] all that it opened ends too.
     pub fn end(&self, session: SessionId) {
         let ended = self.grants().end(session);
+        self.journal.signed_out(session);
         match self.rules.get().mode {
             Mode::Session if ended => self.announce(session),
             Mode::Session | Mode::Ttl => {}
@@ -278,6 +284,11 @@ impl Credentials {
     /// Whether `session` may reach a peer at `ip`, as far as signaling goes.
     pub fn may_reach(&self, session: SessionId, ip: IpAddr) -> bool {
         !self.binds_peers() || self.grants().knows(session, ip)
+    }
+
+    /// What becomes of sessions and relays.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Tells of every session that ends from now on together with what it opened.

@@ -14,10 +14,12 @@
 //! ```
 //!
 //! `tests/layering.rs` holds it. `turn` and `signaling` never meet: they share [`credentials`], which mints for the one
-//! what the other checks, and tells it when a session is over. `turn` knows the data plane as commands and requests only
-//! ([`relay::command`]). Five modules stand beside design.md's: [`wire`], the strict STUN and ChannelData framing that
-//! both planes must read the same way, [`rate`], the token buckets of all limits, [`places`], the counts of what may be
-//! open at once, [`volume`], what was relayed in the long run, and [`live`], what a reload changes under its readers.
+//! what the other checks, tells it when a session is over, and keeps the journal that both write
+//! ([`credentials::journal`]): what the log says of a session when it and its relays are over. `turn` knows the data
+//! plane as commands and requests only ([`relay::command`]). Five modules stand beside design.md's: [`wire`], the
+//! strict STUN and ChannelData framing that both planes must read the same way, [`rate`], the token buckets of all
+//! limits, [`places`], the counts of what may be open at once, [`volume`], what was relayed in the long run, and
+//! [`live`], what a reload changes under its readers.
 //!
 //! # Control plane and data plane
 //!
@@ -167,6 +169,8 @@
 //! | a token of a megabyte | 8 KiB | `a_huge_token_is_not_even_looked_at` |
 //! | signing in as somebody else with a token of one's own | the account's name and no other | `who_has_a_token_signs_in_by_its_subject_and_by_no_other_name` |
 //! | another share of everything by another way in | an account counts in all its sessions, and at `/ice` | `an_account_has_one_quota_for_its_session_and_what_it_gets_from_ice` |
+//! | wrong passwords and invented sessions, to fill what is kept to tell of them | only what lives has a place, of fixed size; strangers are counted | `it_holds_what_lives_and_no_more_and_tells_of_each_once`, `credentials_that_no_session_here_has_are_counted_and_have_no_place` |
+//! | coming and going without end, to fill the log | so many lines, and the rest in sum | `more_endings_than_anybody_reads_are_only_counted`, `of_more_endings_than_a_log_has_lines_for_the_rest_is_told_in_sum` |
 //! | a web service that never answers, to hold up everybody | asked beside everything, by so many at once, for so long | `a_stuck_web_service_holds_up_nobody_but_who_asks_for_it`, `a_stuck_service_costs_each_so_much_time_and_only_so_many_wait_for_it`, `one_network_that_has_the_service_asked_without_end_leaves_it_to_others` |
 //! | an answer without end, or from elsewhere | 64 KiB, no redirects, certificates checked | `other_statuses_and_broken_answers_are_errors_and_a_redirect_is_one`, `over_tls_only_who_has_a_trusted_certificate_of_the_name_is_asked` |
 //! | a foreign page that fetches credentials | the same origins as for WebSockets | `ice_servers_for_applications_that_signal_elsewhere_relay_in_either_mode` |

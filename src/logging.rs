@@ -1,4 +1,7 @@
 //! The log: lines on stderr with the time in UTC, and addresses only for those who ask for detail.
+//!
+//! But for one: of a peer that was denied, an address of a special-purpose range, such as 192.168.1.5, which is nobody's on
+//! the internet and tells the operator what to allow ([`crate::credentials::journal::Refusal`]).
 
 use std::fmt;
 use std::sync::OnceLock;

@@ -111,7 +111,8 @@ async fn lists_say_who_is_where_and_what_is_relayed_for_whom() {
     assert_eq!([theirs.bind(0x4000, at_camera).await, camera.bind(0x4001, relayed).await], [0, 0]);
     theirs.send(&channel_data(0x4000, b"hello")).await;
     assert_eq!(camera.receive().await[..9], channel_data(0x4001, b"hello"));
-    server.relayed_becomes("hairpin", 1).await;
+    let joined = |unit| format!("throughway_relayed_{unit}_total{{transport=\"tcp\",direction=\"hairpin\"}}");
+    server.metric_becomes(&joined("packets"), 1).await;
 
     let members = ask(&server, "GET /admin/members", "").await.1;
     let rooms = ask(&server, "GET /admin/rooms?gateway=json", "").await.1;
@@ -135,8 +136,7 @@ async fn lists_say_who_is_where_and_what_is_relayed_for_whom() {
     let (one, none) = (json!({ "packets": 1, "bytes": 5 }), json!({ "packets": 0, "bytes": 0 }));
     assert_eq!((&first["transport"], &first["toPeers"], &first["toClient"]), (&json!("udp"), &one, &none));
     assert_eq!((&second["transport"], &second["toPeers"], &second["toClient"]), (&json!("tcp"), &none, &one));
-    let joined = "throughway_relayed_bytes_total{transport=\"tcp\",direction=\"hairpin\"}";
-    assert_eq!(server.metric(joined).await, 5, "where it is received");
+    assert_eq!(server.metric(&joined("bytes")).await, 5, "where it is received");
     assert_eq!(ask(&server, "GET /admin/members?gateway=peerjs", "").await.1["members"], json!([]));
     drop(alice);
 }

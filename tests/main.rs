@@ -37,4 +37,6 @@ mod support;
 #[cfg(test)]
 mod turn;
 #[cfg(test)]
+mod verdict;
+#[cfg(test)]
 mod watching;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use super::rules::Rules;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::address::RelayedAddr;
+use crate::metrics::DropReason;
 
 /// Names one allocation for the life of the process: never used twice, so that a late command hits nobody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,12 +85,27 @@ pub struct Traffic {
     pub to_peers: Flow,
     /// From peers to its client.
     pub to_client: Flow,
+    lost: AtomicU64,
+    /// Of the reason that they were lost for last, its place among all and one.
+    lost_for: AtomicUsize,
 }
 
 impl Traffic {
+    /// Counts packets of its client's that went nowhere. By one thread only, as [`Flow::add`].
+    pub fn lose(&self, packets: u64, reason: DropReason) {
+        self.lost.store(self.lost.load(Ordering::Relaxed) + packets, Ordering::Relaxed);
+        self.lost_for.store(reason as usize + 1, Ordering::Relaxed);
+    }
+
     /// What it stands at.
     pub fn count(&self) -> TrafficCount {
-        TrafficCount { to_peers: self.to_peers.count(), to_client: self.to_client.count() }
+        let lost_for = self.lost_for.load(Ordering::Relaxed).checked_sub(1);
+        TrafficCount {
+            to_peers: self.to_peers.count(),
+            to_client: self.to_client.count(),
+            lost: self.lost.load(Ordering::Relaxed),
+            lost_for: lost_for.and_then(|place| DropReason::ALL.get(place).copied()),
+        }
     }
 }
 
@@ -121,6 +138,10 @@ pub struct TrafficCount {
     pub to_peers: FlowCount,
     /// From peers to its client.
     pub to_client: FlowCount,
+    /// Packets of its client's that went nowhere.
+    pub lost: u64,
+    /// Why the last of them didn't.
+    pub lost_for: Option<DropReason>,
 }
 
 impl TrafficCount {

@@ -179,6 +179,13 @@ impl Departures {
         }
     }
 
+    /// Counts data of a client's that goes nowhere.
+    pub(super) fn count_lost(&self, slot: Slot, reason: DropReason) {
+        if let Some(account) = account(&self.accounts, Some(slot)) {
+            account.traffic.lose(1, reason);
+        }
+    }
+
     /// Has all of them leave by the sockets that `socket_of` finds, and counts what became of each.
     pub(super) fn leave<'a>(&mut self, metrics: &Metrics, mut socket_of: impl FnMut(Exit) -> Option<&'a Socket>) {
         self.runs.sort_by_key(Tag::turn);
@@ -208,7 +215,13 @@ impl Departures {
             Fate::Sent { datagrams, payload } => {
                 counts.count(accounts, tag.slot, tag.purpose, datagrams.into(), payload);
             }
-            Fate::Failed { datagrams, error } => metrics.dropped_many(reason_of(&error), datagrams.into()),
+            Fate::Failed { datagrams, error } => {
+                let reason = reason_of(&error);
+                metrics.dropped_many(reason, datagrams.into());
+                if let (Exit::Relay(_), Some(account)) = (tag.exit, account(accounts, tag.slot)) {
+                    account.traffic.lose(datagrams.into(), reason);
+                }
+            }
             Fate::Uncut => {
                 if let Some(lane) = lane(accounts, tag.slot, tag.exit) {
                     lane.alone = true;

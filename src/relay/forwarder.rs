@@ -318,7 +318,26 @@ impl Forwarder {
         self.send_answer(five_tuple, via, length.ok_or(DropReason::Bug)?, Purpose::Binding)
     }
 
+    /// Forwards a client's data; what goes nowhere is noted at its allocation, if it has one.
     fn forward(
+        &mut self,
+        five_tuple: &FiveTuple,
+        target: Target,
+        payload: Payload<'_>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let forwarded = self.try_forward(five_tuple, target, payload, now);
+        // A stranger's costs no second look.
+        if let Err(reason) = forwarded
+            && reason != DropReason::NoAllocation
+            && let Some(slot) = self.table.slot_on(five_tuple)
+        {
+            self.departures.count_lost(slot, reason);
+        }
+        forwarded
+    }
+
+    fn try_forward(
         &mut self,
         five_tuple: &FiveTuple,
         target: Target,

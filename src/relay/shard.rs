@@ -484,7 +484,7 @@ impl Media {
         if let Some(opening) = self.forwarder.table.close(id, now) {
             let Client { five_tuple, via } = opening.client;
             // Of a dual allocation the other family may live on.
-            self.forwarder.set_allocated(via, self.forwarder.table.is_client(&five_tuple));
+            self.forwarder.set_allocated(via, self.forwarder.table.slot_on(&five_tuple).is_some());
             let mut relay = opening.socket;
             if relay.queued {
                 // The next allocation in its place gets a turn of its own.

@@ -415,9 +415,10 @@ impl<S> Table<S> {
         self.by_id.get(&id).copied().map(Slot)
     }
 
-    /// Whether a 5-tuple has an allocation of any family, live or not.
-    pub(super) fn is_client(&self, five_tuple: &FiveTuple) -> bool {
-        self.by_client.contains_key(five_tuple)
+    /// Where a 5-tuple has an allocation, of any family, live or not.
+    pub(super) fn slot_on(&self, five_tuple: &FiveTuple) -> Option<Slot> {
+        let legs = self.by_client.get(five_tuple)?;
+        legs.v4.or(legs.v6).map(Slot)
     }
 
     fn sending(&self, five_tuple: &FiveTuple, target: Target, now: Instant) -> Result<Sending<'_, S>, DropReason> {

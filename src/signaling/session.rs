@@ -241,6 +241,7 @@ impl Sessions {
             return Err(Refusal::Banned.into());
         }
         let attached = claim(&mut hub, account)?;
+        self.credentials.journal().signed_in(attached.session, self.gateway, name.as_str(), now);
         let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
         drop(hub);
         tracing::debug!(session = %attached.session, "signed in");

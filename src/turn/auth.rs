@@ -6,11 +6,13 @@ use subtle::ConstantTimeEq;
 
 use crate::address::FiveTuple;
 use crate::clock::Now;
+use crate::credentials::Claim;
 use crate::credentials::Credentials;
 use crate::credentials::Identity;
 use crate::credentials::Mark;
 use crate::credentials::SessionId;
 use crate::credentials::Standing;
+use crate::credentials::journal::Refusal;
 use crate::metrics::AuthFailure;
 use crate::metrics::Metrics;
 use crate::turn::Rejection;
@@ -19,6 +21,7 @@ use crate::turn::answer::PasswordAlgorithm;
 use crate::turn::nonce::Age;
 use crate::turn::nonce::Nonces;
 use crate::turn::nonce::offers_algorithms;
+use crate::turn::notes;
 use crate::turn::request::Asked;
 
 /// Somebody who has proven a user name.
@@ -83,20 +86,21 @@ impl Authenticator {
             }
         }
         let realm_is_ours = bool::from(self.realm.as_bytes().ct_eq(proof.realm));
+        let proven = proven.filter(|_| realm_is_ours);
         let expired = match claim.standing {
-            Standing::Good => false,
-            Standing::Kept => true,
-            Standing::Refused => {
-                let why = match proven {
-                    _ if claim.is_of_nobody() => AuthFailure::UnknownUser,
-                    Some(_) => AuthFailure::Expired,
-                    None => AuthFailure::WrongPassword,
-                };
-                return Err(self.failed(why, Rejection::UNAUTHENTICATED));
-            }
+            Standing::Good => Some(false),
+            Standing::Kept => Some(true),
+            Standing::Refused => None,
         };
-        let (Some((key, mark)), true) = (proven, realm_is_ours) else {
-            return Err(self.failed(AuthFailure::WrongPassword, Rejection::UNAUTHENTICATED));
+        let is_proven = proven.is_some();
+        let (Some((key, mark)), Some(expired)) = (proven, expired) else {
+            self.note(&claim, is_proven);
+            let why = match is_proven {
+                _ if claim.is_of_nobody() => AuthFailure::UnknownUser,
+                true => AuthFailure::Expired,
+                false => AuthFailure::WrongPassword,
+            };
+            return Err(self.failed(why, Rejection::UNAUTHENTICATED));
         };
         let (username, identity) = (proof.username.to_owned(), claim.identity);
         Ok(Asker { username, identity, session: claim.session, key, mark, expired })
@@ -105,6 +109,18 @@ impl Authenticator {
     fn failed(&self, why: AuthFailure, rejection: Rejection) -> Rejection {
         self.metrics.auth_failures.increment(why);
         rejection
+    }
+
+    /// Has the journal know why somebody's proof is none, or good for nothing: where a session is meant that it knows, of
+    /// that one; else, if the credential is one that might be ours, as one of many.
+    fn note(&self, claim: &Claim, is_proven: bool) {
+        let journal = self.credentials.journal();
+        if let Some(key) = journal.of_session(claim.session) {
+            return journal.refused(key, Refusal::Proof(if is_proven { notes::EXPIRED } else { notes::WRONG }));
+        }
+        if is_proven || claim.standing != Standing::Refused {
+            journal.refused_stranger(is_proven);
+        }
     }
 
     /// What lets this client ask again.

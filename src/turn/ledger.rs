@@ -15,6 +15,7 @@ use crate::address::PeerAddr;
 use crate::credentials::Identity;
 use crate::credentials::Mark;
 use crate::credentials::SessionId;
+use crate::credentials::journal;
 use crate::relay::command::AllocationId;
 use crate::relay::command::Traffic;
 use crate::relay::command::Via;
@@ -46,6 +47,8 @@ pub(super) struct Allocation {
     pub(super) relayed: SocketAddr,
     /// What clients and peers know it as.
     pub(super) advertised: SocketAddr,
+    /// Where it belongs in the journal, if that is kept.
+    pub(super) place: Option<journal::Key>,
     /// Where the data plane counts what it relays.
     pub(super) traffic: Arc<Traffic>,
     /// When it ends.

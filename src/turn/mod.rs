@@ -30,6 +30,7 @@ mod control;
 mod holdings;
 mod ledger;
 mod nonce;
+mod notes;
 mod pool;
 mod ports;
 pub mod probe;
@@ -152,6 +153,8 @@ pub struct Rejection {
     pub reason: &'static str,
     /// Types for UNKNOWN-ATTRIBUTES.
     pub unknown: Vec<u16>,
+    /// The peer that is denied, if its address names nobody on the internet.
+    pub peer: Option<IpAddr>,
 }
 
 impl Rejection {
@@ -178,7 +181,7 @@ impl Rejection {
     const NEW_PEERS: Self = Self::new(508, "too many new peers at once, see turn.limits.new_peers");
 
     const fn new(code: u16, reason: &'static str) -> Self {
-        Self { code, reason, unknown: Vec::new() }
+        Self { code, reason, unknown: Vec::new(), peer: None }
     }
 
     const fn bad_request(reason: &'static str) -> Self {

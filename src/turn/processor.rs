@@ -26,6 +26,7 @@ use crate::turn::auth::Asker;
 use crate::turn::backstop::Backstop;
 use crate::turn::holdings::Holdings;
 use crate::turn::ledger::Ledger;
+use crate::turn::notes;
 use crate::turn::pool::Pool;
 use crate::turn::request::Asked;
 use crate::turn::request::Method;
@@ -193,15 +194,26 @@ impl<S> Processor<S> {
                 }
                 Some(message)
             }
-            Err(Rejection { code: 401, .. }) => {
+            Err(rejection @ Rejection { code: 401, .. }) => {
+                self.note(client, &asker, &rejection);
                 self.answer_stranger(asked, method.into(), client, &Rejection::UNAUTHENTICATED, now)
             }
             Err(rejection) => {
                 tracing::debug!(code = rejection.code, reason = rejection.reason, "refused");
+                self.note(client, &asker, &rejection);
                 self.count_error(method.into(), &rejection);
                 Answer::error(asked.stun(), &rejection).finish(Some(&asker.key))
             }
         }
+    }
+
+    /// Has the journal know what wasn't granted: of the allocation that it was asked for, or else of the asker's session.
+    fn note(&self, client: FiveTuple, asker: &Asker, rejection: &Rejection) {
+        let Some(refusal) = notes::refusal(rejection) else { return };
+        let journal = self.pool.credentials.journal();
+        let own = self.ledger.on(client).next().filter(|(_, allocation)| allocation.username == asker.username);
+        let place = own.and_then(|(_, allocation)| allocation.place).or_else(|| journal.of_session(asker.session));
+        place.into_iter().for_each(|place| journal.refused(place, refusal));
     }
 
     /// The answer to an Allocate request that comes once more.
@@ -330,6 +342,9 @@ impl<S> Processor<S> {
         if let (Some(leg), Some(allocation)) = (leg, self.ledger.remove(id)) {
             self.pool.leave(&allocation);
             self.holdings.strike(allocation.owner.session, id);
+            if let Some(place) = allocation.place {
+                self.pool.credentials.journal().closed(place, id.0);
+            }
             self.commands.push_back(Command::Close { id });
             self.pool.metrics.allocations.decrement(leg.client.transport);
             self.pool.metrics.allocations_ended.increment(why);

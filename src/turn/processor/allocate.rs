@@ -15,6 +15,7 @@ use super::SHORTEST;
 use crate::address::Family;
 use crate::address::RelayedAddr;
 use crate::clock::Now;
+use crate::credentials::journal;
 use crate::relay::command::Command;
 use crate::relay::command::Request;
 use crate::relay::command::Traffic;
@@ -26,6 +27,7 @@ use crate::turn::ledger::Channels;
 use crate::turn::ledger::Deadlines;
 use crate::turn::ledger::Leg;
 use crate::turn::ledger::Owner;
+use crate::turn::notes;
 use crate::turn::pool::Token;
 use crate::turn::ports::Bound;
 use crate::turn::ports::NoPort;
@@ -83,11 +85,13 @@ impl<S> Processor<S> {
         let wish = Wish::of(asked, request, asker, now)?;
         let Grant { legs, owner, token } = self.grant(&wish)?;
         let mut answer = Answer::success(asked.stun());
+        let journal = self.pool.credentials.journal();
+        let place = journal.place(asker.session, &notes::user(&asker.identity), now);
         let mut refused: Option<Rejection> = None;
         let mut opened = 0;
         for (family, bound) in legs {
             let relayed = match bound {
-                Ok(bound) => self.open(bound, family, &wish, owner.clone()).await,
+                Ok(bound) => self.open(bound, family, &wish, owner.clone(), place).await,
                 Err(rejection) => Err(rejection),
             };
             match relayed {
@@ -105,6 +109,7 @@ impl<S> Processor<S> {
             }
         }
         if let (0, Some(rejection)) = (opened, refused) {
+            place.into_iter().for_each(|place| self.pool.credentials.journal().leave(place));
             return Err(rejection);
         }
         let answer = answer.mapped(request.five_tuple.client).with(&Lifetime(wish.lifetime));
@@ -121,6 +126,7 @@ impl<S> Processor<S> {
         family: Family,
         wish: &Wish<'_>,
         owner: Owner,
+        place: Option<journal::Key>,
     ) -> Result<SocketAddr, Rejection> {
         let Bound { socket, addr, advertised } = bound;
         let (id, via, client) = (self.pool.next_id(), wish.request.via, wish.request.five_tuple);
@@ -138,6 +144,7 @@ impl<S> Processor<S> {
             owner,
             relayed: addr,
             advertised,
+            place,
             traffic: Arc::clone(&traffic),
             deadline,
             allocated_by: wish.asked.stun().transaction_id(),
@@ -150,6 +157,10 @@ impl<S> Processor<S> {
         self.ledger.insert(leg, allocation);
         self.pool.metrics.allocations.increment(client.transport);
         self.pool.metrics.allocations_begun.increment(client.transport);
+        if let Some(place) = place {
+            let meter = Arc::<Traffic>::clone(&traffic);
+            self.pool.credentials.journal().opened(place, id.0, client.transport, meter);
+        }
         self.commands.push_back(Command::Open {
             id,
             five_tuple: client,

@@ -102,10 +102,13 @@ impl<S> Processor<S> {
         let is_new = |peer: &&IpAddr| !self.ledger.on(client).any(|(_, allocation)| permitted(allocation, peer));
         let new = u32::try_from(peers.iter().filter(is_new).count()).unwrap_or(u32::MAX);
         let (_, allocation) = self.ledger.on(client).next().ok_or(Rejection::NO_ALLOCATION)?;
-        match self.pool.take_new_peers(&allocation.owner, new, now.monotonic) {
-            true => Ok(()),
-            false => Err(Rejection::NEW_PEERS),
+        if !self.pool.take_new_peers(&allocation.owner, new, now.monotonic) {
+            return Err(Rejection::NEW_PEERS);
         }
+        if let Some(place) = allocation.place {
+            self.pool.credentials.journal().met(place, new);
+        }
+        Ok(())
     }
 
     fn permit(&mut self, leg: Leg, peer: IpAddr, deadline: Instant) {
@@ -124,7 +127,10 @@ impl<S> Processor<S> {
         match self.pool.rules.get().policy.reach(peer) {
             Reach::Kernel if self.is_known(client, peer.ip(), now) => Ok(()),
             Reach::Kernel => Err(Rejection::NOT_SIGNALED),
-            Reach::Denied(why) => Err(Rejection::new(403, why)),
+            Reach::Denied(why) => {
+                let peer = Some(peer.ip()).filter(|ip| self.pool.rules.get().policy.is_special(*ip));
+                Err(Rejection { peer, ..Rejection::new(403, why) })
+            }
         }
     }
 
