@@ -171,8 +171,9 @@ async fn signaling_counts_who_comes_and_what_becomes_of_messages() {
     assert_eq!(server.metric("throughway_ice_requests_total{outcome=\"ok\"}").await, 1);
     assert_eq!(server.metric("throughway_places_taken{of=\"websocket\"}").await, 3);
     assert_eq!(server.metric("throughway_rooms").await, 0);
-    bob.send(&json!({ "type": "join", "id": 1, "room": "attic" })).await;
-    bob.hear().await;
+    let mut carol = Client::connect(server.http(), "/ws").await;
+    carol.send(&json!({ "type": "login", "v": 2, "name": "carol", "room": "attic" })).await;
+    assert_eq!(carol.hear().await["success"], true);
     assert_eq!(server.metric("throughway_rooms{gateway=\"json\"}").await, 1);
 }
 

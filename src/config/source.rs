@@ -48,6 +48,7 @@ pub(super) fn read(
 const SECRET: &[&str] = &[
     "turn.secrets",
     "turn.users",
+    "turn.ice_servers",
     "signaling.accounts.token",
     "signaling.accounts.jwt.secret",
     "signaling.accounts.webhook.secret",
