@@ -180,6 +180,8 @@ async fn signaling_counts_who_comes_and_what_becomes_of_messages() {
 #[tokio::test]
 async fn the_status_says_what_the_metrics_say_and_for_whom_most_is_relayed() {
     let server = start();
+    // The start-up test's own are over.
+    server.metric_becomes("throughway_allocations", 0).await;
     let mut carol = Client::connect(server.http(), "/ws").await;
     let reply = carol.log_in("carol").await;
     let text = |key: &str| reply["iceServers"][1][key].as_str().unwrap().to_owned();
