@@ -171,14 +171,17 @@ async fn signaling_counts_who_comes_and_what_becomes_of_messages() {
     assert_eq!(server.metric("throughway_ice_requests_total{outcome=\"ok\"}").await, 1);
     assert_eq!(server.metric("throughway_places_taken{of=\"websocket\"}").await, 3);
     assert_eq!(server.metric("throughway_rooms").await, 0);
-    bob.send(&json!({ "type": "join", "id": 1, "room": "attic" })).await;
-    bob.hear().await;
+    let mut carol = Client::connect(server.http(), "/ws").await;
+    carol.send(&json!({ "type": "login", "v": 2, "name": "carol", "room": "attic" })).await;
+    assert_eq!(carol.hear().await["success"], true);
     assert_eq!(server.metric("throughway_rooms{gateway=\"json\"}").await, 1);
 }
 
 #[tokio::test]
 async fn the_status_says_what_the_metrics_say_and_for_whom_most_is_relayed() {
     let server = start();
+    // The start-up test's own are over.
+    server.metric_becomes("throughway_allocations", 0).await;
     let mut carol = Client::connect(server.http(), "/ws").await;
     let reply = carol.log_in("carol").await;
     let text = |key: &str| reply["iceServers"][1][key].as_str().unwrap().to_owned();

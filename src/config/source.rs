@@ -65,6 +65,7 @@ fn note_origins(tree: &serde_json::Value, known: &serde_json::Value, path: Strin
 pub(super) const SECRET: &[&str] = &[
     "turn.secrets",
     "turn.users",
+    "turn.ice_servers",
     "signaling.accounts.token",
     "signaling.accounts.jwt.secret",
     "signaling.accounts.webhook.secret",

@@ -21,7 +21,7 @@ use crate::metrics::NoPlace;
 use crate::metrics::PlaceOf;
 use crate::metrics::process::Process;
 use crate::places::Places;
-use crate::turn;
+use crate::turn::status as turn_status;
 use crate::volume::Volume;
 
 mod talkers;
@@ -33,7 +33,7 @@ pub struct Parts {
     /// Every gateway that is on.
     pub gateways: Vec<Arc<gateway::Context>>,
     /// The way to every allocation.
-    pub turn: turn::status::Status,
+    pub turn: turn_status::Status,
     /// What was relayed this day and this month.
     pub volume: Arc<Volume>,
     /// What there are places for.

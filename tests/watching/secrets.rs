@@ -206,9 +206,13 @@ async fn no_secret_is_in_the_log_on_stdout_or_in_anything_that_is_served() {
     }
 }
 
+/// Where nothing can listen: a configuration that is taken after all doesn't have it run for ever.
+const NOWHERE: (&str, &str) = ("THROUGHWAY__HTTP__LISTEN", "['192.0.2.1:1']");
+
 /// Runs the program to its end, with what it is told besides in its environment.
 fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    program().args(arguments).envs(environment.iter().copied()).output().unwrap()
+    let environment = environment.iter().copied().chain([NOWHERE]);
+    program().args(arguments).envs(environment).output().unwrap()
 }
 
 #[test]
@@ -224,7 +228,7 @@ fn no_secret_is_in_help_or_in_an_error_of_the_configuration() {
     for (toml, variables) in [
         ("", &variables[..]),
         ("[turn]\nsecrets = \"hush-no-list\"", &[]),
-        ("[turn]\nsecrets = [\"hush-a\", 5]", &[]),
+        ("[turn]\nsecrets = [[\"hush-a\"]]", &[]),
         ("[turn]\nsecrets = [\"hush-a\"\nusers = 5", &[]),
         ("[turn]\nusers = [\"hush-a\"]", &[]),
         ("[turn]\nusers = { alice = [\"hush-a\"] }", &[]),
@@ -236,12 +240,13 @@ fn no_secret_is_in_help_or_in_an_error_of_the_configuration() {
         ("[signaling.accounts]\nmode = \"token\"\ntoken = \"hush-short\"", &[]),
         ("[signaling.accounts.jwt]\nsecret = \"hush-short\"", &[]),
         ("[signaling.accounts]\nmode = \"jwt\"\n[signaling.accounts.jwt]\nsecret = \"hush-is-a-bit-too-short\"", &[]),
-        ("[signaling.accounts.webhook]\nurl = \"ftp://hush-a\"\nsecret = \"hush-0123456789\"", &[]),
+        ("[signaling.accounts.webhook]\nurl = \"ftp://hush-a\"\nsecret = \"hush-0123456789ab\"", &[]),
         ("[signaling.accounts.webhook]\nsecret = \"hush-0123456789\" x", &[]),
     ] {
         std::fs::write(file, toml).unwrap();
         let output = run(&["--config", file], variables);
         assert_eq!(output.status.code(), Some(2), "{toml}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("192.0.2.1"), "taken: {toml}");
         said.push((toml.to_owned(), output));
     }
 
@@ -283,23 +288,21 @@ fn what_holds_a_secret_cannot_be_shown_or_hides_it() {
         accounts::webhook::Webhook,
         throughway::web::admin::State,
     );
-    let toml = format!(
-        "[turn]\nsecrets = [\"{SHARED}\"]\nusers = {{ alice = \"{PASSWORD}\" }}\n\
-         ice_servers = [{{ urls = \"turn:a.example\", username = \"u\", credential = \"{ELSEWHERE}\" }}]\n\
-         [admin]\ntoken = \"{ADMIN}\"\n[signaling.accounts]\ntoken = \"{TOKEN}\"\n\
-         [signaling.accounts.jwt]\nsecret = \"{JWT}\"\n\
-         [signaling.accounts.webhook]\nurl = \"https://a.example/{PATH}\"\nsecret = \"{WEBHOOK}\"\n"
-    );
-    let home = tempfile::tempdir().unwrap();
-    let file = home.path().join("throughway.toml");
-    std::fs::write(&file, toml).unwrap();
-    let config = Config::load(Some(&file), std::iter::empty()).unwrap();
+    let of_mode = [
+        format!("[signaling.accounts]\nmode = \"token\"\ntoken = \"{TOKEN}\"\n"),
+        format!("[signaling.accounts]\nmode = \"jwt\"\n[signaling.accounts.jwt]\nsecret = \"{JWT}\"\n"),
+        format!(
+            "[signaling.accounts]\nmode = \"webhook\"\n[signaling.accounts.webhook]\n\
+             url = \"https://a.example/{PATH}\"\nsecret = \"{WEBHOOK}\"\n"
+        ),
+    ];
+    let configs = of_mode.map(|accounts| read(&accounts));
     let ice_servers = vec![json!({ "urls": "turn:a.example", "credential": ELSEWHERE })];
     let account = accounts::Account { name: None, ice_servers };
     let (secret, token) = (secret::Secret::new(), secret::Token::of(TOKEN));
 
     let shown = [
-        format!("{config:?}"),
+        format!("{configs:?}"),
         format!("{account:?}"),
         format!("{:?}", message::Message::Answer(format!("the answer is {ELSEWHERE}").into())),
         format!("{:?}", message::Message::Notice(secret.reveal().into())),
@@ -310,8 +313,20 @@ fn what_holds_a_secret_cannot_be_shown_or_hides_it() {
     for shown in shown {
         assert!(!shown.contains(MARK) && !shown.contains(&secret.reveal()), "{shown}");
     }
-    let written = serde_json::to_string(&config).unwrap();
+    let written = serde_json::to_string(&configs).unwrap();
     assert!(!written.replace(PATH, "").contains(MARK), "{written}");
     // Of a dialect nothing is hidden: what shows everything is found out.
     assert_eq!(format!("{:?}", Dialect::Objects), "Objects");
+}
+
+/// A configuration with secrets, and with these of its accounts.
+fn read(accounts: &str) -> Config {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("throughway.toml");
+    let turn = format!(
+        "[turn]\nsecrets = [\"{SHARED}\"]\nusers = {{ alice = \"{PASSWORD}\" }}\n\
+         ice_servers = [{{ urls = \"turn:a.example\", username = \"u\", credential = \"{ELSEWHERE}\" }}]\n"
+    );
+    std::fs::write(&file, format!("{turn}[admin]\ntoken = \"{ADMIN}\"\n{accounts}")).unwrap();
+    Config::load(Some(&file), std::iter::empty()).unwrap()
 }
