@@ -11,6 +11,8 @@ mod commands;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod floods;
 #[cfg(test)]
 mod fuzz;

@@ -48,7 +48,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         tracing::info!("not built yet, so without effect: {}", not_built.join(", "));
     }
     let state = state_directory(file);
-    let (requests, _asked) = mpsc::channel(1);
+    let (requests, _) = mpsc::channel(1);
     let control = control_socket(config)?;
     let started = tokio::select! {
         started = App::start(config, &state) => started,
