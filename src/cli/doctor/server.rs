@@ -200,7 +200,7 @@ fn endpoints(config: &Config, local: &[IpAddr]) -> Vec<Endpoint> {
             let reached: Vec<IpAddr> = match bound.ip() {
                 IpAddr::V4(ip) if ip.is_unspecified() => vec![four],
                 IpAddr::V6(ip) if ip.is_unspecified() => std::iter::once(four).chain(six).collect(),
-                ip => vec![ip],
+                ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => vec![ip],
             };
             let at = |ip| Endpoint { key, transport, bound, addr: SocketAddr::new(ip, bound.port()) };
             endpoints.extend(reached.into_iter().map(at));
@@ -222,6 +222,7 @@ async fn relay_ask(one: &Endpoint, name: &str) -> Result<String, String> {
 }
 
 /// What keeps a server from starting: the ports that it can't have.
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn down(loaded: &Loaded, endpoints: &[Endpoint], report: &mut Report) {
     let start = match &loaded.file {
         Some(file) => format!("start it: systemctl start throughway, or throughway --config {}", file.display()),
