@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! main -> cli -> app -> everything below           one process: app starts the parts in order and owns their end
+//! cli -> config, credentials, net, turn::probe     commands: to write, check and look at what runs
 //! web -> gateway, signaling, credentials, net      HTTP: pages, WebSocket upgrade, /ice, /admin, health, metrics
 //! gateway -> signaling                             one file a client protocol, each a translation to and from the hub
 //! signaling -> credentials                         members, names, rooms, mailboxes: no socket; only sign-ins await
@@ -130,6 +131,9 @@
 //! | connecting, and going no further | places for those, in all and per source, and a time by which to go on | `a_thousand_half_open_connections_do_not_keep_a_new_member_from_signing_in` |
 //! | never acknowledging what one is sent | the mailbox is bounded, and its senders are told | `what_is_not_acknowledged_fills_the_mailbox_and_is_never_given_up`, `notices_fit_into_a_full_mailbox_but_not_without_end` |
 //! | acknowledging what was never sent, or sending a frame twice | counted, and refused or ignored | `nobody_acknowledges_what_was_never_sent_or_takes_an_acknowledgement_back`, `a_frame_counts_once_whatever_connection_it_comes_over` |
+//! | another user of the machine at the control socket | it is its owner's alone from the moment it has a name | `it_is_its_owners_alone_and_gone_when_it_is_dropped` |
+//! | connecting there and saying nothing | so many at once, each for a while | `more_connections_than_there_are_places_wait_and_are_served` |
+//! | names that move an operator's cursor | shown without control characters | `the_table_has_totals_rates_and_talkers`, `a_line_has_colours_on_a_terminal_only_and_nothing_of_a_strangers` |
 //! | taking up somebody else's session, or ending it | 128 random bits, and wrong ones count as sign-ins | `only_who_knows_the_secret_and_left_off_where_we_know_comes_back`, `guessing_a_secret_counts_as_signing_in_and_knowing_it_never_does`, `a_guess_ends_nobodys_session` |
 //! | sessions left behind without number | so many wait, and the one that has waited longest ends | `sessions_that_wait_are_capped_and_the_one_that_waits_longest_ends` |
 //! | the same, to end others' | so many of one network, and its own end for more | `a_network_has_so_many_sessions_that_wait_and_its_own_ends_for_more` |

@@ -216,8 +216,9 @@ mod tests {
         ask(&served.path(), "GET /status").await;
 
         served.stop.cancel();
+        let path = served.path();
         served.serving.await.unwrap();
 
-        assert!(!served.path().exists());
+        assert!(!path.exists());
     }
 }

@@ -37,11 +37,11 @@ pub(super) async fn ask(config: &Config, method: Method, path: &str) -> Result<(
     let silent = |error: &dyn std::fmt::Display| {
         Failure::NoServer(format!("no server answers at {}: {error}{}", socket.display(), CURE))
     };
-    let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            Failure::Operator(format!("{}: {error}: be the server's user, or root", socket.display()))
+    let stream = UnixStream::connect(socket).await.map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return Failure::Operator(format!("{}: {error}: be the server's user, or root", socket.display()));
         }
-        _ => silent(&error),
+        silent(&error)
     })?;
     match tokio::time::timeout(PATIENCE, converse(stream, method, path)).await {
         Ok(answer) => answer.map_err(|error| silent(&error)),

@@ -42,7 +42,7 @@ pub(super) struct Arguments {
     /// Take this address for a name instead of asking DNS; may be repeated
     #[arg(long, value_name = "NAME=IP")]
     resolve: Vec<Override>,
-    /// Print {"findings": [{"check", "level", "found", "cure"}], "faults", "warnings"} as JSON
+    /// Print {"findings", "faults", "warnings"} as JSON, each finding with its cure
     #[arg(long)]
     json: bool,
 }

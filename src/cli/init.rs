@@ -75,6 +75,7 @@ struct Plan {
     socket: PathBuf,
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 pub(super) fn run(file: Option<&Path>, asked: Arguments) -> Result<(), Failure> {
     let file = std::path::absolute(file.unwrap_or(Path::new("throughway.toml")))?;
     if file.symlink_metadata().is_ok() {

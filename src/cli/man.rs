@@ -25,7 +25,7 @@ fn page() -> io::Result<String> {
     man.render_options_section(&mut own)?;
     let mut page = String::from_utf8_lossy(&own).into_owned();
     // Writing to a String never fails.
-    for mut one in command.get_subcommands().cloned().filter(|one| one.get_name() != "help") {
+    for mut one in command.get_subcommands().filter(|one| one.get_name() != "help").cloned() {
         let _ = writeln!(page, ".SH THROUGHWAY {}\n.nf", one.get_name().to_uppercase());
         preformatted(&one.render_help().to_string(), &mut page);
         page.push_str(".fi\n");

@@ -189,7 +189,7 @@ mod tests {
             "allocations": { "udp": 2, "tcp": 0, "tls": 0 },
             "relayed": {
                 "toPeers": { "packets": to_peers / 100, "bytes": to_peers }, "toClients": { "packets": 0, "bytes": 0 },
-                "hairpin": { "packets": 0, "bytes": 0 }, "today": 2048, "thisMonth": 1 << 40,
+                "hairpin": { "packets": 0, "bytes": 0 }, "today": 2048, "thisMonth": 1_u64 << 40,
             },
             "drops": { "no-permission": 3 },
             "turn": { "successes": 5, "errors": 0, "bindings": 0, "authFailures": 0 },

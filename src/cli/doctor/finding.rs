@@ -66,9 +66,12 @@ impl Finding {
     }
 }
 
+/// In characters: more isn't read.
+const LONGEST: usize = 600;
+
 /// Names in certificates and answers are a stranger's: nothing of theirs moves the cursor.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
 #[cfg(test)]

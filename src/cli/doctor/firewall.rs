@@ -169,7 +169,9 @@ fn word_in(right: &Value, word: &str) -> Option<bool> {
         Value::String(one) if one.starts_with('@') => None,
         Value::String(one) => Some(one == word),
         Value::Array(list) => Some(list.iter().any(|one| one == word)),
-        _ => right.get("set").and_then(|set| word_in(set, word)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+            right.get("set").and_then(|set| word_in(set, word))
+        }
     }
 }
 

@@ -314,10 +314,10 @@ pub(super) fn relay(transport: &str, outcome: &Result<String, String>) -> Findin
 /// How a port in the relay range fared that was bound here and sent to, over the relay address.
 pub(super) fn relay_ports(range: &str, tried: &Result<(), String>) -> Finding {
     match tried {
-        Ok(()) => Finding::ok("relay_ports", format!("{range} can be bound, and data arrives")),
+        Ok(()) => Finding::ok("relay_ports", format!("udp {range} can be bound, and data arrives")),
         Err(why) => Finding::fault(
             "relay_ports",
-            format!("{range}: {why}"),
+            format!("udp {range}: {why}"),
             format!("open udp {range} in this machine's firewall, and set turn.relay_ip to an address of this machine"),
         ),
     }

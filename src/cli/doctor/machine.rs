@@ -63,6 +63,7 @@ pub(super) fn bindable(is_udp: bool, addr: SocketAddr) -> io::Result<()> {
 }
 
 /// Binds ports of `range` at `ip`, as the relay does, and sends to one of them.
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 pub(super) fn relay_port(range: PortRange, ip: IpAddr) -> Result<(), String> {
     let (first, count) = (u32::from(range.first), u32::from(range.last - range.first) + 1);
     let start = u32::from_ne_bytes(random::<4>());

@@ -24,6 +24,7 @@ use super::relay;
 use super::relay::Transport;
 use super::url;
 use super::url::Site;
+use crate::app::offer::is_public;
 use crate::cli::Loaded;
 use crate::cli::check;
 use crate::cli::control;
@@ -69,7 +70,17 @@ pub(super) async fn look(loaded: &Loaded, token: Option<&str>, names: &Names, re
         report.add(file::pair(&config.tls.certificate, &config.tls.key));
     }
     let local = host::addresses();
-    let endpoints = endpoints(config, &local);
+    let mut endpoints = endpoints(config, &local);
+    let is_announced = |one: &Endpoint| {
+        !one.is_udp() && config.http.proxy_protocol.iter().any(|network| network.0.contains(one.addr.ip()))
+    };
+    if endpoints.iter().any(is_announced) {
+        report.add(Finding::skip(
+            "listener",
+            "http.proxy_protocol wants a header from here: TCP and TLS aren't looked at",
+        ));
+        endpoints.retain(|one| !is_announced(one));
+    }
     let name = config.public_host.as_str();
     let asking = endpoints.iter().map(|one| relay_ask(one, name));
     let answers = join_all(asking).await;
@@ -110,7 +121,7 @@ pub(super) async fn look(loaded: &Loaded, token: Option<&str>, names: &Names, re
     };
     report.add(judge::external_ip(relayed, &addresses));
     let range = config.turn.relay_ports;
-    report.add(judge::relay_ports(&format!("udp {range}"), &machine::relay_port(range, relay_ip(config, &endpoints))));
+    report.add(judge::relay_ports(&range.to_string(), &machine::relay_port(range, relay_ip(config, &endpoints))));
     firewall(config, &endpoints, report).await;
     clock(config, names, report).await;
 }
@@ -180,17 +191,16 @@ fn endpoints(config: &Config, local: &[IpAddr]) -> Vec<Endpoint> {
         ("turn.listen_tcp", Transport::Tcp, &turn.listen_tcp),
         ("turn.listen_tls", Transport::Tls, &turn.listen_tls),
     ];
-    let has_ipv6 = local.contains(&Ipv6Addr::LOCALHOST.into());
+    let four = outward(local, IpAddr::is_ipv4).unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let six = outward(local, IpAddr::is_ipv6)
+        .or_else(|| local.contains(&Ipv6Addr::LOCALHOST.into()).then_some(Ipv6Addr::LOCALHOST.into()));
     let mut endpoints = Vec::new();
     for (key, transport, listen) in keys {
         for bound in listen.iter().map(|listen| listen.0).filter(|bound| bound.port() != 0) {
             let reached: Vec<IpAddr> = match bound.ip() {
-                IpAddr::V4(ip) if ip.is_unspecified() => vec![Ipv4Addr::LOCALHOST.into()],
-                IpAddr::V6(ip) if ip.is_unspecified() && has_ipv6 => {
-                    vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
-                }
-                IpAddr::V6(ip) if ip.is_unspecified() => vec![Ipv4Addr::LOCALHOST.into()],
-                ip => vec![ip],
+                IpAddr::V4(ip) if ip.is_unspecified() => vec![four],
+                IpAddr::V6(ip) if ip.is_unspecified() => std::iter::once(four).chain(six).collect(),
+                ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => vec![ip],
             };
             let at = |ip| Endpoint { key, transport, bound, addr: SocketAddr::new(ip, bound.port()) };
             endpoints.extend(reached.into_iter().map(at));
@@ -199,11 +209,20 @@ fn endpoints(config: &Config, local: &[IpAddr]) -> Vec<Endpoint> {
     endpoints
 }
 
+/// The address of a family that clients from outside would reach, as far as this machine has one: relays are given out by it.
+fn outward(local: &[IpAddr], is_of_family: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
+    let is_usable = |ip: &IpAddr| is_of_family(ip) && !ip.is_loopback() && !host::is_link_local(*ip);
+    let routed = host::routed_addresses().into_iter().find(is_usable);
+    let public = local.iter().copied().find(|ip| is_usable(ip) && is_public(*ip));
+    public.or(routed).or_else(|| local.iter().copied().find(is_usable))
+}
+
 async fn relay_ask(one: &Endpoint, name: &str) -> Result<String, String> {
     relay::ask(one.transport, one.addr, name).await.map(|_| String::new())
 }
 
 /// What keeps a server from starting: the ports that it can't have.
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn down(loaded: &Loaded, endpoints: &[Endpoint], report: &mut Report) {
     let start = match &loaded.file {
         Some(file) => format!("start it: systemctl start throughway, or throughway --config {}", file.display()),
@@ -309,7 +328,8 @@ fn relay_ip(config: &Config, endpoints: &[Endpoint]) -> IpAddr {
     let named = config.turn.relay_ip.first().map(|ip| ip.0);
     let listener = endpoints.iter().find(|one| one.is_udp()).map(|one| one.bound.ip());
     let bound = listener.filter(|ip| !ip.is_unspecified());
-    named.or(bound).or_else(host::main_address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    let outward = || outward(&host::addresses(), IpAddr::is_ipv4);
+    named.or(bound).or_else(outward).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// What this machine's own firewall does to clients from outside.

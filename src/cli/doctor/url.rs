@@ -216,13 +216,16 @@ pub(super) fn ways(servers: &Value) -> Vec<(Transport, String, u16, IceCredentia
         let credential = IceCredential { username, password, lifetime: Duration::ZERO };
         let urls = server.get("urls").map(|urls| urls.as_array().cloned().unwrap_or_else(|| vec![urls.clone()]));
         for url in urls.into_iter().flatten() {
-            if let Some((transport, host, port)) = url.as_str().and_then(way) {
+            if let Some((transport, host, port)) = url.as_str().and_then(way).filter(|_| ways.len() < MAX_WAYS) {
                 ways.push((transport, host, port, credential.clone()));
             }
         }
     }
     ways
 }
+
+/// Each takes a relay, or ten seconds; a server of somebody else's may name as many as it likes.
+const MAX_WAYS: usize = 16;
 
 /// A `turn:` or `turns:` URL (RFC 7065).
 fn way(url: &str) -> Option<(Transport, String, u16)> {
@@ -266,6 +269,13 @@ mod tests {
                 (Transport::Udp, "c".to_owned(), 3478),
             ]
         );
+    }
+
+    #[test]
+    fn a_list_without_end_is_read_to_the_sixteenth() {
+        let urls: Vec<_> = (0..100).map(|port| format!("turn:a:{}", port + 1)).collect();
+
+        assert_eq!(ways(&json!([{ "urls": urls, "username": "u", "credential": "c" }])).len(), MAX_WAYS);
     }
 
     #[test]

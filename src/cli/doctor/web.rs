@@ -117,10 +117,10 @@ impl ServerCertVerifier for Look {
         let mut shown = read(end_entity);
         let parsed = ParsedCertificate::try_from(end_entity);
         shown.is_for_name = parsed.is_ok_and(|parsed| verify_server_name(&parsed, server_name).is_ok());
-        shown.untrusted = trusted.err().map(|error| match error {
-            Error::InvalidCertificate(CertificateError::UnknownIssuer) => "its issuer isn't known".to_owned(),
-            error => error.to_string(),
-        });
+        let is_unknown = |error: &Error| matches!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        let in_words =
+            |error: Error| if is_unknown(&error) { "its issuer isn't known".to_owned() } else { error.to_string() };
+        shown.untrusted = trusted.err().map(in_words);
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
         Ok(ServerCertVerified::assertion())
     }

@@ -109,7 +109,7 @@ fn buffers_and_files_are_enough_or_the_cure_has_the_numbers() {
     let asked = 1 << 20;
 
     is(&buffers(Some(asked), Some(4 << 20), asked), Level::Ok, "1024 KiB", "");
-    is(&buffers(Some(212_992), Some(asked), asked), Level::Warn, "207 KiB to receive", "rmem_max=1048576");
+    is(&buffers(Some(212_992), Some(asked), asked), Level::Warn, "208 KiB to receive", "rmem_max=1048576");
     is(&buffers(Some(8192), Some(asked), asked), Level::Fault, "8 KiB to receive", "sysctl");
     is(&buffers(None, Some(1), asked), Level::Skip, "", "");
     is(&files(Some(256), "the server"), Level::Fault, "256 files", "LimitNOFILE");
