@@ -21,6 +21,7 @@ pub(crate) mod asker;
 pub(crate) mod client;
 pub(crate) mod footprint;
 pub(crate) mod line;
+pub(crate) mod load;
 pub(crate) mod planes;
 
 /// Every listener on a port of its own, two users, relayed addresses in both families.
