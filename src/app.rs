@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,7 +23,7 @@ use crate::credentials::Credentials;
 use crate::metrics::Metrics;
 use crate::net::host;
 use crate::net::listen::ListenError;
-use crate::net::tls;
+use crate::net::tls::CertificateInfo;
 use crate::net::tls::TlsError;
 use crate::places;
 use crate::places::Places;
@@ -34,11 +33,13 @@ use crate::volume;
 use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
 
+use self::certificates::Certifier;
 use self::front::Front;
 use self::front::Listeners;
 use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
+mod certificates;
 mod front;
 mod signaling;
 mod turn;
@@ -122,6 +123,7 @@ pub struct Listening {
 /// The running server.
 pub struct App {
     listening: Vec<Listening>,
+    certifier: Certifier,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -153,14 +155,6 @@ impl App {
         if let Some(files) = host::raise_file_limit() {
             tracing::debug!(files, "raised the limit of open files");
         }
-        let certificate = certificate(config, state, clock)?;
-        let accounts = signaling::accounts::accounts(config, clock)?;
-        let tcp = Listeners::bind(config)?;
-        let udp = turn::bind(config)?;
-        if config.turn.realm.len() > SHORT_REALM {
-            tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
-        }
-
         let shared = Shared {
             credentials: Arc::new(Credentials::new(credential_settings(config))),
             metrics: Arc::default(),
@@ -168,6 +162,14 @@ impl App {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
+        let (certifier, certificate) = Certifier::new(config, state, &shared)?;
+        let accounts = signaling::accounts::accounts(config, clock)?;
+        let tcp = Listeners::bind(config)?;
+        let udp = turn::bind(config)?;
+        if config.turn.realm.len() > SHORT_REALM {
+            tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
+        }
+
         let first = udp.first();
         let served = ice::Served {
             public_host: config.public_host.as_str().to_owned(),
@@ -175,7 +177,7 @@ impl App {
             tcp_port: tcp.turn_port(),
             tls_port: tcp.turns_port(),
             // Browsers take no `turns` with a certificate that they can't verify.
-            is_trusted: config.tls.mode == TlsMode::Files,
+            is_trusted: certifier.served().trusted(),
             replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
         };
         let mut listening: Vec<_> = udp.listening().collect();
@@ -184,11 +186,12 @@ impl App {
         shared.tasks.spawn(keeper.run(clock, shared.stop.clone()));
         let proxies = Arc::new(Proxies::new(trusted_proxies(config)));
         let web = Service::Routes(signaling::routes(config, Arc::new(accounts), served, status, &shared), proxies);
-        listening.extend(tcp.serve(&Front::new(config, &shared), certificate, web, streams));
+        listening.extend(tcp.serve(&Front::new(config, &shared), certifier.served(), web, streams));
+        certifier.apply(certificate);
         if let Some(listener) = first {
             turn::self_test(listener, &config.turn.realm, &shared.credentials, clock).await;
         }
-        Ok(Self { listening, stop: shared.stop, tasks: shared.tasks })
+        Ok(Self { listening, certifier, stop: shared.stop, tasks: shared.tasks })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
@@ -205,23 +208,15 @@ impl App {
         self.stop.cancelled().await;
     }
 
+    /// The certificate that is served.
+    pub fn certificate(&self) -> CertificateInfo {
+        self.certifier.served().info()
+    }
+
     /// Every socket served.
     pub fn listening(&self) -> &[Listening] {
         &self.listening
     }
-}
-
-fn certificate(config: &Config, state: &Path, clock: Clock) -> Result<Arc<ServerConfig>, TlsError> {
-    let pair = match config.tls.mode {
-        TlsMode::Files => tls::Pair::from_files(&config.tls.certificate, &config.tls.key)?,
-        TlsMode::SelfSigned | TlsMode::Acme => {
-            tls::Pair::self_signed(&state.join("certs"), &names(config), clock.now())?
-        }
-    };
-    if !pair.is_current(clock.now()) {
-        tracing::warn!("the certificate has expired or is not yet valid: browsers will refuse it");
-    }
-    pair.into_server_config()
 }
 
 /// Every name and address that a browser may reach this machine by.
@@ -237,7 +232,12 @@ fn names(config: &Config) -> Vec<String> {
 fn own_names(config: &Config) -> impl Iterator<Item = String> {
     let machine = host::name().map(|name| name.to_ascii_lowercase());
     let public = config.public_host.as_str().to_owned();
-    ["localhost".to_owned(), public].into_iter().chain(machine).filter(|name| !name.is_empty() && name.is_ascii())
+    let certified = if config.tls.mode == TlsMode::Acme { config.acme_names() } else { Vec::new() };
+    ["localhost".to_owned(), public]
+        .into_iter()
+        .chain(certified)
+        .chain(machine)
+        .filter(|name| !name.is_empty() && name.is_ascii())
 }
 
 /// The addresses of this machine, and those that the world knows it by; canonical.

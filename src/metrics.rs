@@ -40,6 +40,11 @@ impl Gauge {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Sets it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     /// What it stands at.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -153,6 +158,8 @@ pub struct Metrics {
     pub members: Gauge,
     /// WebSocket connections open.
     pub connections: Gauge,
+    /// The last second of the certificate that is served, in Unix time.
+    pub certificate_expiry: Gauge,
     frames: [Counter; Gateway::ALL.len()],
     dropped: [Counter; DropReason::ALL.len()],
 }
@@ -202,6 +209,12 @@ impl Metrics {
             ("bindings_total", "counter", "STUN Binding requests answered", self.bindings.get()),
             ("turn_successes_total", "counter", "TURN requests answered with success", self.turn_successes.get()),
             ("turn_errors_total", "counter", "TURN requests answered with an error", self.turn_errors.get()),
+            (
+                "certificate_expiry_seconds",
+                "gauge",
+                "when the certificate ends, Unix time",
+                self.certificate_expiry.get(),
+            ),
             ("unannounced_total", "counter", "connections closed for want of a PROXY header", self.unannounced.get()),
         ];
         for (name, kind, help, value) in numbers {

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Once;
 
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +24,7 @@ use crate::net::host;
 use crate::net::listen;
 use crate::net::listen::ListenError;
 use crate::net::proxy::Balancers;
+use crate::net::tls::Certificates;
 use crate::places::Place;
 use crate::places::Places;
 use crate::relay::stream::Streams;
@@ -75,20 +75,22 @@ impl Listeners {
         first_port([&self.https, &self.turn_tls, &self.turn_tcp])
     }
 
-    /// Serves all of them until the end: TLS with `certificate`, and inside it or in clear `web` and `turn`.
+    /// Serves all of them until the end: TLS with `certificates`, and inside it or in clear `web` and `turn`.
     pub(super) fn serve(
         self,
         front: &Front,
-        certificate: Arc<ServerConfig>,
+        certificates: &Certificates,
         web: Service,
         turn: Arc<Streams>,
     ) -> Vec<Listening> {
         let speaks = |http, turn| Speaks { http, turn };
-        let (tls, turn) = (Some(certificate), Some(turn));
+        let (tls, turn) = (Some(certificates.clone()), Some(turn));
+        let challenged = |service| Service::Challenged(certificates.challenges().clone(), Box::new(service));
+        let web = challenged(web);
         let secure = Role {
             tls: tls.clone(),
             inside_tls: speaks(Some(web.clone()), turn.clone()),
-            clear: speaks(Some(Service::Redirect), turn.clone()),
+            clear: speaks(Some(challenged(Service::Redirect)), turn.clone()),
         };
         let plain = Role::clear(speaks(Some(web), turn.clone()));
         let turns = Role { tls, inside_tls: speaks(None, turn.clone()), clear: Speaks::default() };
@@ -174,7 +176,7 @@ static UNANNOUNCED: Once = Once::new();
 #[derive(Clone)]
 struct Role {
     /// None: TLS is not spoken.
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Certificates>,
     inside_tls: Speaks,
     clear: Speaks,
 }

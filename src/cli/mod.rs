@@ -30,8 +30,8 @@ enum Command {
 
 const AFTER_HELP: &str = "\
 Any key can be set by environment too: THROUGHWAY__TURN__REALM=example.org is realm in [turn].
-Certificates (certs/) and how much was relayed (relayed.json) are kept in $STATE_DIRECTORY, else
-beside the configuration file, else here.
+Certificates (certs/, acme/) and how much was relayed (relayed.json) are kept in $STATE_DIRECTORY,
+else beside the configuration file, else here.
 
 Exit codes: 0 ended as asked; 1 a failure of ours; 2 something for you to correct (it says what).";
 

@@ -57,7 +57,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         tracing::warn!("accounts are open: anyone who can reach this server may sign in and relay through it");
     }
     // A closed stdout is no reason to stop serving.
-    let _ = io::stdout().write_all(banner::text(config, file, app.listening()).as_bytes());
+    let _ = io::stdout().write_all(banner::text(config, file, app.listening(), app.certificate().source).as_bytes());
     let failed = tokio::select! {
         () = stop.asked() => false,
         () = app.failed() => true,

@@ -22,6 +22,8 @@ pub use self::amount::Frequency;
 pub use self::amount::Size;
 pub use self::amount::Span;
 pub use self::amount::Throughput;
+pub use self::name::Domain;
+pub use self::name::Email;
 
 /// Reads and writes a type as its text.
 macro_rules! as_text {
@@ -41,6 +43,7 @@ macro_rules! as_text {
 }
 
 mod amount;
+mod name;
 
 /// A key with a few words to choose from.
 macro_rules! choice {
@@ -79,6 +82,13 @@ choice! {
         Files => "files",
         /// From a certificate authority, by itself.
         Acme => "acme",
+    }
+    /// How a certificate authority makes sure that a name is ours.
+    Challenge {
+        /// A handshake on port 443.
+        TlsAlpn01 => "tls-alpn-01",
+        /// A request on port 80.
+        Http01 => "http-01",
     }
     /// What the end of a signaling session means for its TURN credentials.
     CredentialMode {
@@ -345,6 +355,11 @@ impl fmt::Display for Origin {
 pub struct WebUrl(String);
 
 impl WebUrl {
+    /// The certificate authority that needs no agreement first.
+    pub(super) fn lets_encrypt() -> Self {
+        Self("https://acme-v02.api.letsencrypt.org/directory".to_owned())
+    }
+
     /// The URL; empty when none is set.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -452,7 +467,7 @@ impl fmt::Debug for Token {
     }
 }
 
-as_text!(Listen, Ip, Network, ExternalIp, PortRange, HostName, Origin, WebUrl);
+as_text!(Listen, Ip, Network, ExternalIp, PortRange, HostName, Origin, WebUrl, Domain, Email);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,7 @@
 //! `GET /ice`: ICE servers with fresh credentials, for applications that signal elsewhere; and what the network check asks.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::Request;
 use axum::http::HeaderMap;
@@ -14,8 +16,8 @@ use crate::signaling::session::NoIce;
 
 /// The path itself, and `/check/served`, which tells nothing that trying the ports wouldn't.
 pub(super) fn routes(state: State) -> Router {
-    let particulars = state.gateways().json.sessions.served().particulars();
-    let particulars = move || async move { super::shared(None, super::json(&particulars)) };
+    let sessions = Arc::clone(&state.gateways().json.sessions);
+    let particulars = move || async move { super::shared(None, super::json(&sessions.served().particulars())) };
     let ice = move |request: Request| {
         let state = state.clone();
         async move { answer(&state, request).await }
