@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,7 +28,8 @@ use crate::net::inherited::InheritError;
 use crate::net::inherited::Inherited;
 use crate::net::listen::ListenError;
 use crate::net::notify;
-use crate::net::tls;
+use crate::net::tls::CertificateInfo;
+use crate::net::tls::Certificates;
 use crate::net::tls::TlsError;
 use crate::places;
 use crate::rate::Rate;
@@ -41,6 +41,7 @@ use crate::web::serve::Service;
 use crate::web::status;
 use crate::web::status::Overview;
 
+use self::certificates::Certifier;
 use self::front::Front;
 use self::front::Listeners;
 use self::reload::Parts;
@@ -48,6 +49,7 @@ use self::scribe::Scribe;
 use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
+mod certificates;
 pub mod control;
 mod drain;
 mod front;
@@ -148,6 +150,7 @@ pub struct App {
     listening: Vec<Listening>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    certificates: Certificates,
     parts: Mutex<Parts>,
     overview: Overview,
     draining: CancellationToken,
@@ -191,16 +194,6 @@ impl App {
         if let Some(files) = host::raise_file_limit() {
             tracing::debug!(files, "raised the limit of open files");
         }
-        let certificate = certificate(config, state, clock)?;
-        let accounts = signaling::accounts::accounts(config, signaling::accounts::proof(config, clock)?);
-        let inherited = Inherited::take()?;
-        let has_inherited = !inherited.is_empty();
-        let tcp = Listeners::bind(config, inherited)?;
-        let udp = turn::bind(config, has_inherited, clock).await?;
-        if config.turn.realm.len() > SHORT_REALM {
-            tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
-        }
-
         let shared = Shared {
             credentials: Arc::new(Credentials::new(credential_settings(config))),
             metrics: Arc::default(),
@@ -210,6 +203,16 @@ impl App {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
+        let (certifier, certificate) = Certifier::new(config, state, &shared)?;
+        let accounts = signaling::accounts::accounts(config, signaling::accounts::proof(config, clock)?);
+        let inherited = Inherited::take()?;
+        let has_inherited = !inherited.is_empty();
+        let tcp = Listeners::bind(config, inherited)?;
+        let udp = turn::bind(config, has_inherited, clock).await?;
+        if config.turn.realm.len() > SHORT_REALM {
+            tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
+        }
+
         let first = udp.first();
         let served = ice::Served {
             public_host: config.public_host.as_str().to_owned(),
@@ -217,7 +220,7 @@ impl App {
             tcp_port: tcp.turn_port(),
             tls_port: tcp.turns_port(),
             // Browsers take no `turns` with a certificate that they can't verify.
-            is_trusted: config.tls.mode == TlsMode::Files,
+            is_trusted: certifier.served().trusted(),
             replaced: signaling::replaced(config),
         };
         let mut listening: Vec<_> = udp.listening().collect();
@@ -235,6 +238,7 @@ impl App {
             volume: keeper.volume(),
             places: [front.places(), vec![(PlaceOf::TurnStream, Arc::clone(relay.streams.places()))]].concat(),
             clock,
+            certificates: certifier.served().clone(),
             draining: shared.draining.clone(),
         };
         shared.tasks.spawn(keeper.run(clock, shared.stop.clone()));
@@ -244,11 +248,13 @@ impl App {
         }
         let (routes, overview, signaling) = signaling::open(config, accounts, served, told, &shared);
         let web = Service::Routes(routes, front.proxies());
-        listening.extend(tcp.serve(&front, certificate, web, Arc::clone(&relay.streams), overview.clone()));
+        let certificates = certifier.served().clone();
+        listening.extend(tcp.serve(&front, &certificates, web, Arc::clone(&relay.streams), overview.clone()));
+        certifier.apply(certificate);
         let scribe = Scribe::start(Arc::clone(&shared.credentials), clock);
         let Shared { metrics, clock, draining, farewell, stop, tasks, .. } = shared.clone();
-        let parts = Mutex::new(Parts { config: config.clone(), shared, relay, signaling, front });
-        Ok(Self { listening, metrics, clock, parts, overview, draining, farewell, stop, tasks, scribe })
+        let parts = Mutex::new(Parts { config: config.clone(), shared, certifier, relay, signaling, front });
+        Ok(Self { listening, metrics, clock, certificates, parts, overview, draining, farewell, stop, tasks, scribe })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
@@ -267,6 +273,11 @@ impl App {
     /// Waits until a part has ended that the others can't do without.
     pub async fn failed(&self) {
         self.stop.cancelled().await;
+    }
+
+    /// The certificate that is served.
+    pub fn certificate(&self) -> CertificateInfo {
+        self.certificates.info()
     }
 
     /// Every socket served.
@@ -290,19 +301,6 @@ fn vital(status: Status, pulses: Vec<Pulse>) -> Vec<watchdog::Part> {
     std::iter::once(control).chain(media).collect()
 }
 
-fn certificate(config: &Config, state: &Path, clock: Clock) -> Result<Arc<ServerConfig>, TlsError> {
-    let pair = match config.tls.mode {
-        TlsMode::Files => tls::Pair::from_files(&config.tls.certificate, &config.tls.key)?,
-        TlsMode::SelfSigned | TlsMode::Acme => {
-            tls::Pair::self_signed(&state.join("certs"), &names(config), clock.now())?
-        }
-    };
-    if !pair.is_current(clock.now()) {
-        tracing::warn!("the certificate has expired or is not yet valid: browsers will refuse it");
-    }
-    pair.into_server_config()
-}
-
 /// Every name and address that a browser may reach this machine by.
 fn names(config: &Config) -> Vec<String> {
     let addresses = own_addresses(config).filter(|ip| !host::is_link_local(*ip));
@@ -316,7 +314,12 @@ fn names(config: &Config) -> Vec<String> {
 fn own_names(config: &Config) -> impl Iterator<Item = String> {
     let machine = host::name().map(|name| name.to_ascii_lowercase());
     let public = config.public_host.as_str().to_owned();
-    ["localhost".to_owned(), public].into_iter().chain(machine).filter(|name| !name.is_empty() && name.is_ascii())
+    let certified = if config.tls.mode == TlsMode::Acme { config.acme_names() } else { Vec::new() };
+    ["localhost".to_owned(), public]
+        .into_iter()
+        .chain(certified)
+        .chain(machine)
+        .filter(|name| !name.is_empty() && name.is_ascii())
 }
 
 /// The addresses of this machine, and those that the world knows it by; canonical.

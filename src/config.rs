@@ -13,8 +13,11 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use self::value::AccountMode;
+use self::value::Challenge;
 use self::value::Count;
 use self::value::CredentialMode;
+use self::value::Domain;
+use self::value::Email;
 use self::value::ExternalIp;
 use self::value::Frequency;
 use self::value::HostName;
@@ -37,6 +40,7 @@ use self::value::WebUrl;
 
 mod difference;
 mod source;
+mod tls;
 pub mod value;
 
 /// One table of the file: its keys, their kinds and defaults.
@@ -121,11 +125,15 @@ tables! {
     /// `[tls.acme]`.
     Acme {
         /// Names to get a certificate for; empty: `public_host`.
-        domains: Vec<HostName> = Vec::new(),
-        /// Whom the authority may write to.
-        email: String = String::new(),
+        domains: Vec<Domain> = Vec::new(),
+        /// Whom the authority may write to; empty: nobody.
+        email: Email = Email::default(),
         /// The authority.
-        directory: String = "https://acme-v02.api.letsencrypt.org/directory".to_owned(),
+        directory: WebUrl = WebUrl::lets_encrypt(),
+        /// How it makes sure that the names are ours, tried in this order.
+        challenges: Vec<Challenge> = vec![Challenge::TlsAlpn01, Challenge::Http01],
+        /// PEM file of the authorities whose word counts for `directory`'s own certificate; empty: the machine's.
+        ca: PathBuf = PathBuf::new(),
     }
     /// `[turn]`.
     Turn {
@@ -390,20 +398,6 @@ impl Config {
         source::read(&text, &origin, environment)
     }
 
-    /// Keys that ask for a part that isn't built yet, and for what is used instead.
-    pub fn not_built(&self) -> Vec<&'static str> {
-        let defaults = Self::default();
-        let mut keys = Vec::new();
-        let mut note = |asked: bool, key| {
-            if asked {
-                keys.push(key)
-            }
-        };
-        note(self.tls.mode == TlsMode::Acme, "tls.mode \"acme\" (self-signed instead)");
-        note(self.tls.acme != defaults.tls.acme, "tls.acme");
-        keys
-    }
-
     /// What no single key can tell.
     fn check(&self) -> Result<(), (&'static str, String)> {
         let Self { http, tls, turn, signaling, metrics, .. } = self;
@@ -411,19 +405,7 @@ impl Config {
             let why = format!("{:?} is not a realm: write 1 to 127 characters without quotes, such as", turn.realm);
             return Err(("turn.realm", format!("{why} \"example.org\"")));
         }
-        match tls.mode {
-            TlsMode::SelfSigned | TlsMode::Acme => (),
-            TlsMode::Files => {
-                for (key, path) in [("tls.certificate", &tls.certificate), ("tls.key", &tls.key)] {
-                    if path.as_os_str().is_empty() {
-                        return Err((
-                            key,
-                            "is empty: tls.mode = \"files\" needs the path of a PEM file here".to_owned(),
-                        ));
-                    }
-                }
-            }
-        }
+        tls.check(self)?;
         signaling.check_accounts()?;
         if signaling.queue_bytes.get() / QUEUED_MESSAGES < signaling.message_bytes.get() {
             let why = format!("\"{}\" is room for less than four messages of", signaling.queue_bytes);

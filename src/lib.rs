@@ -204,6 +204,9 @@
 //! | having one's 5-tuples spread over shards for another share | counted over all of them; only Binding, whose answers gain nobody anything, by each | `quotas_count_over_all_shards_and_what_ends_on_one_makes_room_on_another`, `strangers_and_new_peers_are_counted_over_all_shards` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | refreshing without end, to fill the queue of what expires | a channel stands in it once | `refreshing_without_end_keeps_one_entry_for_a_channel` |
+//! | asking for proof of our names, or for an authority's texts | only exactly what an authority was told of is there, while it looks | `who_asks_for_proof_of_a_name_that_nobody_wants_proved_gets_no_handshake_and_no_text`, `only_a_known_token_is_answered_while_its_offer_lasts` |
+//! | an authority that wants proofs without number, or sends answers without end | a hundred at once, and 64 KiB | `challenges_are_capped_and_their_end_makes_room`, `an_answer_without_end_and_a_url_in_clear_are_errors` |
+//! | having an authority quote what forges lines in the log | no control character, and so long | `what_a_stranger_has_the_authority_say_forges_no_line_and_fills_no_disk` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `a_header_that_is_not_stuns_or_a_length_that_is_not_its_own_is_dropped`, `no_bytes_at_all_bring_the_decoders_down` |
 
 pub mod address;

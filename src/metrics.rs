@@ -61,6 +61,8 @@ pub struct Metrics {
     pub messages: Family<(Gateway, Delivery)>,
     /// WebSocket connections open.
     pub connections: Gauge,
+    /// The last second of the certificate that is served, in Unix time.
+    pub certificate_expiry: Gauge,
     relayed: EachWay<Relayed>,
     frames: Family<Gateway>,
     dropped: Family<DropReason>,
@@ -148,6 +150,8 @@ impl Metrics {
         to.gauge("throughway_connections", "Signaling connections open.", self.connections.get());
         let unannounced = self.unannounced.get();
         to.counter("throughway_unannounced_total", "Connections closed for want of a PROXY header.", unannounced);
+        let expiry = self.certificate_expiry.get();
+        to.gauge("throughway_certificate_expiry_seconds", "When the certificate ends, in Unix time.", expiry);
         to.gauges("throughway_members", "Signaling members signed in.", &self.members);
         to.counters("throughway_sign_ins_total", "Tries to sign in.", &self.sign_ins);
         to.counters("throughway_ice_requests_total", "Tries to have ICE servers without signing in.", &self.ice);

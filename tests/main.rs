@@ -3,9 +3,13 @@
 //! `cfg(test)` is always true here; clippy takes it as the sign that unwrapping is fine, in helpers too.
 
 #[cfg(test)]
+mod acme;
+#[cfg(test)]
 mod admin;
 #[cfg(test)]
 mod balancers;
+#[cfg(test)]
+mod certificates;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]

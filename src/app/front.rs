@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Once;
 
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +28,7 @@ use crate::net::inherited::Inherited;
 use crate::net::listen;
 use crate::net::listen::ListenError;
 use crate::net::proxy::Balancers;
+use crate::net::tls::Certificates;
 use crate::places;
 use crate::places::Place;
 use crate::places::Places;
@@ -85,21 +85,23 @@ impl Listeners {
         first_port([&self.https, &self.turn_tls, &self.turn_tcp])
     }
 
-    /// Serves all of them until the end: TLS with `certificate`, and inside it or in clear `web` and `turn`.
+    /// Serves all of them until the end: TLS with `certificates`, and inside it or in clear `web` and `turn`.
     pub(super) fn serve(
         self,
         front: &Front,
-        certificate: Arc<ServerConfig>,
+        certificates: &Certificates,
         web: Service,
         turn: Arc<Streams>,
         overview: Overview,
     ) -> Vec<Listening> {
         let speaks = |http, turn| Speaks { http, turn };
-        let (tls, turn) = (Some(certificate), Some(turn));
+        let (tls, turn) = (Some(certificates.clone()), Some(turn));
+        let challenged = |service| Service::Challenged(certificates.challenges().clone(), Box::new(service));
+        let web = challenged(web);
         let secure = Role {
             tls: tls.clone(),
             inside_tls: speaks(Some(web.clone()), turn.clone()),
-            clear: speaks(Some(Service::Redirect), turn.clone()),
+            clear: speaks(Some(challenged(Service::Redirect)), turn.clone()),
         };
         let plain = Role::clear(speaks(Some(web), turn.clone()));
         let turns = Role { tls, inside_tls: speaks(None, turn.clone()), clear: Speaks::default() };
@@ -202,7 +204,7 @@ static UNANNOUNCED: Once = Once::new();
 #[derive(Clone)]
 struct Role {
     /// None: TLS is not spoken.
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Certificates>,
     inside_tls: Speaks,
     clear: Speaks,
 }

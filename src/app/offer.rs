@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 
@@ -26,10 +28,7 @@ pub fn ice_servers(config: &Config, host: &str, credential: &IceCredential) -> V
         udp_ports: first(&[&turn.listen_udp]).into_iter().collect(),
         tcp_port: first(&[&turn.listen_tcp, &http.listen]),
         tls_port: first(&[&http.listen, &turn.listen_tls, &turn.listen_tcp]),
-        is_trusted: match config.tls.mode {
-            TlsMode::SelfSigned => false,
-            TlsMode::Files | TlsMode::Acme => true,
-        },
+        is_trusted: Arc::new(AtomicBool::new(config.tls.mode != TlsMode::SelfSigned)),
         replaced: super::signaling::replaced(config),
     };
     served.ice_servers(host, credential)

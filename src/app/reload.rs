@@ -5,6 +5,8 @@ use tokio::sync::oneshot;
 
 use super::App;
 use super::Shared;
+use super::certificates::Certifier;
+use super::certificates::Prepared;
 use super::credential_settings;
 use super::front::Front;
 use super::signaling::Signaling;
@@ -16,6 +18,7 @@ use crate::config::value::AccountMode;
 use crate::config::value::LogFormat;
 use crate::config::value::LogLevel;
 use crate::logging;
+use crate::net::tls::TlsError;
 use crate::signaling::accounts::Proof;
 
 /// What became of another configuration: dotted keys, sorted, and never a value.
@@ -34,6 +37,9 @@ pub enum ReloadError {
     /// Members can't be told from others.
     #[error(transparent)]
     Accounts(#[from] AccountsError),
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Certificate(#[from] TlsError),
 }
 
 /// What a part of the server asks of the process.
@@ -48,6 +54,7 @@ pub(super) struct Parts {
     /// The one in force.
     pub(super) config: Config,
     pub(super) shared: Shared,
+    pub(super) certifier: Certifier,
     pub(super) relay: Relay,
     pub(super) signaling: Signaling,
     pub(super) front: Front,
@@ -71,8 +78,9 @@ impl Parts {
         keep(&self.config, &mut config);
         // All that can fail comes first.
         let proof = accounts::proof(&config, self.shared.clock)?;
+        let certificate = self.certifier.prepare(&config)?;
         let reloaded = Reloaded { applied, needs_restart };
-        self.configure(&config, proof).await;
+        self.configure(&config, proof, certificate).await;
         let is_open = config.signaling.accounts.mode == AccountMode::Open;
         if is_open && self.config.signaling.accounts.mode != AccountMode::Open {
             warn_of_open_accounts();
@@ -81,8 +89,12 @@ impl Parts {
         Ok(reloaded)
     }
 
-    async fn configure(&mut self, config: &Config, proof: Proof) {
-        let stale = has_other_ice_servers(&self.config, config);
+    async fn configure(&mut self, config: &Config, proof: Proof, certificate: Prepared) {
+        let was_trusted = self.certifier.served().is_trusted();
+        self.certifier.apply(certificate);
+        // Only with a certificate that browsers trust are they told of `turns`.
+        let is_trusted = self.certifier.served().is_trusted();
+        let stale = has_other_ice_servers(&self.config, config) || was_trusted != is_trusted;
         log_as(config);
         self.shared.credentials.configure(credential_settings(config));
         self.relay.configure(&self.config, config, self.shared.clock).await;
@@ -131,7 +143,6 @@ macro_rules! until_restart {
 until_restart! {
     http.listen,
     http.plain_listen,
-    tls,
     turn.realm,
     turn.listen_udp,
     turn.shards,
@@ -162,6 +173,7 @@ mod tests {
         "http.require_origin",
         "http.trusted_proxies",
         "http.proxy_protocol",
+        "tls",
         "turn.secrets",
         "turn.users",
         "turn.credentials",

@@ -63,8 +63,8 @@ enum Command {
 
 const AFTER_HELP: &str = "\
 Any key can be set by environment too: THROUGHWAY__TURN__REALM=example.org is realm in [turn].
-Certificates (certs/) and how much was relayed (relayed.json) are kept in $STATE_DIRECTORY, else
-beside the configuration file, else here. All commands but serve and init look for
+Certificates (certs/, acme/) and how much was relayed (relayed.json) are kept in $STATE_DIRECTORY,
+else beside the configuration file, else here. All commands but serve and init look for
 /etc/throughway/throughway.toml when --config names no file.
 
 Exit codes: 0 ended as asked; 1 a failure of ours; 2 something for you to correct (it says what);

@@ -40,10 +40,6 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     let ours = |error: io::Error| Failure::Ours(error.to_string());
     let mut stop = Stop::new().map_err(ours)?;
     let (mut changes, requests) = Changes::new(file).map_err(ours)?;
-    let not_built = config.not_built();
-    if !not_built.is_empty() {
-        tracing::info!("not built yet, so without effect: {}", not_built.join(", "));
-    }
     let state = state_directory(file);
     let control = control_socket(config)?;
     let started = tokio::select! {
@@ -65,7 +61,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
         app.serve_control(listener, requests);
     }
     // A closed stdout is no reason to stop serving.
-    let _ = io::stdout().write_all(banner::text(config, file, app.listening()).as_bytes());
+    let _ = io::stdout().write_all(banner::text(config, file, app.listening(), app.certificate().source).as_bytes());
     notify::ready("serving");
     let failed = tokio::select! {
         () = stop.asked() => false,

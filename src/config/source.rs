@@ -265,6 +265,32 @@ mod tests {
             ("[http]\nrequire_origin = 'maybe'", "http.require_origin: \"maybe\" is not true or false"),
             ("[tls]\nmode = 'file'", "tls.mode: \"file\" is none of \"self-signed\", \"files\", \"acme\""),
             ("[tls]\nmode = 'files'", "tls.certificate: is empty"),
+            (
+                "[tls]\nmode = 'acme'",
+                "tls.acme.domains: is empty, and so is public_host: tls.mode = \"acme\" needs the names",
+            ),
+            (
+                "public_host = '192.0.2.1'\n[tls]\nmode = 'acme'",
+                "tls.acme.domains: is empty, and public_host is the address \"192.0.2.1\": authorities certify names",
+            ),
+            (
+                "[tls.acme]\ndomains = ['*.a.org']",
+                "tls.acme.domains[0]: \"*.a.org\" is a wildcard, which takes a proof by DNS (DNS-01)",
+            ),
+            ("[tls.acme]\ndomains = ['::1']", "tls.acme.domains[0]: \"::1\" is an address: authorities certify names"),
+            ("[tls.acme]\ndomains = ['']", "tls.acme.domains[0]: \"\" is not a host name"),
+            ("[tls.acme]\nemail = 'admin'", "tls.acme.email: \"admin\" is not an e-mail address: write one such as"),
+            (
+                "[tls.acme]\ndirectory = 'http://a.org/d'",
+                "tls.acme.directory: \"http://a.org/d\" is not https: write the URL of the authority's directory",
+            ),
+            ("[tls.acme]\ndirectory = ''", "tls.acme.directory: \"\" is not https"),
+            (
+                "[tls.acme]\nchallenges = ['dns-01']",
+                "tls.acme.challenges[0]: \"dns-01\" is none of \"tls-alpn-01\", \"http-01\"",
+            ),
+            ("[tls.acme]\nchallenges = []", "tls.acme.challenges: is empty: write \"tls-alpn-01\""),
+            ("[tls.acme]\nchallenges = ['http-01', 'http-01']", "tls.acme.challenges: \"http-01\" stands there twice"),
             ("[turn]\nrealm = ''", "turn.realm: \"\" is not a realm: write 1 to 127 characters"),
             ("[turn]\nrelay_ports = '9-8'", "turn.relay_ports: \"9-8\" is not a port range: write two ports"),
             ("[turn]\nrelay_ip = ['a']", "turn.relay_ip[0]: \"a\" is not an IP address"),
@@ -428,15 +454,5 @@ mod tests {
 
             assert!(error.starts_with(&format!("{name}: {line}")), "{error}");
         }
-    }
-
-    #[test]
-    fn parts_that_are_not_built_yet_are_named_when_asked_for() {
-        let quiet = "[turn]\nlisten_tcp = []\nlisten_tls = []\n";
-        let asked = "credentials = 'session'\n[turn.peers]\nmode = 'signaled'\n[tls]\nmode = 'acme'\n[control]\nsocket = '/run/x'";
-
-        assert!(read_both(quiet, &[]).unwrap().not_built().is_empty());
-        let named = read_both(&format!("{quiet}{asked}"), &[]).unwrap().not_built();
-        assert_eq!(named, ["tls.mode \"acme\" (self-signed instead)"]);
     }
 }

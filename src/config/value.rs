@@ -23,6 +23,8 @@ pub use self::amount::Frequency;
 pub use self::amount::Size;
 pub use self::amount::Span;
 pub use self::amount::Throughput;
+pub use self::name::Domain;
+pub use self::name::Email;
 
 /// Reads and writes a type as its text.
 macro_rules! as_text {
@@ -42,6 +44,7 @@ macro_rules! as_text {
 }
 
 mod amount;
+mod name;
 
 /// A key with a few words to choose from.
 macro_rules! choice {
@@ -80,6 +83,13 @@ choice! {
         Files => "files",
         /// From a certificate authority, by itself.
         Acme => "acme",
+    }
+    /// How a certificate authority makes sure that a name is ours.
+    Challenge {
+        /// A handshake on port 443.
+        TlsAlpn01 => "tls-alpn-01",
+        /// A request on port 80.
+        Http01 => "http-01",
     }
     /// What the end of a signaling session means for its TURN credentials.
     CredentialMode {
@@ -352,6 +362,11 @@ impl fmt::Debug for WebUrl {
 }
 
 impl WebUrl {
+    /// The certificate authority that needs no agreement first.
+    pub(super) fn lets_encrypt() -> Self {
+        Self("https://acme-v02.api.letsencrypt.org/directory".to_owned())
+    }
+
     /// The URL; empty when none is set.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -491,7 +506,7 @@ impl fmt::Debug for IceServer {
     }
 }
 
-as_text!(Listen, Ip, Network, ExternalIp, PortRange, HostName, Origin, WebUrl);
+as_text!(Listen, Ip, Network, ExternalIp, PortRange, HostName, Origin, WebUrl, Domain, Email);
 
 #[cfg(test)]
 mod tests {

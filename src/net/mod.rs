@@ -1,6 +1,7 @@
 //! Sockets and what stands on them directly; knows nothing of TURN, rooms or pages.
 
 pub mod demux;
+pub mod fetch;
 pub mod host;
 pub mod inherited;
 pub mod listen;

@@ -28,6 +28,7 @@ use super::host::request_host;
 use crate::address::host_in_url;
 use crate::live::Live;
 use crate::net::demux::Opened;
+use crate::net::tls::Challenges;
 use crate::places::Place;
 use crate::places::Places;
 use crate::places::Refused;
@@ -35,6 +36,8 @@ use crate::places::Refused;
 /// What a connection gets.
 #[derive(Clone)]
 pub enum Service {
+    /// What certificate authorities ask for, and for all else another service.
+    Challenged(Challenges, Box<Self>),
     /// The routes, and whose word counts for whom a request comes from.
     Routes(Router, Live<Proxies>),
     /// The same address over TLS, whatever is asked for.
@@ -108,6 +111,10 @@ impl Service {
     async fn answer(self, request: Request<Incoming>, connection: Connection) -> Response {
         let authority = Authority::of(&request);
         match self {
+            Self::Challenged(challenges, service) => match challenges.text(request.uri().path()) {
+                Some(text) => ([(header::CONTENT_TYPE, "application/octet-stream")], text).into_response(),
+                None => Box::pin(service.answer(request, connection)).await,
+            },
             Self::Redirect => to_https(&request, authority, connection),
             Self::Refuse => {
                 (StatusCode::BAD_REQUEST, [(header::CONNECTION, "close")], "This port speaks TURN, not HTTP\n")

@@ -20,6 +20,8 @@ use crate::metrics::Metrics;
 use crate::metrics::NoPlace;
 use crate::metrics::PlaceOf;
 use crate::metrics::process::Process;
+use crate::net::tls::CertificateInfo;
+use crate::net::tls::Certificates;
 use crate::places::Places;
 use crate::turn::status as turn_status;
 use crate::volume::Volume;
@@ -40,6 +42,8 @@ pub struct Parts {
     pub places: Vec<(PlaceOf, Arc<Places>)>,
     /// Reads time.
     pub clock: Clock,
+    /// What TLS is served with.
+    pub certificates: Certificates,
     /// Cancelled once the end is near: nobody new is let in.
     pub draining: CancellationToken,
 }
@@ -82,6 +86,8 @@ pub struct Status {
     pub turn: Requests,
     /// Tries to sign in.
     pub sign_ins: SignIns,
+    /// What TLS is served with.
+    pub certificate: CertificateInfo,
     /// For whom most is relayed, of those who are there.
     pub talkers: Vec<Talker>,
 }
@@ -148,7 +154,7 @@ impl Overview {
     /// The server as it is.
     pub async fn status(&self) -> Status {
         let Inner { parts, started, .. } = &*self.0;
-        let Parts { metrics, gateways, turn, volume, draining, .. } = parts;
+        let Parts { metrics, gateways, turn, volume, certificates, draining, .. } = parts;
         let allocations = Transport::ALL.map(|transport| (transport.label(), metrics.allocations.at(transport)));
         let drops = DropReason::ALL.iter().map(|reason| (reason.label(), metrics.drops(*reason)));
         Status {
@@ -172,6 +178,7 @@ impl Overview {
                 ok: metrics.sign_ins.sum(|(_, outcome)| outcome.is_good()),
                 refused: metrics.sign_ins.sum(|(_, outcome)| !outcome.is_good()),
             },
+            certificate: certificates.info(),
             talkers: talkers::most(turn, gateways).await,
         }
     }

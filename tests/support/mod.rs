@@ -22,6 +22,7 @@ pub(crate) mod client;
 pub(crate) mod footprint;
 pub(crate) mod line;
 pub(crate) mod load;
+pub(crate) mod pebble;
 pub(crate) mod planes;
 
 /// Every listener on a port of its own, two users, relayed addresses in both families.
@@ -113,9 +114,26 @@ impl Server {
         &self.banner
     }
 
+    /// Where its configuration and its state are.
+    pub(crate) fn home(&self) -> &Path {
+        self.log.parent().unwrap()
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until it has logged `text`.
+    pub(crate) async fn logs(&self, text: &str) {
+        let logged = async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, logged).await.is_err() {
+            panic!("it doesn't log {text:?}:\n{}", self.log());
+        }
     }
 
     /// The first address that serves `https, wss`.
@@ -150,7 +168,7 @@ impl Server {
 
     /// TLS that trusts its self-signed certificate.
     pub(crate) fn tls(&self) -> tokio_rustls::TlsConnector {
-        client::tls(self.log.parent().unwrap())
+        client::tls(self.home())
     }
 
     /// The address that serves `metrics`.

@@ -358,7 +358,7 @@ async fn clock(config: &Config, names: &Names, report: &mut Report) {
         return report
             .add(Finding::skip("clock", "nobody to compare it with: doctor with a URL, elsewhere, compares clocks"));
     }
-    let directory = &config.tls.acme.directory;
+    let directory = config.tls.acme.directory.as_str();
     let Ok((site, path)) = Site::parse(directory) else {
         return report.add(Finding::fault(
             "clock",
