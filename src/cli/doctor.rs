@@ -27,12 +27,11 @@ mod web;
 /// `throughway doctor`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Without a URL it looks at the server of the configuration, on this machine: run it there, as root if
-it is to see the firewall and the server's limits. With a URL it looks as a client does, from
+Without a URL it looks at the server of the configuration, on this machine: run it there, as root
+if it is to see the firewall and the server's limits. With a URL it looks as a client does, from
 wherever it runs: that alone tells whether a provider's firewall lets clients in.
 
-Each line is ok, warn, fault or skip, and each fault has its cure. Exit code 3 says that there is a
-fault.")]
+Each line is ok, warn, fault or skip, and each fault has its cure. Exit code 3: there is a fault.")]
 pub(super) struct Arguments {
     /// A server to look at from outside, such as https://calls.example.org
     url: Option<String>,
@@ -42,7 +41,7 @@ pub(super) struct Arguments {
     /// Take this address for a name instead of asking DNS; may be repeated
     #[arg(long, value_name = "NAME=IP")]
     resolve: Vec<Override>,
-    /// Print {"findings", "faults", "warnings"} as JSON, each finding with its cure
+    /// Print {"findings", "faults", "warnings"} as JSON
     #[arg(long)]
     json: bool,
 }

@@ -174,7 +174,7 @@ mod tests {
         let mut command = Arguments::command();
         command.build();
 
-        for mut one in command.get_subcommands().cloned().filter(|one| one.get_name() != "help") {
+        for mut one in command.get_subcommands().filter(|one| one.get_name() != "help").cloned() {
             let help = one.render_help().to_string();
 
             assert!(help.lines().count() <= 50 && help.lines().all(|line| line.len() <= 100), "{help}");
