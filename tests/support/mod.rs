@@ -124,18 +124,6 @@ impl Server {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Waits until it has logged `text`.
-    pub(crate) async fn logs(&self, text: &str) {
-        let logged = async {
-            while !self.log().contains(text) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, logged).await.is_err() {
-            panic!("it doesn't log {text:?}:\n{}", self.log());
-        }
-    }
-
     /// The first address that serves `https, wss`.
     pub(crate) fn https(&self) -> SocketAddr {
         self.listener("tcp", "https")

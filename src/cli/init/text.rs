@@ -203,7 +203,8 @@ mod tests {
             assert_eq!(config.tls.mode, plan.mode);
             assert_eq!(config.turn.external_ip, plan.external_ip);
             assert_eq!(config.http.listen.first().unwrap().0.port(), plan.https_port);
-            assert_eq!(config.tls.acme.email, if plan.mode == TlsMode::Acme { plan.email } else { String::new() });
+            let email = if plan.mode == TlsMode::Acme { plan.email.as_str() } else { "" };
+            assert_eq!(config.tls.acme.email.as_str(), email);
         }
     }
 
