@@ -130,10 +130,6 @@ fn of_keys(config: &Config) -> Vec<String> {
             .to_owned(),
     );
     warn(
-        tls.mode == TlsMode::Acme && public_host.as_str().is_empty() && tls.acme.domains.is_empty(),
-        "tls.mode: \"acme\" has no name to get a certificate for: set public_host".to_owned(),
-    );
-    warn(
         turn.realm.len() > LONG_REALM,
         format!(
             "turn.realm: with more than {LONG_REALM} bytes strangers can have more sent than they send: shorten it"
@@ -254,7 +250,6 @@ mod tests {
         let doubts = [
             ("mode = 'token'\ntoken = '0123456789abcdef0123456789abcdef'", "", "signaling.accounts.mode: \"open\""),
             ("mode = 'acme'", "", "tls.mode: \"self-signed\""),
-            ("public_host = 'a.org'", "", "tls.mode: \"acme\" has no name"),
             ("[turn]\n", "[turn]\nrealm = 'thirteen.long'\n", "turn.realm: with more than 12 bytes"),
             ("secrets = ['0123456789abcdef0123456789abcdef']", "secrets = ['short']", "turn.secrets: has less"),
             ("secrets = ['0123456789abcdef0123456789abcdef']", "", "turn.secrets: empty"),

@@ -14,6 +14,7 @@ use super::Failure;
 use super::INSTALLED;
 use super::binding;
 use crate::config::Config;
+use crate::config::value::Email;
 use crate::config::value::ExternalIp;
 use crate::config::value::HostName;
 use crate::config::value::TlsMode;
@@ -35,7 +36,7 @@ pub(super) struct Arguments {
     domain: Option<HostName>,
     /// Where the certificate authority may write to
     #[arg(long, value_name = "MAIL")]
-    email: Option<String>,
+    email: Option<Email>,
     /// Where the certificate comes from: acme, files or self-signed
     #[arg(long, value_name = "MODE")]
     tls: Option<TlsMode>,
@@ -57,6 +58,9 @@ pub(super) struct Arguments {
     /// A STUN server to ask for the public address
     #[arg(long, value_name = "HOST:PORT")]
     stun: Option<String>,
+    /// Let anyone in: else a server with a domain asks for a token
+    #[arg(long)]
+    open: bool,
     /// Ask nothing: take what no flag says as it is proposed
     #[arg(long)]
     yes: bool,
@@ -65,8 +69,10 @@ pub(super) struct Arguments {
 /// What is to be written.
 struct Plan {
     domain: String,
-    email: String,
+    email: Email,
     mode: TlsMode,
+    /// What lets members in; none: whoever comes.
+    token: Option<String>,
     /// The certificate and its key, in mode "files".
     pair: Option<(PathBuf, PathBuf)>,
     https_port: u16,
@@ -104,7 +110,8 @@ fn exists(file: &Path) -> Failure {
 
 /// What the machine and the operator say, put together.
 async fn plan(file: &Path, asked: Arguments, questions: &mut Questions) -> Result<(Facts, Plan), Failure> {
-    let Arguments { domain, email, tls, certificate, key, https_port, http_port, external_ip, stun, yes: _ } = asked;
+    let Arguments { domain, email, tls, certificate, key, https_port, http_port, external_ip, stun, open, yes: _ } =
+        asked;
     let domain = match domain {
         Some(domain) => domain,
         None => questions.ask("Domain name of this server, such as calls.example.org (empty: none)", "")?,
@@ -136,7 +143,7 @@ async fn plan(file: &Path, asked: Arguments, questions: &mut Questions) -> Resul
     let email = match (email, mode) {
         (Some(email), _) => email,
         (None, TlsMode::Acme) => questions.ask("E-mail address for the certificate authority (empty: none)", "")?,
-        (None, TlsMode::Files | TlsMode::SelfSigned) => String::new(),
+        (None, TlsMode::Files | TlsMode::SelfSigned) => Email::default(),
     };
     let facts = gather(domain.as_str(), stun.as_deref()).await?;
     let external_ip = match (external_ip.is_empty(), facts.external_ip()) {
@@ -151,10 +158,9 @@ async fn plan(file: &Path, asked: Arguments, questions: &mut Questions) -> Resul
     };
     let http_port = Some(http_port.unwrap_or(http_proposed)).filter(|port| *port != 0);
     let https_port = https_port.unwrap_or(https_proposed);
-    Ok((
-        facts,
-        Plan { domain: domain.as_str().to_owned(), email, mode, pair, https_port, http_port, external_ip, socket },
-    ))
+    let token = (has_domain && !open).then(text::fresh::<16>);
+    let domain = domain.as_str().to_owned();
+    Ok((facts, Plan { domain, email, mode, token, pair, https_port, http_port, external_ip, socket }))
 }
 
 const PUBLIC_ADDRESS: &str = "This machine is behind NAT. Its public address, and the local one (empty: neither)";

@@ -34,6 +34,7 @@ impl Config {
         SECRET.iter().map(move |key| {
             let values = match *key {
                 "turn.secrets" => turn.secrets.iter().map(|secret| secret.reveal().to_owned()).collect(),
+                "turn.ice_servers" => turn.ice_servers.iter().map(|server| server.reveal().to_string()).collect(),
                 "turn.users" => turn
                     .users
                     .iter()
@@ -85,6 +86,7 @@ mod tests {
                 let value = match *key {
                     "turn.secrets" => json!([text]),
                     "turn.users" => json!({ "alice": text }),
+                    "turn.ice_servers" => json!([{ "urls": "turn:a", "username": "b", "credential": text }]),
                     "signaling.accounts.webhook.url" => json!(format!("https://{text}")),
                     _ => json!(text),
                 };

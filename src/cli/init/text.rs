@@ -6,13 +6,14 @@ use std::path::Path;
 
 use super::Facts;
 use super::Plan;
+use crate::address::host_in_url;
 use crate::config::Config;
 use crate::config::value::TlsMode;
 use crate::credentials::random;
 
 /// The configuration: what differs from the defaults, each with a line that says why, and fresh secrets.
 pub(super) fn configuration(plan: &Plan) -> String {
-    let Plan { domain, email, mode, pair, https_port, http_port, external_ip, socket } = plan;
+    let Plan { domain, email, mode, token, pair, https_port, http_port, external_ip, socket } = plan;
     let mut text = HEADER.to_owned();
     let mut add = |line: &str| {
         text.push_str(line);
@@ -44,6 +45,7 @@ pub(super) fn configuration(plan: &Plan) -> String {
         (TlsMode::Acme, _) => {
             add("# Got from the certificate authority (Let's Encrypt), and renewed by itself.");
             add("mode = \"acme\"");
+            let email = email.as_str();
             if !email.is_empty() {
                 add("\n[tls.acme]");
                 add("# Where the authority may write to.");
@@ -72,10 +74,18 @@ pub(super) fn configuration(plan: &Plan) -> String {
     add(
         "# Signs credentials; share it with a back end that hands them out. It is fresh, so keep it: a new one ends them all.",
     );
-    add(&format!("secrets = [\"{}\"]", fresh()));
+    add(&format!("secrets = [\"{}\"]", fresh::<32>()));
+    if let Some(token) = token {
+        add("\n[signaling.accounts]");
+        add(
+            "# Who shows it may sign in and relay: ?token= in a page's address, \"token\" in a login. \"open\" lets in anyone.",
+        );
+        add("mode = \"token\"");
+        add(&format!("token = {}", quoted(token)));
+    }
     add("\n[admin]");
     add("# Who sends it may see and command the server at /admin. Empty: nobody.");
-    add(&format!("token = \"{}\"", fresh()));
+    add(&format!("token = \"{}\"", fresh::<32>()));
     add("\n[control]");
     add("# For `throughway status`, `reload` and `doctor`.");
     add(&format!("socket = {}", quoted(&socket.display().to_string())));
@@ -92,9 +102,9 @@ const HEADER: &str = "\
 # sources). After a change: `throughway check` tells whether it is good, `throughway reload` puts it to work.
 ";
 
-/// 256 random bits, as letters and digits.
-fn fresh() -> String {
-    random::<32>().iter().fold(String::new(), |mut text, byte| {
+/// `N` random bytes, as letters and digits.
+pub(super) fn fresh<const N: usize>() -> String {
+    random::<N>().iter().fold(String::new(), |mut text, byte| {
         // Writing to a String never fails.
         let _ = write!(text, "{byte:02x}");
         text
@@ -129,7 +139,22 @@ pub(super) fn next_steps(file: &Path, plan: &Plan, facts: &Facts, is_installed: 
     for (number, step) in steps.iter().enumerate() {
         let _ = write!(text, "    {}. {step}", number + 1);
     }
-    text.push_str("\nAnyone who reaches the server may sign in and relay: [signaling.accounts] is about that.\n");
+    match &plan.token {
+        Some(token) => {
+            let port = if plan.https_port == 443 { String::new() } else { format!(":{}", plan.https_port) };
+            let host = host_in_url(&plan.domain);
+            let _ = write!(
+                text,
+                "\nWho has this address may sign in and relay; [signaling.accounts] is about that:\n\n    "
+            );
+            let _ = writeln!(text, "https://{host}{port}/call?token={token}");
+        }
+        None => {
+            text.push_str(
+                "\nAnyone who reaches the server may sign in and relay: [signaling.accounts] is about that.\n",
+            );
+        }
+    }
     text
 }
 
@@ -165,13 +190,16 @@ fn ports(plan: &Plan) -> String {
 mod tests {
     use std::path::PathBuf;
 
+    use crate::config::value::AccountMode;
+
     use super::*;
 
     fn plan() -> Plan {
         Plan {
             domain: "calls.example.org".to_owned(),
-            email: "a\"b@example.org".to_owned(),
+            email: "admin@example.org".parse().unwrap(),
             mode: TlsMode::Acme,
+            token: Some("0123456789abcdef".to_owned()),
             pair: None,
             https_port: 443,
             http_port: Some(80),
@@ -193,7 +221,14 @@ mod tests {
         let plans = [
             plan(),
             Plan { mode: TlsMode::Files, pair: files, ..plan() },
-            Plan { domain: String::new(), mode: TlsMode::SelfSigned, http_port: None, https_port: 8443, ..plan() },
+            Plan {
+                domain: String::new(),
+                mode: TlsMode::SelfSigned,
+                token: None,
+                http_port: None,
+                https_port: 8443,
+                ..plan()
+            },
         ];
 
         for plan in plans {
@@ -205,6 +240,8 @@ mod tests {
             assert_eq!(config.http.listen.first().unwrap().0.port(), plan.https_port);
             let email = if plan.mode == TlsMode::Acme { plan.email.as_str() } else { "" };
             assert_eq!(config.tls.acme.email.as_str(), email);
+            assert_eq!(config.signaling.accounts.token.reveal(), plan.token.as_deref());
+            assert_eq!(config.signaling.accounts.mode == AccountMode::Open, plan.token.is_none());
         }
     }
 
@@ -250,6 +287,7 @@ mod tests {
         assert!(steps(&[], true).contains("calls.example.org an address: its DNS record must name 9.9.9.9."));
         assert!(steps(&["9.9.9.9"], true).contains("leads here already"));
         assert!(steps(&["8.8.8.8"], true).contains("leads to 8.8.8.8: its DNS record must name 9.9.9.9."));
+        assert!(steps(&[], true).contains("https://calls.example.org/call?token=0123456789abcdef\n"));
         let by_hand = steps(&[], false);
         for text in ["tcp 80, 443, 3478, 5349", "udp 443, 3478, 49160-65535", "throughway doctor --config /x/t.toml"] {
             assert!(by_hand.contains(text), "{text} is missing in {by_hand}");
