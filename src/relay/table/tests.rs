@@ -11,6 +11,8 @@ use crate::address::Transport;
 use crate::clock::Clock;
 use crate::policy;
 use crate::relay::command::ListenerId;
+use crate::relay::command::MAX_CHANNELS;
+use crate::relay::command::MAX_PERMISSIONS;
 use crate::relay::departures::Departures;
 use crate::relay::forwarder::Watched;
 
