@@ -5,12 +5,13 @@
 //! ```text
 //! main -> cli -> app -> everything below           one process: app starts the parts in order and owns their end
 //! cli -> config, credentials, net, turn::probe     commands: to write, check and look at what runs
-//! web -> gateway, signaling, credentials, net      HTTP: pages, WebSocket upgrade, /ice, /admin, health, metrics
-//! gateway -> signaling                             one file a client protocol, each a translation to and from the hub
+//! web -> gateway, signaling, turn::status,         HTTP: pages, WebSocket upgrade, /ice, /admin, health, metrics
+//!        credentials, net
+//! gateway -> signaling, net                        one file a client protocol, each a translation to and from the hub
 //! signaling -> credentials                         members, names, rooms, mailboxes: no socket; only sign-ins await
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
 //! relay -> net, policy                             data plane: forwarding tables, media threads and streams
-//! net, config                                      sockets only; TOML and environment only
+//! net, config                                      sockets, certificates, HTTP as a client, systemd; TOML, environment
 //! address, clock, live, metrics, logging, places, rate, volume, wire   importable by all
 //! ```
 //!

@@ -36,7 +36,7 @@ type Status = Arc<dyn Fn() -> BoxFuture<'static, Value> + Send + Sync>;
 const MAX_CONNECTIONS: usize = 16;
 /// How long a request's header may take.
 const HEADER_WITHIN: Duration = Duration::from_secs(5);
-/// How long one may last: a reload reads files and may ask for certificates.
+/// How long one may last: a reload reads files, and waits for every shard.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(60);
 /// How long to wait when the system has no room for another connection.
 const BREATH: Duration = Duration::from_millis(50);
