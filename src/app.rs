@@ -175,10 +175,10 @@ struct Shared {
     tasks: TaskTracker,
 }
 
-/// How long what was accepted last has to ask, and be answered.
-const LAST_ANSWERS: Duration = Duration::from_millis(100);
-/// How long the parts may take to end.
-const END_WITHIN: Duration = Duration::from_millis(1500);
+/// How long what was accepted last has to ask.
+const LAST_QUESTIONS: Duration = Duration::from_millis(600);
+/// How long the end may take with it; what is left is more than a last answer or a WebSocket's close may take.
+const END_WITHIN: Duration = Duration::from_millis(1700);
 
 /// The longest realm with which a refusal stays short beside the request that it answers: 2.3 times 28 bytes.
 const SHORT_REALM: usize = 12;
@@ -259,12 +259,15 @@ impl App {
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
     pub async fn shutdown(self) {
+        let now = self.clock.now().monotonic;
         self.farewell.cancel();
         // Who was let in last gets an answer, for there may be nobody to ask again.
-        self.stop.run_until_cancelled(tokio::time::sleep(LAST_ANSWERS)).await;
+        let asked = async { self.parts.lock().await.front.has_heard_all().await };
+        let asked = tokio::time::timeout_at(now + LAST_QUESTIONS, asked);
+        let _ = self.stop.run_until_cancelled(asked).await;
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(END_WITHIN, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout_at(now + END_WITHIN, self.tasks.wait()).await.is_err() {
             tracing::info!(tasks = self.tasks.len(), "left running at the end");
         }
         self.scribe.finish().await;

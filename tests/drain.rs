@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::sys::signal::Signal::SIGINT;
 use nix::sys::signal::Signal::SIGTERM;
@@ -289,6 +290,25 @@ async fn a_restart_without_a_drain_refuses_no_connection_either() {
     visitors.all_were_answered(20);
     assert_eq!((outcome.messages_lost, outcome.connections_refused, outcome.members), (0, 0, 100), "{outcome:?}");
     assert!(outcome.sockets_closed.len() == 100 && outcome.sockets_closed.iter().all(|code| *code == 1012));
+}
+
+/// Such as a browser behind a bad network, whose handshake takes its time.
+#[tokio::test]
+async fn who_was_let_in_before_the_end_is_answered_after_it_has_begun() {
+    let server = Server::start(PEERS_ON_LOOPBACK);
+    let mut slow = TcpStream::connect(server.http()).await.unwrap();
+    server.metric_becomes("throughway_places_taken{of=\"half-open\"}", 1).await;
+
+    server.signal(SIGTERM);
+    server.logs("stopping").await;
+    // It's the client who takes this long: there is nothing to be waited for.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(server.ends().await.success());
 }
 
 const SOCKETS: usize = 1000;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Once;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -168,6 +169,17 @@ impl Front {
         self.proxies.clone()
     }
 
+    /// Waits until everybody who was let in has said what they want. It looks after a while for the first time: who came
+    /// last may be on the way in, and who has asked for a relay is still to be answered.
+    pub(super) async fn has_heard_all(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if self.half_open.taken() == 0 {
+                break;
+            }
+        }
+    }
+
     /// Accepts from `listener` until the end.
     fn serve(self, listener: TcpListener, role: Role) {
         let tasks = self.shared.tasks.clone();
@@ -196,6 +208,9 @@ impl Front {
         }
     }
 }
+
+/// How often it is looked whether everybody has asked.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Only a load balancer's operator can cure it, and a balancer checks often.
 static UNANNOUNCED: Once = Once::new();
