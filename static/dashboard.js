@@ -6,6 +6,8 @@ const EVERY_MS = 2_000;
 const SPAN_MS = 5 * 60_000;
 const KEY = "throughway-admin-token";
 const DAY_S = 86_400;
+/** How many names of a certificate are shown; all stand in its tooltip. */
+const NAMES = 3;
 
 const $ = (id) => document.getElementById(id);
 const sum = (numbers) => Object.values(numbers).reduce((a, b) => a + b, 0);
@@ -163,16 +165,19 @@ function showFacts({ version, startedAt, turn, certificate }, now) {
     ["Running for", duration(now / 1000 - startedAt)],
     ["Address questions answered", count(turn.bindings)],
   ];
-  if (certificate) facts.push(["Certificate", expiry(certificate, now)]);
-  $("facts").replaceChildren(...facts.map(([name, value]) => pair(name, value)));
+  if (certificate) facts.push(["Certificate", ...expiry(certificate, now)]);
+  $("facts").replaceChildren(...facts.map(([name, ...values]) => pair(name, ...values)));
 }
 
 function expiry({ notAfter, source, names }, now) {
   const left = notAfter - now / 1000;
-  const value = part("span", "", left > 0 ? `${duration(left)} left, ${source}` : `expired, ${source}`);
+  const day = new Date(notAfter * 1000).toISOString().slice(0, 10);
+  const value = part("span", "", left > 0 ? `until ${day}, ${duration(left)} left` : `expired on ${day}`);
   value.dataset.state = left > 14 * DAY_S ? "good" : left > 0 ? "warn" : "bad";
-  value.title = names.join(", ");
-  return value;
+  const more = names.length > NAMES ? ` and ${names.length - NAMES} more` : "";
+  const forWhom = part("small", "", `${source}, for ${names.slice(0, NAMES).join(", ")}${more}`);
+  forWhom.title = names.join(", ");
+  return [value, forWhom];
 }
 
 function showVolume({ today, limitToday, thisMonth, limitThisMonth }) {

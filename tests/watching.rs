@@ -231,8 +231,7 @@ async fn what_grafana_and_the_alerts_look_at_is_exposed() {
         let named: Vec<_> =
             words.filter(|word| word.starts_with("throughway_") || word.starts_with("process_")).collect();
         assert!(!named.is_empty() || query.contains("up{"), "{query}");
-        // tls' own.
-        for name in named.into_iter().filter(|name| *name != "throughway_certificate_expiry_seconds") {
+        for name in named {
             assert!(exposed.contains_key(name), "{name} in {query}");
         }
     }

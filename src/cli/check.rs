@@ -49,7 +49,7 @@ pub(super) fn run(file: Option<&Path>, asked: &Arguments) -> Result<(), Failure>
     Ok(())
 }
 
-/// Every key with its value; what nobody may read is hidden, in `ice_servers` and in the webhook's URL too.
+/// Every key with its value; what nobody may read is hidden, in `ice_servers` and behind the webhook's host too.
 fn shown(config: &Config) -> serde_json::Result<Value> {
     let mut all = serde_json::to_value(config)?;
     for server in all.pointer_mut("/turn/ice_servers").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -58,9 +58,10 @@ fn shown(config: &Config) -> serde_json::Result<Value> {
         }
     }
     if let Some(Value::String(url)) = all.pointer_mut("/signaling/accounts/webhook/url")
-        && let Some((bare, _)) = url.split_once('?')
+        && let Some((scheme, rest)) = url.split_once("://")
+        && let Some((host, _)) = rest.split_once(['/', '?'])
     {
-        *url = format!("{bare}?(hidden)");
+        *url = format!("{scheme}://{host}/(hidden)");
     }
     Ok(all)
 }
@@ -237,14 +238,16 @@ mod tests {
     fn what_differs_says_where_from_and_what_is_secret_is_hidden() {
         let toml = "[turn]\nrealm = 'a'\nshards = 0\nsecrets = ['hunter2']\nusers = { camera = 'hunter2' }\n\
                     ice_servers = [{ urls = 'turn:a', username = 'u', credential = 'hunter2' }]\n\
-                    [admin]\ntoken = 'hunter2hunter2hunter2'";
+                    [admin]\ntoken = 'hunter2hunter2hunter2'\n[signaling.accounts]\nmode = 'webhook'\n\
+                    [signaling.accounts.webhook]\nurl = 'https://b.org:1/hunter2?hunter2'\nsecret = 'hunter2hunter2hunter2'";
 
         let (text, _) = printed(toml);
 
         assert!(text.lines().any(|line| line.starts_with("realm = \"a\" # ") && line.ends_with("t.toml")), "{text}");
         assert!(text.lines().any(|line| line == "shards = 0"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
-        assert_eq!(text.matches("(hidden)").count(), 4, "{text}");
+        assert!(text.contains("url = \"https://b.org:1/(hidden)\""), "{text}");
+        assert_eq!(text.matches("(hidden)").count(), 6, "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `throughway status`: who is there and what is relayed, from the running server.
 
 use std::fmt::Write;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(super) struct Arguments {
 
 /// How far two answers are apart that make a rate.
 const APART: Duration = Duration::from_secs(1);
+/// How many names of a certificate there is room for in a line.
+const MAX_NAMES: usize = 2;
 /// Clears a terminal and goes to its first line.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
@@ -44,6 +47,7 @@ async fn tell(config: &Config, asked: &Arguments) -> Result<(), Failure> {
     if asked.json && !asked.watch {
         return super::print(&format!("{}\n", last.1));
     }
+    let is_drawn = asked.watch && !asked.json && std::io::stdout().is_terminal();
     loop {
         tokio::time::sleep(APART).await;
         let next = (clock.now(), answer(config).await?);
@@ -52,7 +56,7 @@ async fn tell(config: &Config, asked: &Arguments) -> Result<(), Failure> {
             true => format!("{}\n", next.1),
             false => table(&last.1, &next.1, seconds, next.0.unix.as_secs()),
         };
-        super::print(&format!("{}{text}", if asked.watch && !asked.json { CLEAR } else { "" }))?;
+        super::print(&format!("{}{text}", if is_drawn { CLEAR } else { "" }))?;
         if !asked.watch {
             return Ok(());
         }
@@ -85,17 +89,24 @@ fn table(before: &Value, now: &Value, seconds: f64, unix: u64) -> String {
     rows.push(("members", listed(now.get("members"))));
     rows.push(("rooms", listed(now.get("rooms"))));
     rows.push(("connections", count("/connections").to_string()));
-    rows.push(("allocations", listed(now.get("allocations"))));
-    for (row, at) in [("to peers", "toPeers"), ("to clients", "toClients"), ("hairpin", "hairpin")] {
+    rows.push(("relays", listed(now.get("allocations"))));
+    for (row, at) in [("to peers", "toPeers"), ("to clients", "toClients"), ("inside", "hairpin")] {
         let (bytes, packets) = (format!("/relayed/{at}/bytes"), format!("/relayed/{at}/packets"));
-        let each = format!("{}/s, {:.0} packets/s", size(rate(&bytes)), rate(&packets));
-        rows.push((row, format!("{each}; {} in all", size(count(&bytes) as f64))));
+        let (each, total) = (size(rate(&bytes)), size(count(&bytes) as f64));
+        rows.push((row, format!("{each:>10}/s {:>7.0} packets/s {total:>12} in all", rate(&packets))));
     }
-    let (today, month) = (count("/relayed/today") as f64, count("/relayed/thisMonth") as f64);
-    rows.push(("volume", format!("{} today, {} this month", size(today), size(month))));
-    rows.push(("drops", listed(now.get("drops"))));
-    rows.push(("TURN", listed(now.get("turn"))));
-    rows.push(("sign-ins", listed(now.get("signIns"))));
+    let volume = |at: &str, limit: &str| {
+        let limit = now.pointer(limit).and_then(Value::as_u64).map(|limit| format!(" of {}", size(limit as f64)));
+        format!("{}{}", size(count(at) as f64), limit.unwrap_or_default())
+    };
+    let today = volume("/relayed/today", "/relayed/limitToday");
+    let month = volume("/relayed/thisMonth", "/relayed/limitThisMonth");
+    rows.push(("volume", format!("{today} today, {month} this month")));
+    rows.push(("dropped", listed(now.get("drops"))));
+    let [done, errors, wrong] = ["successes", "errors", "authFailures"].map(|what| count(&format!("/turn/{what}")));
+    rows.push(("requests", format!("{done} done, {errors} answered with an error, {wrong} wrong credentials")));
+    rows.push(("addresses", format!("{} told by STUN", count("/turn/bindings"))));
+    rows.push(("sign-ins", format!("{} let in, {} refused", count("/signIns/ok"), count("/signIns/refused"))));
     rows.push(("certificate", certificate(now.get("certificate"), unix)));
     let mut text = String::new();
     // Writing to a String never fails.
@@ -109,14 +120,15 @@ fn table(before: &Value, now: &Value, seconds: f64, unix: u64) -> String {
 /// Who has the most relayed, with what goes on since the last answer.
 fn talkers(before: &Value, now: &Value, seconds: f64, text: &mut String) {
     let list = |status: &Value| status.get("talkers").and_then(Value::as_array).cloned().unwrap_or_default();
-    let word = |talker: &Value, key: &str| talker.get(key).and_then(Value::as_str).unwrap_or("-").to_owned();
+    // Whoever is of no gateway isn't signed in, and relays all the same.
+    let word = |talker: &Value, key: &str| talker.get(key).and_then(Value::as_str).unwrap_or("TURN user").to_owned();
     let bytes = |talker: &Value| talker.get("bytes").and_then(Value::as_u64).unwrap_or_default();
     let earlier = list(before);
     let (all, none) = (list(now), json!(null));
     if all.is_empty() {
         return;
     }
-    let _ = writeln!(text, "\n{:24} {:10} {:>6} {:>12} {:>12}", "top talkers", "over", "relays", "in all", "a second");
+    let _ = writeln!(text, "\n{:24} {:10} {:>6} {:>12} {:>12}", "top talkers", "kind", "relays", "in all", "a second");
     for talker in &all {
         let is_same = |other: &&Value| ["who", "session"].iter().all(|key| other.get(*key) == talker.get(*key));
         let since = bytes(talker).saturating_sub(bytes(earlier.iter().find(is_same).unwrap_or(&none)));
@@ -151,9 +163,17 @@ fn certificate(of: Option<&Value>, unix: u64) -> String {
         return "none".to_owned();
     };
     let source = of.and_then(|of| of.get("source")).and_then(Value::as_str).unwrap_or("?");
+    let names = of.and_then(|of| of.get("names")).and_then(Value::as_array).into_iter().flatten();
+    let names: Vec<_> = names.filter_map(Value::as_str).collect();
+    let shown: Vec<_> = names.iter().take(MAX_NAMES).copied().map(printable).collect();
+    let for_whom = match names.len().saturating_sub(MAX_NAMES) {
+        0 if shown.is_empty() => String::new(),
+        0 => format!(" for {}", shown.join(", ")),
+        more => format!(" for {} and {more} more", shown.join(", ")),
+    };
     match not_after.checked_sub(unix) {
-        Some(left) => format!("{source}, good for {}", span(left)),
-        None => format!("{source}, EXPIRED {} ago", span(unix - not_after)),
+        Some(left) => format!("{source}{for_whom}, good for {}", span(left)),
+        None => format!("{source}{for_whom}, EXPIRED {} ago", span(unix - not_after)),
     }
 }
 
@@ -189,11 +209,12 @@ mod tests {
             "allocations": { "udp": 2, "tcp": 0, "tls": 0 },
             "relayed": {
                 "toPeers": { "packets": to_peers / 100, "bytes": to_peers }, "toClients": { "packets": 0, "bytes": 0 },
-                "hairpin": { "packets": 0, "bytes": 0 }, "today": 2048, "thisMonth": 1_u64 << 40,
+                "hairpin": { "packets": 0, "bytes": 0 }, "today": 2048, "limitToday": null,
+                "thisMonth": 1_u64 << 40, "limitThisMonth": 2_u64 << 40,
             },
             "drops": { "no-permission": 3 },
-            "turn": { "successes": 5, "errors": 0, "bindings": 0, "authFailures": 0 },
-            "signIns": { "ok": 3, "refused": 0 },
+            "turn": { "successes": 5, "errors": 2, "bindings": 0, "authFailures": 1 },
+            "signIns": { "ok": 3, "refused": 4 },
             "certificate": { "names": ["a.org"], "notAfter": 1000 + 90 * 86_400, "source": "files" },
             "talkers": [{ "who": "ali\x1bce", "gateway": "json", "session": "s", "allocations": 2, "bytes": talker, "packets": 1 }],
         })
@@ -206,11 +227,14 @@ mod tests {
         for line in [
             "server       0.1.0, ready, for 1 h 1 min",
             "members      3: json 3",
-            "allocations  2: udp 2",
-            "to peers     2.0 KiB/s, 20 packets/s; 4.0 KiB in all",
-            "volume       2.0 KiB today, 1.0 TiB this month",
-            "drops        3: no-permission 3",
-            "certificate  files, good for 89 d 22 h",
+            "relays       2: udp 2",
+            "to peers        2.0 KiB/s      20 packets/s      4.0 KiB in all",
+            "inside              0 B/s       0 packets/s          0 B in all",
+            "volume       2.0 KiB today, 1.0 TiB of 2.0 TiB this month",
+            "dropped      3: no-permission 3",
+            "requests     5 done, 2 answered with an error, 1 wrong credentials",
+            "sign-ins     3 let in, 4 refused",
+            "certificate  files for a.org, good for 89 d 22 h",
             "ali?ce                   json            2      2.0 KiB      1.0 KiB",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is missing in\n{text}");
@@ -227,6 +251,8 @@ mod tests {
 
     #[test]
     fn an_expired_certificate_stands_out() {
-        assert_eq!(certificate(Some(&json!({ "notAfter": 10, "source": "acme" })), 100), "acme, EXPIRED 1 min ago");
+        let expired = json!({ "names": ["a.org", "b.org", "c.org"], "notAfter": 10, "source": "acme" });
+
+        assert_eq!(certificate(Some(&expired), 100), "acme for a.org, b.org and 1 more, EXPIRED 1 min ago");
     }
 }

@@ -117,6 +117,8 @@ test("it shows who is there and what is relayed, and throws out whom it is told 
   const peer = createSocket("udp4").bind(0, "127.0.0.1");
   await once(peer, "listening");
   const person = await letIn();
+  await person.sees(".facts [data-state=good]", /^until \d{4}-\d\d-\d\d, 39\d d/);
+  await person.sees(".facts small", /^self-signed, for \S+/);
   await person.sees(legend(1, 0), /^0$/);
   const carol = await member("carol");
   await person.sees(legend(1, 0), /^1$/);

@@ -7,6 +7,7 @@ use std::process::Output;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use nix::sys::signal::Signal;
 use ring::hmac;
 use serde_json::Value;
 use serde_json::json;
@@ -22,6 +23,7 @@ use throughway::signaling::session;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::net::UnixStream;
 
 use crate::support::PEERS_ON_LOOPBACK;
 use crate::support::Server;
@@ -184,21 +186,68 @@ async fn command(server: &Server) {
     }
 }
 
+/// What an operator does at the machine itself, with a file that is broken, with one that has another secret and when that
+/// is in force: has it read again by the signal and through the control socket, and runs each command that reads it. All
+/// that is answered, with what it answers.
+async fn operate(server: &Server) -> Vec<(String, String)> {
+    let file = server.home().join("throughway.toml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let mut said = Vec::new();
+    for (toml, logged) in [
+        (format!("{good}[turn.peers]\n[nowhere]\nsecret = [\"hush-broken-6e1d\""), "the configuration stays as it was"),
+        (good.replace(OLDER, "hush-newer-5b70"), "the configuration was read again"),
+    ] {
+        std::fs::write(&file, toml).unwrap();
+        server.signal(Signal::SIGHUP);
+        server.logs(logged).await;
+        for request in ["GET /status", "POST /reload"] {
+            said.push((request.to_owned(), ask_control(server, request).await));
+        }
+        for command in ["check", "doctor", "status", "reload"] {
+            for more in [&[][..], &["--json"]] {
+                let mut process = program();
+                process.arg(command).args(more).arg("--config").arg(&file);
+                // What it asks may ask the web service of this test.
+                let output = tokio::task::spawn_blocking(move || process.output().unwrap()).await.unwrap();
+                let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+                assert!(!text.is_empty(), "{command} says nothing");
+                said.push((format!("{command} {more:?}"), text));
+            }
+        }
+    }
+    said
+}
+
+/// Asks through the control socket, as `curl --unix-socket` does.
+async fn ask_control(server: &Server, request: &str) -> String {
+    let mut stream = UnixStream::connect(server.home().join("control.sock")).await.unwrap();
+    let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") || answer.starts_with("HTTP/1.1 409 "), "{answer}");
+    answer
+}
+
 #[tokio::test]
 async fn no_secret_is_in_the_log_on_stdout_or_in_anything_that_is_served() {
     let webhook = service().await;
     for mode in [Mode::Token, Mode::Jwt, Mode::Webhook] {
-        let server = Server::start(&mode.config(webhook));
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("control.sock");
+        let control = format!("[control]\nsocket = {socket:?}\n");
+        let server = Server::start_in(home.path(), &format!("{}{control}", mode.config(webhook)));
         let secrets = use_all(&server, mode).await;
+        let said = operate(&server).await;
 
         let metrics = server.metrics().await;
         let (_, head, health) = server.ask("GET /healthz", "", "").await;
         let (banner, log) = (server.banner().to_owned(), server.end());
 
         assert!(log.contains("TRACE") && log.contains("DEBUG"), "the log tells nothing");
-        for (name, said) in
-            [("log", &log), ("stdout", &banner), ("/metrics", &metrics), ("/healthz", &health), ("its header", &head)]
-        {
+        let said = said.iter().map(|(name, said)| (name.as_str(), said));
+        let served = [("/metrics", &metrics), ("/healthz", &health), ("its header", &head)];
+        for (name, said) in said.chain(served).chain([("log", &log), ("stdout", &banner)]) {
             let found = secrets.iter().map(String::as_str).chain([MARK]).find(|secret| said.contains(secret));
             let line = found.and_then(|secret| said.lines().find(|line| line.contains(secret)));
             assert_eq!(line, None, "{mode:?}: {name} has {found:?}");
