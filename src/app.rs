@@ -148,6 +148,8 @@ pub struct Listening {
 /// The running server.
 pub struct App {
     listening: Vec<Listening>,
+    /// From a process that may still be there.
+    takes_over: bool,
     metrics: Arc<Metrics>,
     clock: Clock,
     certificates: Certificates,
@@ -206,9 +208,9 @@ impl App {
         let (certifier, certificate) = Certifier::new(config, state, &shared)?;
         let accounts = signaling::accounts::accounts(config, signaling::accounts::proof(config, clock)?);
         let inherited = Inherited::take()?;
-        let has_inherited = !inherited.is_empty();
+        let takes_over = !inherited.is_empty();
         let tcp = Listeners::bind(config, inherited)?;
-        let udp = turn::bind(config, has_inherited, clock).await?;
+        let udp = turn::bind(config, takes_over, clock).await?;
         if config.turn.realm.len() > SHORT_REALM {
             tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
         }
@@ -227,7 +229,7 @@ impl App {
         let keeper = Keeper::load(state, volume_limits(config), clock.now());
         let relay = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
         if let Some(timeout) = notify::watchdog() {
-            let parts = vital(relay.status.clone(), relay.pulses.clone());
+            let parts = vital(&relay.status, relay.pulses.clone());
             shared.tasks.spawn(watchdog::run(parts, timeout, notify::alive, shared.stop.clone()));
         }
         let front = Front::new(config, &shared);
@@ -254,7 +256,20 @@ impl App {
         let scribe = Scribe::start(Arc::clone(&shared.credentials), clock);
         let Shared { metrics, clock, draining, farewell, stop, tasks, .. } = shared.clone();
         let parts = Mutex::new(Parts { config: config.clone(), shared, certifier, relay, signaling, front });
-        Ok(Self { listening, metrics, clock, certificates, parts, overview, draining, farewell, stop, tasks, scribe })
+        Ok(Self {
+            listening,
+            takes_over,
+            metrics,
+            clock,
+            certificates,
+            parts,
+            overview,
+            draining,
+            farewell,
+            stop,
+            tasks,
+            scribe,
+        })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
@@ -290,18 +305,22 @@ impl App {
 }
 
 /// What the process can't do without.
-fn vital(status: Status, pulses: Vec<Pulse>) -> Vec<watchdog::Part> {
-    let control = watchdog::Part::new("control plane", move || {
-        let status = status.clone();
-        async move { drop(status.allocations(u64::MAX, 0).await) }
-    });
+fn vital(status: &Status, pulses: Vec<Pulse>) -> Vec<watchdog::Part> {
+    let control: Vec<_> = status.each().map(control_task).collect();
     let media = pulses.into_iter().map(|pulse| {
         watchdog::Part::new("media thread", move || {
             let pulse = pulse.clone();
             async move { pulse.beat().await }
         })
     });
-    std::iter::once(control).chain(media).collect()
+    control.into_iter().chain(media).collect()
+}
+
+fn control_task(status: Status) -> watchdog::Part {
+    watchdog::Part::new("control task", move || {
+        let status = status.clone();
+        async move { drop(status.allocations(u64::MAX, 0).await) }
+    })
 }
 
 /// Every name and address that a browser may reach this machine by.

@@ -4,10 +4,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
+use nix::sys::signal::Signal::SIGHUP;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use throughway::clock::Clock;
+use throughway::clock::Now;
 use throughway::net::tls::Pair;
 use tokio::net::TcpStream;
 
@@ -89,6 +92,24 @@ async fn bad_files_leave_the_certificate_as_it_was_and_are_said_once() {
     let log = server.log();
     assert_eq!(log.matches("there is no private key in it").count(), 1, "{log}");
     assert_eq!(log.matches("stays as it was").count(), 2, "{log}");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_follows_a_good_one_by_a_reload_no_more_than_by_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    let (live, now) = (make(&at("live")), Clock::system().now());
+    let server = Server::start_in(home.path(), &config(home.path()));
+    let tls = client::trusting([live.clone()]);
+    let long_ago = Now { unix: now.unix - Duration::from_secs(1000 * 24 * 3600), ..now };
+    Pair::self_signed(&at("old"), &["localhost".to_owned()], long_ago).unwrap();
+    replace(&at("old"), &at("live"));
+
+    server.signal(SIGHUP);
+
+    server.logs("the configuration stays as it was: tls.certificate: ").await;
+    assert!(server.log().contains("has expired or is not yet valid"), "{}", server.log());
+    assert_eq!(shown(&tls, server.https(), "localhost").await, Some(live));
 }
 
 #[tokio::test]

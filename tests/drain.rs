@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nix::sys::signal::Signal::SIGHUP;
 use nix::sys::signal::Signal::SIGINT;
 use nix::sys::signal::Signal::SIGTERM;
 use serde_json::json;
@@ -108,6 +109,60 @@ async fn who_is_signed_in_comes_back_while_others_are_let_in_no_more() {
 }
 
 #[tokio::test]
+async fn while_it_drains_another_configuration_holds_and_cuts_off_who_is_denied() {
+    let home = tempfile::tempdir().unwrap();
+    let socket = home.path().join("control.sock");
+    let toml = format!("{PEERS_ON_LOOPBACK}{DRAIN}[control]\nsocket = {socket:?}\n");
+    let server = Server::start_in(home.path(), &toml);
+    let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let talker = alice(&server).await;
+    talker.allocate().await;
+    assert_eq!(talker.bind(0x4000, peer.local_addr().unwrap()).await, 0);
+    server.signal(SIGTERM);
+    server.logs("draining: ").await;
+
+    std::fs::write(home.path().join("throughway.toml"), toml.replace("\"127.0.0.0/8\", ", "")).unwrap();
+    server.signal(SIGHUP);
+    server.logs("in force now: applied=\"turn.peers.allow\"").await;
+
+    talker.send(&channel_data(0x4000, b"nothing")).await;
+    server.drops_become("no-channel", 1).await;
+    assert_eq!(talker.bind(0x4000, peer.local_addr().unwrap()).await, 403);
+    assert_eq!(reload(home.path()).await, "Nothing has changed.\n");
+}
+
+/// What `throughway reload` says.
+async fn reload(home: &Path) -> String {
+    let mut command = program();
+    command.arg("--config").arg(home.join("throughway.toml")).arg("reload");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+}
+
+#[tokio::test]
+async fn the_next_process_serves_while_the_last_one_has_the_control_socket_and_takes_it_over() {
+    let homes = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let inherited = [listener("127.0.0.1:0", false)];
+    let addr = SocketAddr::from(([127, 0, 0, 1], port_of(&inherited[0])));
+    let control = format!("{DRAIN}[control]\nsocket = {:?}\n", homes[0].path().join("control.sock"));
+    let toml = inheriting(&addr.to_string(), 0, &control);
+    let old = Server::start_by(inheriting_by(homes[0].path(), &inherited), homes[0].path(), &toml);
+    let talker = alice(&old).await;
+    talker.allocate().await;
+    old.signal(SIGTERM);
+    old.logs("draining: ").await;
+
+    let next = Server::start_by(inheriting_by(homes[1].path(), &inherited), homes[1].path(), &toml);
+    next.logs("control.socket is this process's once").await;
+    assert_eq!(talker.refresh(0).await, 0);
+    assert!(old.ends().await.success());
+    next.logs("control.socket is this process's\n").await;
+
+    assert_eq!(reload(homes[1].path()).await, "Nothing has changed.\n");
+    assert!(next.log().contains("read again: nothing has changed"), "{}", next.log());
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_a_drain_at_once() {
     for second in [SIGTERM, SIGINT] {
         let server = start();
@@ -150,6 +205,7 @@ async fn the_service_manager_is_told_of_each_state_in_order_and_that_all_is_well
                     return text.to_owned();
                 }
                 assert!(!text.contains("STOPPING=1"), "{wanted} before it stops");
+                assert!(!text.contains("READY=1"), "{wanted} before it is ready again");
             }
         };
         tokio::time::timeout(PATIENCE, heard).await.unwrap_or_else(|_| panic!("{wanted} is never said"))
@@ -167,6 +223,8 @@ async fn the_service_manager_is_told_of_each_state_in_order_and_that_all_is_well
     assert_eq!(hears("draining").await, "STATUS=draining: 1 relay left, 10m at most\n");
     hears("EXTEND_TIMEOUT_USEC=30000000").await;
     hears("WATCHDOG=1").await;
+    server.signal(SIGHUP);
+    server.logs("the configuration was read again").await;
     assert_eq!(talker.refresh(0).await, 0);
     hears("telling members").await;
     assert!(server.ends().await.success());

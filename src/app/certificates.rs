@@ -38,7 +38,6 @@ pub(super) struct Certifier {
     tending: Tending,
     state: PathBuf,
     tasks: TaskTracker,
-    stop: CancellationToken,
     tended: Mutex<Option<Tended>>,
 }
 
@@ -87,10 +86,15 @@ impl Certifier {
         };
         let served = Certificates::new(pair, source)?;
         let certifier = Self {
-            tending: Tending { served, metrics: Arc::clone(&shared.metrics), clock: shared.clock },
+            tending: Tending {
+                served,
+                metrics: Arc::clone(&shared.metrics),
+                clock: shared.clock,
+                swapping: Arc::default(),
+                end: shared.stop.clone(),
+            },
             state: state.to_owned(),
             tasks: shared.tasks.clone(),
-            stop: shared.stop.clone(),
             tended: Mutex::default(),
         };
         Ok((certifier, Prepared(Some(change))))
@@ -120,16 +124,17 @@ impl Certifier {
     /// Serves what was prepared, and looks after it until the end or the next change.
     pub(super) fn apply(&self, prepared: Prepared) {
         let Prepared(Some(Change { settings, serve, keeping })) = prepared else { return };
-        let end = self.stop.child_token();
+        let end = self.tending.end.child_token();
         let tended = Tended { settings, end: end.clone() };
         let before = self.tended.lock().unwrap_or_else(PoisonError::into_inner).replace(tended);
         if let Some(before) = before {
             before.end.cancel();
         }
+        let tending = Tending { end, ..self.tending.clone() };
         if let Some((pair, source)) = serve {
-            self.tending.serve(pair, source);
+            tending.serve(pair, source);
         }
-        self.tasks.spawn(self.tending.clone().run(keeping, end));
+        self.tasks.spawn(tending.run(keeping));
     }
 }
 
@@ -152,7 +157,8 @@ impl Change {
                 (Some((self_signed(state, names, clock)?, Source::SelfSigned)), keeping)
             }
             Settings::Files { certificate, key } => {
-                let (files, pair) = Files::read(certificate.clone(), key.clone())?;
+                let served = served.map(Certificates::pair);
+                let (files, pair) = Files::read(certificate.clone(), key.clone(), served.as_ref(), clock.now())?;
                 (Some((pair, Source::Files)), Keeping::Files(Box::new(files)))
             }
             Settings::Acme { names, acme } => {
@@ -185,16 +191,25 @@ struct Tending {
     served: Certificates,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// Held by whoever swaps.
+    swapping: Arc<Mutex<()>>,
+    end: CancellationToken,
 }
 
 impl Tending {
-    /// Serves `pair` from the next handshake on.
-    fn serve(&self, pair: Pair, source: Source) {
+    /// Serves `pair` from the next handshake on, and says whether it does: who has been told to end, but comes from where it
+    /// can't be stopped, doesn't undo what was put in its place.
+    fn serve(&self, pair: Pair, source: Source) -> bool {
+        let _alone = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.end.is_cancelled() {
+            return false;
+        }
         self.served.swap(pair, source);
         self.metrics.certificate_expiry.set(self.served.info().not_after);
+        true
     }
 
-    async fn run(self, keeping: Keeping, end: CancellationToken) {
+    async fn run(self, keeping: Keeping) {
         let tended = async {
             match keeping {
                 Keeping::SelfSigned { directory, names } => self.look(|| self.renew(&directory, &names)).await,
@@ -202,7 +217,7 @@ impl Tending {
                 Keeping::Acme(acme) => tokio::join!(self.look(|| ()), acme.run(&self)).0,
             }
         };
-        end.run_until_cancelled(tended).await;
+        self.end.run_until_cancelled(tended).await;
     }
 
     /// Looks again and again.
@@ -221,7 +236,7 @@ impl Tending {
         let served = self.served.pair();
         if served.needs_renewal(self.clock.now()) {
             match Pair::self_signed(directory, names, self.clock.now()) {
-                Ok(pair) if !pair.is_same(&served) => self.serve(pair, Source::SelfSigned),
+                Ok(pair) if !pair.is_same(&served) => drop(self.serve(pair, Source::SelfSigned)),
                 Ok(_) => (),
                 // The same at each look: it is said by what looks at the end of a certificate.
                 Err(error) => tracing::debug!(%error, "cannot renew the self-signed certificate"),
@@ -235,12 +250,34 @@ impl Tending {
         match files.look(&served, self.clock.now()) {
             Some(Ok(pair)) if pair.is_same(&served) => tracing::debug!("the certificate's files are the same inside"),
             Some(Ok(pair)) => {
-                self.serve(pair, Source::Files);
-                let names = self.served.info().names;
-                tracing::info!(?names, "serving the other certificate that is in tls.certificate");
+                if self.serve(pair, Source::Files) {
+                    let names = self.served.info().names;
+                    tracing::info!(?names, "serving the other certificate that is in tls.certificate");
+                }
             }
             Some(Err(problem)) => tracing::warn!("the certificate stays as it was: {problem}"),
             None => (),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_told_to_end_serves_nothing_in_the_place_of_what_came_after_it() {
+        let (home, clock) = (tempfile::tempdir().unwrap(), Clock::system());
+        let pair = |name: &str| self_signed(&home.path().join(name), &[name.to_owned()], clock).unwrap();
+        let served = Certificates::new(pair("first"), Source::SelfSigned).unwrap();
+        let (metrics, swapping, end) = (Arc::default(), Arc::default(), CancellationToken::new());
+        let one = Tending { served, metrics, clock, swapping, end };
+        let next = Tending { end: CancellationToken::new(), ..one.clone() };
+
+        one.end.cancel();
+        let outcomes = [next.serve(pair("second"), Source::SelfSigned), one.serve(pair("third"), Source::SelfSigned)];
+
+        assert_eq!(outcomes, [true, false]);
+        assert!(one.served.pair().is_for(&["second".to_owned()]));
     }
 }

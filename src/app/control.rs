@@ -1,5 +1,6 @@
 //! The operator's own socket: `GET /status` and `POST /reload` in HTTP, for who may open it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use tower::ServiceExt;
 use super::App;
 use super::Request;
 use crate::net::unix::Listener;
+use crate::net::unix::UnixError;
 
 /// Tells how the server is, whenever asked.
 type Status = Arc<dyn Fn() -> BoxFuture<'static, Value> + Send + Sync>;
@@ -40,16 +42,57 @@ const HEADER_WITHIN: Duration = Duration::from_secs(5);
 const CONNECTION_WITHIN: Duration = Duration::from_secs(60);
 /// How long to wait when the system has no room for another connection.
 const BREATH: Duration = Duration::from_millis(50);
+/// How often it is looked whether the process before this one still answers.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 impl App {
-    /// Serves the operator on `listener` until the end.
-    pub fn serve_control(&self, listener: Listener, requests: mpsc::Sender<Request>) {
+    /// Serves the operator at `path` until the end. Where the process that this one takes over from still answers, it does so
+    /// once that one is gone: until then it is the one that an operator may want to ask.
+    ///
+    /// # Errors
+    ///
+    /// [`UnixError`].
+    pub fn serve_control(&self, path: &Path, requests: mpsc::Sender<Request>) -> Result<(), UnixError> {
+        let path = path.to_owned();
+        let bound = match Listener::bind(&path) {
+            Err(UnixError::Answered(_)) if self.takes_over => None,
+            bound => Some(bound?),
+        };
         let overview = self.overview.clone();
         let status: Status = Arc::new(move || {
             let overview = overview.clone();
             Box::pin(async move { json!(overview.status().await) })
         });
-        self.tasks.spawn(serve(listener, router(status, requests), self.stop.clone()));
+        let (router, stop) = (router(status, requests), self.stop.clone());
+        self.tasks.spawn(async move {
+            let listener = match bound {
+                Some(listener) => Some(listener),
+                None => stop.run_until_cancelled(bind_once_free(&path)).await.flatten(),
+            };
+            if let Some(listener) = listener {
+                serve(listener, router, stop).await;
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Waits until nobody answers at `path`; without a listener there if it can't be had even then.
+async fn bind_once_free(path: &Path) -> Option<Listener> {
+    tracing::info!("control.socket is this process's once the one before it has ended");
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        match Listener::bind(path) {
+            Err(UnixError::Answered(_)) => (),
+            Err(error) => {
+                tracing::error!("nobody can reach this process by its own socket: {error}");
+                return None;
+            }
+            Ok(listener) => {
+                tracing::info!("control.socket is this process's");
+                return Some(listener);
+            }
+        }
     }
 }
 

@@ -61,7 +61,8 @@ pub(super) struct Parts {
 }
 
 impl App {
-    /// Has another configuration hold, for the living too. When this returns, nobody has what it forbids.
+    /// Has another configuration hold, for the living too. When this returns, nobody has what it forbids, but for one thing:
+    /// whoever is signed in stays so, even if `signaling.accounts` would not let it in again.
     ///
     /// # Errors
     ///

@@ -16,8 +16,9 @@ use crate::credentials::journal::verdict::Verdict;
 use crate::rate::Rate;
 use crate::rate::TokenBucket;
 
-/// Lines that tell of one session or relay each: whoever comes and goes without end fills no disk.
-const LINES: Rate = Rate { per_second: 20.0, burst: 500.0 };
+/// Lines that tell of one session or relay each: whoever comes and goes without end fills no disk, for it is 20 MB a day at
+/// most.
+const LINES: Rate = Rate { per_second: 1.0, burst: 500.0 };
 /// How often a line says how many more there were, and how many strangers were refused.
 const SUMMARY: Duration = Duration::from_secs(60);
 
@@ -144,7 +145,9 @@ mod tests {
 
         assert_eq!((told, pen.untold), (500, 100));
         assert!(pen.has_room_for(&idle, now), "what only shows when it is asked for");
-        assert!(pen.has_room_for(&relay, now + Duration::from_secs(1)));
+        let a_day = (0..24 * 3600 * 2).map(|half| now + Duration::from_millis(500) * half);
+        let told = a_day.filter(|now| pen.has_room_for(&relay, *now)).count();
+        assert!(told <= 24 * 3600, "{told}");
         pen.summarise();
         assert_eq!(pen.untold, 0);
     }

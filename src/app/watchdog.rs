@@ -25,7 +25,8 @@ impl Part {
     }
 }
 
-/// Asks all `parts` twice within `timeout` whether they live, and says so by `alive` when each has answered, until `stop`.
+/// Asks all `parts` twice within `timeout` whether they live, and says so by `alive` when each has answered, until `stop`. Who
+/// doesn't answer is asked again at once: it may be well again before it is too late.
 ///
 /// Who is to be told waits for `timeout` at most: then the process is killed, and started again. That this task runs at all is
 /// the sign of life of the tasks that no part stands for.
@@ -37,10 +38,11 @@ pub(super) async fn run(parts: Vec<Part>, timeout: Duration, alive: impl Fn(), s
             let names: Vec<_> = stuck.into_iter().flatten().collect();
             if names.is_empty() {
                 alive();
+                tokio::time::sleep(every).await;
             } else {
+                // It took as long as it may: there is just time to ask again at once.
                 tracing::error!("hung, so that the watchdog is not told that all is well: {}", names.join(", "));
             }
-            tokio::time::sleep(every).await;
         }
     };
     stop.run_until_cancelled(watching).await;
@@ -59,6 +61,30 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_hangs_for_less_than_half_the_time_is_heard_in_time() {
+        const TIMEOUT: Duration = Duration::from_secs(20);
+        let (hang, hung) = tokio::sync::watch::channel(false);
+        let part = Part::new("part", move || {
+            let mut hung = hung.clone();
+            async move { drop(hung.wait_for(|hung| !hung).await) }
+        });
+        let (heard, mut pings) = tokio::sync::mpsc::unbounded_channel();
+        let alive = move || drop(heard.send(tokio::time::Instant::now()));
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn(run(vec![part], TIMEOUT, alive, stop.clone()));
+
+        let before = pings.recv().await.unwrap();
+        hang.send(true).unwrap();
+        tokio::time::sleep(TIMEOUT * 7 / 8).await;
+        hang.send(false).unwrap();
+        let after = pings.recv().await.unwrap();
+
+        assert!(after - before < TIMEOUT, "{:?}", after - before);
+        stop.cancel();
+        watching.await.unwrap();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn one_hung_part_stops_the_signs_of_life_of_all_and_its_recovery_brings_them_back() {

@@ -9,6 +9,7 @@ use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::serve::environment;
 use crate::app::App;
@@ -39,17 +40,18 @@ impl Changes {
         Ok((changes, sender))
     }
 
-    /// Has `app` do what is asked for, for ever.
-    pub(super) async fn apply_to(&mut self, app: &App) -> Infallible {
+    /// Has `app` do what is asked for, for ever; the service manager, which waits for the end by then, hears nothing of it
+    /// from `ending` on.
+    pub(super) async fn apply_to(&mut self, app: &App, ending: &CancellationToken) -> Infallible {
         loop {
             tokio::select! {
                 Some(()) = self.hangups.recv() => {
                     // It has been logged.
-                    let _ = self.reload(app).await;
+                    let _ = self.reload(app, ending).await;
                 }
                 Some(Request::Reload(answer)) = self.requests.recv() => {
                     // Who asked may have gone.
-                    let _ = answer.send(self.reload(app).await);
+                    let _ = answer.send(self.reload(app, ending).await);
                 }
                 else => std::future::pending().await,
             }
@@ -57,22 +59,33 @@ impl Changes {
     }
 
     /// Reads the configuration again; what has become of it is logged, too.
-    async fn reload(&self, app: &App) -> Result<Reloaded, String> {
-        notify::reloading();
+    async fn reload(&self, app: &App, ending: &CancellationToken) -> Result<Reloaded, String> {
+        if !ending.is_cancelled() {
+            notify::reloading();
+        }
         let reloaded = match Config::load(self.file.as_deref(), environment()) {
             Ok(config) => app.reload(config).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         match &reloaded {
-            Ok(Reloaded { applied, needs_restart }) => {
-                if !needs_restart.is_empty() {
-                    tracing::warn!("changed, but holds only after a restart: {}", needs_restart.join(", "));
-                }
-                tracing::info!(applied = applied.join(", "), "the configuration was read again");
-            }
+            Ok(reloaded) => log(reloaded),
             Err(error) => tracing::warn!("the configuration stays as it was: {error}"),
         }
-        notify::ready("serving");
+        if !ending.is_cancelled() {
+            notify::ready("serving");
+        }
         reloaded
+    }
+}
+
+/// In the words of `throughway reload`.
+fn log(Reloaded { applied, needs_restart }: &Reloaded) {
+    match (&applied[..], &needs_restart[..]) {
+        ([], []) => tracing::info!("the configuration was read again: nothing has changed"),
+        ([], _) => tracing::info!("the configuration was read again"),
+        (applied, _) => tracing::info!(applied = applied.join(", "), "the configuration was read again; in force now:"),
+    }
+    if !needs_restart.is_empty() {
+        tracing::warn!("changed, but only a restart puts it to work: {}", needs_restart.join(", "));
     }
 }

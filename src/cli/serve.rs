@@ -4,10 +4,12 @@ use std::io;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
+use std::pin::pin;
 
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
+use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::banner;
@@ -18,7 +20,6 @@ use crate::app::StartError;
 use crate::config::Config;
 use crate::config::value::AccountMode;
 use crate::net::notify;
-use crate::net::unix::Listener;
 
 /// How many sockets wake their tasks at a time. A worker's own queue has room for 256 tasks: what is beyond goes to one that
 /// is hardly looked at under load, and those members wait a second while others are served at once.
@@ -41,7 +42,6 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     let mut stop = Stop::new().map_err(ours)?;
     let (mut changes, requests) = Changes::new(file).map_err(ours)?;
     let state = state_directory(file);
-    let control = control_socket(config)?;
     let started = tokio::select! {
         started = App::start(config, &state) => started,
         () = stop.asked() => return Ok(()),
@@ -57,42 +57,57 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     if config.signaling.accounts.mode == AccountMode::Open {
         app::warn_of_open_accounts();
     }
-    if let Some(listener) = control {
-        app.serve_control(listener, requests);
+    let control = config.control.socket.as_path();
+    if !control.as_os_str().is_empty() {
+        app.serve_control(control, requests).map_err(|error| Failure::Operator(error.to_string()))?;
     }
     // A closed stdout is no reason to stop serving.
     let _ = io::stdout().write_all(banner::text(config, file, app.listening(), app.certificate().source).as_bytes());
     notify::ready("serving");
-    let failed = tokio::select! {
-        () = stop.asked() => false,
-        () = app.failed() => true,
-        never = changes.apply_to(&app) => match never {},
-    };
-    tracing::info!("stopping; a second signal ends it at once");
-    let end = async {
-        if !failed {
-            app.drain().await;
+    let ended = serve_and_drain(&app, &mut changes, &mut stop).await;
+    if ended != Ended::AtOnce {
+        tokio::select! {
+            () = app.shutdown() => (),
+            () = stop.asked() => (),
         }
-        app.shutdown().await;
-    };
-    tokio::select! {
-        () = end => (),
-        () = stop.asked() => (),
     }
-    if failed {
-        Err(Failure::Ours("a part that the others need has ended; the log says which".to_owned()))
-    } else {
-        Ok(())
+    match ended {
+        Ended::Failed => Err(Failure::Ours("a part that the others need has ended; the log says which".to_owned())),
+        Ended::Drained | Ended::AtOnce => Ok(()),
     }
 }
 
-/// The operator's own socket, if there is to be one.
-fn control_socket(config: &Config) -> Result<Option<Listener>, Failure> {
-    let path = config.control.socket.as_path();
-    if path.as_os_str().is_empty() {
-        return Ok(None);
+/// How serving has ended.
+#[derive(PartialEq, Eq)]
+enum Ended {
+    /// As asked for: nobody is left to wait for.
+    Drained,
+    /// As asked for twice.
+    AtOnce,
+    /// By itself.
+    Failed,
+}
+
+/// Serves until it is to end, and drains then. All the while the configuration may change: half of a change never holds, and
+/// who is to be cut off doesn't outlive that because of a drain.
+async fn serve_and_drain(app: &App, changes: &mut Changes, stop: &mut Stop) -> Ended {
+    let ending = CancellationToken::new();
+    let mut changing = pin!(changes.apply_to(app, &ending));
+    let failed = tokio::select! {
+        () = stop.asked() => false,
+        () = app.failed() => true,
+        never = &mut changing => match never {},
+    };
+    tracing::info!("stopping; a second signal ends it at once");
+    if failed {
+        return Ended::Failed;
     }
-    Listener::bind(path).map(Some).map_err(|error| Failure::Operator(error.to_string()))
+    ending.cancel();
+    tokio::select! {
+        () = app.drain() => Ended::Drained,
+        () = stop.asked() => Ended::AtOnce,
+        never = &mut changing => match never {},
+    }
 }
 
 /// The two signals that ask for the end.

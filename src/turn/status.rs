@@ -53,6 +53,11 @@ impl Status {
         asked
     }
 
+    /// The way to each control task alone.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        self.0.iter().map(|queries| Self(vec![queries.clone()]))
+    }
+
     /// The first `most` allocations whose numbers are above `after`, in order. One that is over meanwhile may be among them.
     pub async fn allocations(&self, after: u64, most: usize) -> Vec<Allocation> {
         let mut all = Vec::new();

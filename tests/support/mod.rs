@@ -98,9 +98,14 @@ impl Server {
 
     /// Waits until its log has `text`.
     pub(crate) async fn logs(&self, text: &str) {
+        self.logs_times(text, 1).await;
+    }
+
+    /// Waits until its log has `text` so many `times`.
+    pub(crate) async fn logs_times(&self, text: &str, times: usize) {
         let logged = async {
             // The file may not be there yet.
-            while !std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text)) {
+            while !std::fs::read_to_string(&self.log).is_ok_and(|log| log.matches(text).count() >= times) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

@@ -112,8 +112,9 @@ impl Acme {
                 Ok(pair) => {
                     failures = Failures::default();
                     let due = renewal(&pair);
-                    tending.serve(pair, Source::Acme);
-                    tracing::info!(names = ?self.settings.names, "got a certificate from {}", self.settings.directory);
+                    if tending.serve(pair, Source::Acme) {
+                        tracing::info!(names = ?self.settings.names, "got a certificate from {}", self.settings.directory);
+                    }
                     due
                 }
                 Err(failure) => {

@@ -32,17 +32,25 @@ pub(super) struct Files {
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Files {
-    /// The pair in the files, and from then on what becomes of them.
+    /// The pair in the files, and from then on what becomes of them; what is `served` already is followed by no worse.
     ///
     /// # Errors
     ///
     /// [`TlsError`].
-    pub(super) fn read(certificate: PathBuf, key: PathBuf) -> Result<(Self, Pair), TlsError> {
+    pub(super) fn read(
+        certificate: PathBuf,
+        key: PathBuf,
+        served: Option<&Pair>,
+        now: Now,
+    ) -> Result<(Self, Pair), TlsError> {
         let none = [None; 2];
         let mut files = Self { certificate, key, taken: none, seen: none, others_since: None, said: None };
         files.taken = files.stamps();
         files.seen = files.taken;
         let pair = files.pair()?;
+        if served.is_some_and(|served| !may_follow(&pair, served, now)) {
+            return Err(files.not_current());
+        }
         Ok((files, pair))
     }
 
@@ -64,11 +72,11 @@ impl Files {
             return None;
         }
         let problem = match found {
-            Ok(pair) if pair.is_current(now) || !served.is_current(now) => {
+            Ok(pair) if may_follow(&pair, served, now) => {
                 (self.taken, self.others_since, self.said) = (stamps, None, None);
                 return Some(Ok(pair));
             }
-            Ok(_) => format!("tls.certificate: {}: has expired or is not yet valid", self.certificate.display()),
+            Ok(_) => self.not_current().to_string(),
             Err(problem) => problem,
         };
         if now.monotonic - since < PATIENCE || self.said.as_ref() == Some(&problem) {
@@ -82,12 +90,22 @@ impl Files {
         Pair::from_files(&self.certificate, &self.key)
     }
 
+    fn not_current(&self) -> TlsError {
+        let problem = "has expired or is not yet valid".to_owned();
+        TlsError::File { key: "tls.certificate", path: self.certificate.clone(), problem }
+    }
+
     fn stamps(&self) -> [Option<Stamp>; 2] {
         [&self.certificate, &self.key].map(|path| {
             let file = fs::metadata(path).ok()?;
             Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
         })
     }
+}
+
+/// A good certificate is followed by good ones only.
+fn may_follow(pair: &Pair, served: &Pair, now: Now) -> bool {
+    pair.is_current(now) || !served.is_current(now)
 }
 
 #[cfg(test)]
@@ -115,7 +133,7 @@ mod tests {
             make(&home.path().join("live"), "first", now);
             make(&home.path().join("next"), "second", now);
             let live = home.path().join("live");
-            let (files, served) = Files::read(live.join(CERTIFICATE), live.join(KEY)).unwrap();
+            let (files, served) = Files::read(live.join(CERTIFICATE), live.join(KEY), None, now).unwrap();
             Self { home, files, served, now }
         }
 

@@ -6,6 +6,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use instant_acme::AccountCredentials;
@@ -30,6 +32,8 @@ const REFUSED: &str = "refused.json";
 pub(super) struct Store {
     authority: PathBuf,
     names: PathBuf,
+    /// An account that couldn't be written down: with each try there would be another one at the authority otherwise.
+    unwritten: Mutex<Option<String>>,
 }
 
 /// An account, and whom the authority may write to about it.
@@ -50,7 +54,8 @@ impl Store {
         let host = directory.strip_prefix("https://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
         let authority = root.join(folder(host, directory));
         let first = names.first().map_or("", String::as_str);
-        let store = Self { names: authority.join(folder(first, &names.join(" "))), authority };
+        let names = authority.join(folder(first, &names.join(" ")));
+        let store = Self { names, authority, unwritten: Mutex::default() };
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&store.names);
         made.and_then(|()| fs::set_permissions(&root, fs::Permissions::from_mode(0o700)))
             .map_err(|error| TlsError::State { path: store.names.clone(), error })?;
@@ -59,21 +64,35 @@ impl Store {
 
     /// The account kept; one that can't be read is none.
     pub(super) fn account(&self) -> Option<Account> {
-        serde_json::from_slice(&fs::read(self.authority.join(ACCOUNT)).ok()?).ok()
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(text) = unwritten.take() else {
+            return serde_json::from_slice(&fs::read(self.authority.join(ACCOUNT)).ok()?).ok();
+        };
+        let account = serde_json::from_str(&text).ok();
+        // There may be room by now.
+        *unwritten = self.write_account(&text).is_err().then_some(text);
+        account
     }
 
-    /// Keeps the account.
+    /// Keeps the account, until the end of this process at least.
     ///
     /// # Errors
     ///
-    /// [`TlsError`].
+    /// [`TlsError`]: it isn't for longer than that.
     pub(super) fn keep_account(&self, account: &Account) -> Result<(), TlsError> {
         let text = serde_json::to_string(account).map_err(|error| TlsError::Make(error.to_string()))?;
-        tls::write(&self.authority.join(ACCOUNT), &(text + "\n"), 0o600)
+        let written = self.write_account(&text);
+        *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner) = written.is_err().then_some(text);
+        written
+    }
+
+    fn write_account(&self, text: &str) -> Result<(), TlsError> {
+        tls::write(&self.authority.join(ACCOUNT), &format!("{text}\n"), 0o600)
     }
 
     /// Forgets an account that the authority doesn't know.
     pub(super) fn forget_account(&self) {
+        *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner) = None;
         // If it stays, the authority says the same again.
         let _ = fs::remove_file(self.authority.join(ACCOUNT));
     }
@@ -172,6 +191,27 @@ mod tests {
         for path in [home.path().join(DIRECTORY), one.authority, one.names] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
         }
+    }
+
+    #[test]
+    fn an_account_that_cannot_be_written_down_is_kept_all_the_same_and_written_when_it_can_be() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::new(home.path(), DIRECTORY_URL, &names(&["a.org"])).unwrap();
+        let credentials = r#"{ "id": "https://ca.example.org/1", "key_pkcs8": "bm90aGluZw", "directory": null }"#;
+        let credentials = serde_json::from_str(credentials).unwrap();
+        let path = store.authority.join(ACCOUNT);
+        fs::create_dir(&path).unwrap();
+
+        let kept = store.keep_account(&Account { email: "a@a.org".to_owned(), credentials });
+        let first = store.account().map(|account| account.email);
+        fs::remove_dir(&path).unwrap();
+        let second = store.account().map(|account| account.email);
+
+        assert!(kept.is_err());
+        assert_eq!((first.as_deref(), second.as_deref()), (Some("a@a.org"), Some("a@a.org")));
+        assert!(fs::read_to_string(&path).unwrap().contains("a@a.org"));
+        store.forget_account();
+        assert!(store.account().is_none());
     }
 
     #[test]
