@@ -15,6 +15,7 @@ use crate::address::Prefix;
 use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::SHORT_REALM;
 use crate::config::value::CredentialMode;
 use crate::config::value::Network;
 use crate::config::value::PeerMode;
@@ -182,8 +183,16 @@ const LAST_QUESTIONS: Duration = Duration::from_millis(600);
 /// How long the end may take with it; what is left is more than a last answer or a WebSocket's close may take.
 const END_WITHIN: Duration = Duration::from_millis(1700);
 
-/// The longest realm with which a refusal stays short beside the request that it answers: 2.3 times 28 bytes.
-const SHORT_REALM: usize = 12;
+/// Whether whoever signs in can be asked for what `config` says; the files that it names are read.
+///
+/// # Errors
+///
+/// [`AccountsError`], for the first thing named that can't be used.
+///
+/// [`AccountsError`]: signaling::accounts::AccountsError
+pub fn check_accounts(config: &Config) -> Result<(), signaling::accounts::AccountsError> {
+    signaling::accounts::proof(config, Clock::system()).map(drop)
+}
 
 impl App {
     /// Starts everything that `config` asks for; certificates and what was relayed are kept under `state`.

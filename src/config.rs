@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -61,6 +62,8 @@ macro_rules! tables {
 
 /// Media threads, however many cores there are.
 pub const MOST_SHARDS: u32 = 64;
+/// The longest realm, in bytes, with which a refusal stays short beside the request that it answers: 2.3 times 28 bytes.
+pub const SHORT_REALM: usize = 12;
 /// How many of the largest messages may wait for a client, at least: until the first is acknowledged there are more to send.
 const QUEUED_MESSAGES: usize = 4;
 /// As RFC 7518, section 3.2 has it.
@@ -391,7 +394,7 @@ impl Config {
             Some(file) => std::fs::read_to_string(file).map_err(|error| ConfigError {
                 origin: origin.clone(),
                 key: None,
-                problem: format!("cannot read this configuration file: {error}"),
+                problem: format!("cannot read this configuration file: {error}{}", cure_of(&error, file)),
             })?,
             None => String::new(),
         };
@@ -443,6 +446,14 @@ impl Config {
         one_each(&tcp)?;
         one_each(&[("turn.listen_udp", &turn.listen_udp)])
     }
+}
+
+/// What to do about a file that can't be read.
+fn cure_of(error: &io::Error, file: &Path) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
+        return format!("; `throughway init --config {}` makes one", file.display());
+    }
+    String::new()
 }
 
 impl Signaling {

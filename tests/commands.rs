@@ -119,6 +119,40 @@ fn check_says_what_is_in_force_and_where_from_for_people_and_programs() {
 }
 
 #[test]
+fn check_refuses_the_files_that_no_server_starts_with() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("t.toml");
+    let made = rcgen::generate_simple_self_signed(["a.org".to_owned()]).unwrap();
+    let at = |name: &str| home.path().join(name);
+    std::fs::write(at("c.pem"), made.cert.pem()).unwrap();
+    std::fs::write(at("k.pem"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(at("bad.json"), "{}").unwrap();
+    let check = |toml: &str| {
+        std::fs::write(&file, toml).unwrap();
+        run(&["check", "--config", file.to_str().unwrap()])
+    };
+    let tls = |certificate: &str, key: &str| {
+        check(&format!("[tls]\nmode = 'files'\ncertificate = {:?}\nkey = {:?}", at(certificate), at(key)))
+    };
+    let jwks = |name: &str| check(&format!("[signaling.accounts]\nmode = 'jwt'\njwt = {{ jwks = {:?} }}", at(name)));
+
+    let good = tls("c.pem", "k.pem");
+    let refused = [
+        (tls("nowhere", "k.pem"), "tls.certificate: "),
+        (tls("c.pem", "nowhere"), "tls.key: "),
+        (tls("c.pem", "c.pem"), "there is no private key in it"),
+        (jwks("nowhere"), "signaling.accounts.jwt.jwks: "),
+        (jwks("bad.json"), "signaling.accounts.jwt.jwks: "),
+    ];
+
+    assert!(good.status.success(), "{}", text(&good.stderr));
+    for (output, why) in refused {
+        assert_eq!(output.status.code(), Some(2), "{why}");
+        assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn completions_and_the_man_page_are_printed() {
     for shell in ["bash", "zsh", "fish"] {
         let script = text(&run(&["completions", shell]).stdout);
@@ -134,7 +168,7 @@ fn status_and_reload_end_with_4_without_a_server_and_with_2_without_a_socket() {
     let file = home.path().join("t.toml");
     let asked = |command: &str| run(&[command, "--config", file.to_str().unwrap()]);
 
-    for command in ["status", "reload"] {
+    for (command, by_signal) in [("status", false), ("reload", true)] {
         std::fs::write(&file, "").unwrap();
         let none = asked(command);
         std::fs::write(&file, format!("[control]\nsocket = {:?}", home.path().join("c.sock"))).unwrap();
@@ -142,6 +176,7 @@ fn status_and_reload_end_with_4_without_a_server_and_with_2_without_a_socket() {
 
         assert_eq!((none.status.code(), silent.status.code()), (Some(2), Some(4)), "{command}");
         assert!(text(&none.stderr).contains("control.socket is empty: name a path"), "{}", text(&none.stderr));
+        assert_eq!(text(&none.stderr).contains("send its process SIGHUP"), by_signal, "{}", text(&none.stderr));
         assert!(text(&silent.stderr).contains("no server answers at "), "{}", text(&silent.stderr));
     }
 }

@@ -136,7 +136,7 @@ async fn a_session_that_relayed_is_told_with_its_time_its_transports_and_its_byt
     assert!(fields["lasted"].as_u64() < Some(60) && fields["member"].as_str().map(str::len) == Some(16), "{line}");
     let said = fields["message"].as_str().unwrap();
     assert!(
-        said.starts_with("session over after ") && said.ends_with("over udp,tcp: 1.0 kB sent, 80 B received"),
+        said.starts_with("session over after ") && said.ends_with("over udp,tcp: 1000 B sent, 80 B received"),
         "{said}"
     );
     let lines: Vec<Value> = server.log().lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -35,11 +35,13 @@ pub(super) fn text(config: &Config, file: Option<&Path>, listening: &[Listening]
     }
     match file {
         Some(file) => {
-            let _ = writeln!(text, "    Settings come from {}; SIGHUP has a changed one hold.", file.display());
+            let _ = writeln!(
+                text,
+                "    Settings come from {}; `throughway reload`, or SIGHUP, has a changed one hold.",
+                file.display()
+            );
         }
-        None => text.push_str(
-            "    No configuration file; to have one, copy config/throughway.toml and start with --config FILE.\n",
-        ),
+        None => text.push_str("    No configuration file; `throughway init` makes one, to start with --config FILE.\n"),
     }
     text.push_str("    Ctrl-C stops it.\n\nReady\n");
     text

@@ -2,26 +2,31 @@
 
 use std::fmt::Write;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use hyper::Uri;
 use serde_json::Value;
 use serde_json::json;
 
 use super::Failure;
 use super::Loaded;
+use crate::app;
 use crate::app::offer;
 use crate::config::Config;
 use crate::config::Origins;
+use crate::config::SHORT_REALM;
 use crate::config::value::AccountMode;
 use crate::config::value::TlsMode;
+use crate::net::tls::Pair;
 
 /// `throughway check`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 What is in force is printed as TOML: what differs from the defaults says where it comes from, and
 secrets are hidden. Warnings go to stderr and change nothing of the exit code, which is 2 for a
-configuration that no server starts with.")]
+configuration that no server starts with; files that it names are read, if this user may.")]
 pub(super) struct Arguments {
     /// Print {"file", "configuration", "origins", "warnings"} as JSON
     #[arg(long)]
@@ -30,6 +35,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(file: Option<&Path>, asked: &Arguments) -> Result<(), Failure> {
     let loaded = Loaded::read(file)?;
+    usable(&loaded.config).map_err(Failure::Operator)?;
     let ours = |error: &dyn std::error::Error| Failure::Ours(error.to_string());
     let effective = shown(&loaded.config).map_err(|error| ours(&error))?;
     let warnings = warnings(&loaded);
@@ -57,13 +63,19 @@ fn shown(config: &Config) -> serde_json::Result<Value> {
             *credential = "(hidden)".into();
         }
     }
-    if let Some(Value::String(url)) = all.pointer_mut("/signaling/accounts/webhook/url")
-        && let Some((scheme, rest)) = url.split_once("://")
-        && let Some((host, _)) = rest.split_once(['/', '?'])
-    {
-        *url = format!("{scheme}://{host}/(hidden)");
+    if let Some(Value::String(url)) = all.pointer_mut("/signaling/accounts/webhook/url") {
+        *url = bare(url);
     }
     Ok(all)
+}
+
+/// A URL's scheme and authority: services hand out addresses whose path is the secret.
+fn bare(url: &str) -> String {
+    let site = url.parse::<Uri>().ok().and_then(|uri| {
+        let site = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
+        Some(if uri.path_and_query().is_none_or(|rest| rest == "/") { site } else { format!("{site}/(hidden)") })
+    });
+    site.unwrap_or_default()
 }
 
 /// All of it in the order of the manual, without the manual's words.
@@ -131,9 +143,9 @@ fn of_keys(config: &Config) -> Vec<String> {
             .to_owned(),
     );
     warn(
-        turn.realm.len() > LONG_REALM,
+        turn.realm.len() > SHORT_REALM,
         format!(
-            "turn.realm: with more than {LONG_REALM} bytes strangers can have more sent than they send: shorten it"
+            "turn.realm: with more than {SHORT_REALM} bytes strangers can have more sent than they send: shorten it"
         ),
     );
     for (key, is_short) in [
@@ -171,8 +183,6 @@ fn of_keys(config: &Config) -> Vec<String> {
 const SHORT_SECRET: usize = 24;
 /// The same of a static user's password, which is tried against the server.
 const SHORT_PASSWORD: usize = 8;
-/// With more, a refusal is more than 2.3 times the request.
-const LONG_REALM: usize = 12;
 
 fn is_inside(network: &crate::config::value::Network) -> bool {
     let text = network.to_string();
@@ -180,20 +190,40 @@ fn is_inside(network: &crate::config::value::Network) -> bool {
     ip.is_some_and(|ip| !offer::is_public(ip))
 }
 
+/// Whether a server starts with the files that are named. Those that this user may not read, the server's may.
+fn usable(config: &Config) -> Result<(), String> {
+    let may_read = |table: &str| {
+        let is_denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        !files(config).any(|(key, path)| key.starts_with(table) && fs::File::open(path).is_err_and(is_denied))
+    };
+    if config.tls.mode == TlsMode::Files && may_read("tls.") {
+        Pair::from_files(&config.tls.certificate, &config.tls.key).map_err(|error| error.to_string())?;
+    }
+    if may_read("signaling.") {
+        app::check_accounts(config).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
 /// Files that the configuration names and that can't be read here.
 fn of_files(config: &Config) -> Vec<String> {
+    let unreadable = |(key, path): (&str, &Path)| {
+        let error = fs::File::open(path).err()?;
+        Some(format!("{key}: {}: cannot read it as this user: {error}", path.display()))
+    };
+    files(config).filter_map(unreadable).collect()
+}
+
+/// The files that are named, each by its key.
+fn files(config: &Config) -> impl Iterator<Item = (&'static str, &Path)> {
     let (tls, jwt) = (&config.tls, &config.signaling.accounts.jwt);
     let named = [
-        ("tls.certificate", &tls.certificate),
+        ("tls.certificate", tls.certificate.as_path()),
         ("tls.key", &tls.key),
         ("signaling.accounts.jwt.public_key", &jwt.public_key),
         ("signaling.accounts.jwt.jwks", &jwt.jwks),
     ];
-    let unreadable = |(key, path): (&str, &std::path::PathBuf)| {
-        let error = (!path.as_os_str().is_empty()).then(|| fs::File::open(path).err()).flatten()?;
-        Some(format!("{key}: {}: cannot read it as this user: {error}", path.display()))
-    };
-    named.into_iter().filter_map(unreadable).collect()
+    named.into_iter().filter(|(_, path)| !path.as_os_str().is_empty())
 }
 
 #[cfg(test)]
@@ -235,14 +265,14 @@ mod tests {
         let toml = "[turn]\nrealm = 'a'\nshards = 0\nsecrets = ['hunter2']\nusers = { camera = 'hunter2' }\n\
                     ice_servers = [{ urls = 'turn:a', username = 'u', credential = 'hunter2' }]\n\
                     [admin]\ntoken = 'hunter2hunter2hunter2'\n[signaling.accounts]\nmode = 'webhook'\n\
-                    [signaling.accounts.webhook]\nurl = 'https://b.org:1/hunter2?hunter2'\nsecret = 'hunter2hunter2hunter2'";
+                    webhook = { url = 'https://app.example.org:8443/hunter2?key=hunter2', secret = 'hunter2hunter2hunter2' }";
 
         let (text, _) = printed(toml);
 
         assert!(text.lines().any(|line| line.starts_with("realm = \"a\" # ") && line.ends_with("t.toml")), "{text}");
         assert!(text.lines().any(|line| line == "shards = 0"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
-        assert!(text.contains("url = \"https://b.org:1/(hidden)\""), "{text}");
+        assert!(text.contains("url = \"https://app.example.org:8443/(hidden)\""), "{text}");
         assert_eq!(text.matches("(hidden)").count(), 6, "{text}");
     }
 

@@ -29,10 +29,7 @@ const MAX_ANSWER: usize = 4 << 20;
 pub(super) async fn ask(config: &Config, method: Method, path: &str) -> Result<(StatusCode, Value), Failure> {
     let socket = config.control.socket.as_path();
     if socket.as_os_str().is_empty() {
-        return Err(Failure::Operator(
-            "control.socket is empty: name a path there, such as \"/run/throughway/control.sock\", and restart the server"
-                .to_owned(),
-        ));
+        return Err(Failure::Operator(format!("{NO_SOCKET}{}", if path == RELOAD { BY_SIGNAL } else { "" })));
     }
     let silent = |error: &dyn std::fmt::Display| {
         Failure::NoServer(format!("no server answers at {}: {error}{}", socket.display(), CURE))
@@ -48,6 +45,13 @@ pub(super) async fn ask(config: &Config, method: Method, path: &str) -> Result<(
         Err(elapsed) => Err(silent(&elapsed)),
     }
 }
+
+/// Where a reload is asked for.
+pub(super) const RELOAD: &str = "/reload";
+
+const NO_SOCKET: &str =
+    "control.socket is empty: name a path there, such as \"/run/throughway/control.sock\", and restart the server";
+const BY_SIGNAL: &str = "; or reload it without: send its process SIGHUP, and its log says what became of it";
 
 const CURE: &str = "; is it running, and with this configuration?";
 

@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(file: Option<&Path>, asked: &Arguments) -> Result<(), Failure> {
     let Loaded { config, .. } = Loaded::read(file)?;
-    let (status, answer) = super::block_on(control::ask(&config, Method::POST, "/reload"))??;
+    let (status, answer) = super::block_on(control::ask(&config, Method::POST, control::RELOAD))??;
     if asked.json {
         super::print(&format!("{answer}\n"))?;
     }

@@ -2,34 +2,18 @@
 
 use std::path::Path;
 
-use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::sign::CertifiedKey;
-
 use super::finding::Finding;
+use crate::net::tls::Pair;
 
-/// Looks at both files.
+/// Looks at both files as the server does.
 pub(super) fn pair(certificate: &Path, key: &Path) -> Finding {
-    let fault = |name: &str, path: &Path, why: String| {
-        let cure =
-            "give files of PEM, one pair, that the server's user may read; with the certificate first in its chain";
-        Finding::fault("tls_files", format!("{name}: {}: {why}", path.display()), cure)
-    };
-    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let chain = match chain {
-        Ok(chain) if !chain.is_empty() => chain,
-        Ok(_) => return fault("tls.certificate", certificate, "there is no certificate in it".to_owned()),
-        Err(error) => return fault("tls.certificate", certificate, error.to_string()),
-    };
-    let private = match PrivateKeyDer::from_pem_file(key) {
-        Ok(private) => private,
-        Err(error) => return fault("tls.key", key, error.to_string()),
-    };
-    match CertifiedKey::from_der(chain, private, &ring::default_provider()) {
+    match Pair::from_files(certificate, key) {
         Ok(_) => Finding::ok("tls_files", "the certificate and its key can be read"),
-        Err(error) => fault("tls.key", key, format!("is not the key of the certificate: {error}")),
+        Err(error) => Finding::fault(
+            "tls_files",
+            error.to_string(),
+            "give files of PEM, one pair, that the server's user may read; with the certificate first in its chain",
+        ),
     }
 }
 

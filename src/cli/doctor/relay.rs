@@ -20,28 +20,11 @@ use super::super::binding;
 use super::web;
 use super::web::PATIENCE;
 use super::web::Stream;
+use crate::address::Transport;
 use crate::clock::Clock;
 use crate::credentials::IceCredential;
 use crate::turn::probe;
 use crate::turn::probe::Proof;
-
-/// How a client reaches TURN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
-    Udp,
-    Tcp,
-    Tls,
-}
-
-impl Transport {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-        }
-    }
-}
 
 /// Asks for our address: what the server sees, or why it says nothing.
 pub(super) async fn ask(transport: Transport, addr: SocketAddr, name: &str) -> Result<SocketAddr, String> {

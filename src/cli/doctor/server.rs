@@ -21,9 +21,9 @@ use super::judge;
 use super::judge::Addresses;
 use super::machine;
 use super::relay;
-use super::relay::Transport;
 use super::url;
 use super::url::Site;
+use crate::address::Transport;
 use crate::app::offer::is_public;
 use crate::cli::Loaded;
 use crate::cli::check;
@@ -40,7 +40,7 @@ use crate::net::udp::Offload;
 use crate::net::udp::Socket;
 
 /// A listener, as it can be reached from here.
-struct Endpoint {
+struct Listener {
     key: &'static str,
     transport: Transport,
     /// Where it is bound.
@@ -49,71 +49,34 @@ struct Endpoint {
     addr: SocketAddr,
 }
 
-impl Endpoint {
+impl Listener {
     fn is_udp(&self) -> bool {
         self.transport == Transport::Udp
     }
 
     fn what(&self) -> String {
-        format!("{} {}", self.transport.word(), self.addr)
+        format!("{} {}", self.transport.label(), self.addr)
     }
 }
 
 pub(super) async fn look(loaded: &Loaded, token: Option<&str>, names: &Names, report: &mut Report) {
     let config = &loaded.config;
     configuration(loaded, report);
-    let process = control_socket(config, report).await;
-    machine_limits(process, report);
-    let state = process.and_then(machine::state_of).unwrap_or_else(|| serve::state_directory(loaded.file.as_deref()));
-    report.add(judge::state(&shown(&state), &machine::writable(&state)));
-    if config.tls.mode == TlsMode::Files {
-        report.add(file::pair(&config.tls.certificate, &config.tls.key));
-    }
+    machine_here(loaded, report).await;
     let local = host::addresses();
-    let mut endpoints = endpoints(config, &local);
-    let is_announced = |one: &Endpoint| {
-        !one.is_udp() && config.http.proxy_protocol.iter().any(|network| network.0.contains(one.addr.ip()))
-    };
-    if endpoints.iter().any(is_announced) {
-        report.add(Finding::skip(
-            "listener",
-            "http.proxy_protocol wants a header from here: TCP and TLS aren't looked at",
-        ));
-        endpoints.retain(|one| !is_announced(one));
+    let listeners = open_listeners(config, &local, report);
+    if !answer(loaded, &listeners, report).await {
+        return firewall(config, &listeners, report).await;
     }
     let name = config.public_host.as_str();
-    let asking = endpoints.iter().map(|one| relay_ask(one, name));
-    let answers = join_all(asking).await;
-    if endpoints.is_empty() {
-        report.add(Finding::skip(
-            "listener",
-            "every port is 0: a free one is chosen at each start, and the start says which",
-        ));
-    } else if answers.iter().all(Result::is_err) {
-        down(loaded, &endpoints, report);
-        firewall(config, &endpoints, report).await;
-        return;
-    }
-    for (one, answer) in endpoints.iter().zip(&answers) {
-        report.add(judge::listener(&one.what(), one.key, answer));
-    }
     let mut addresses = Addresses { resolved: Vec::new(), local, external: config.turn.external_ip.clone() };
     if !name.is_empty() {
         addresses.resolved = names.resolve(name).await;
-        public_name(name, &addresses, &endpoints, report).await;
+        public_name(name, &addresses, &listeners, report).await;
     }
-    let front = endpoints.iter().find(|one| one.key == "http.listen");
-    let site = front
-        .map(|one| (Site::new(if name.is_empty() { "localhost" } else { name }, one.addr.port(), true), one.addr.ip()));
-    if let Some((site, ip)) = &site {
-        if let Ok((_, Some(certificate))) = site.open(*ip).await {
-            let unix = Clock::system().now().unix.as_secs();
-            report.add(judge::certificate(name, &certificate, Some(config.tls.mode), unix));
-        }
-        report.add(site.upgrade(*ip).await);
-    }
+    let site = web_side(config, &listeners, report).await;
     let relayed = match credentials(config, site.as_ref(), token).await {
-        Ok(pair) => relays(&endpoints, name, &pair, report).await,
+        Ok(pair) => relays(&listeners, name, &pair, report).await,
         Err(skipped) => {
             report.add(skipped);
             None
@@ -121,9 +84,71 @@ pub(super) async fn look(loaded: &Loaded, token: Option<&str>, names: &Names, re
     };
     report.add(judge::external_ip(relayed, &addresses));
     let range = config.turn.relay_ports;
-    report.add(judge::relay_ports(&range.to_string(), &machine::relay_port(range, relay_ip(config, &endpoints))));
-    firewall(config, &endpoints, report).await;
+    report.add(judge::relay_ports(&range.to_string(), &machine::relay_port(range, relay_ip(config, &listeners))));
+    firewall(config, &listeners, report).await;
     clock(config, names, report).await;
+}
+
+/// What the machine has for the server: limits, and files.
+async fn machine_here(loaded: &Loaded, report: &mut Report) {
+    let config = &loaded.config;
+    let process = control_socket(config, report).await;
+    machine_limits(process, report);
+    let state = process.and_then(machine::state_of).unwrap_or_else(|| serve::state_directory(loaded.file.as_deref()));
+    report.add(judge::state(&shown(&state), &machine::writable(&state)));
+    if config.tls.mode == TlsMode::Files {
+        report.add(file::pair(&config.tls.certificate, &config.tls.key));
+    }
+}
+
+/// The listeners that take what comes from here.
+fn open_listeners(config: &Config, local: &[IpAddr], report: &mut Report) -> Vec<Listener> {
+    let mut listeners = listeners(config, local);
+    let is_announced = |one: &Listener| {
+        !one.is_udp() && config.http.proxy_protocol.iter().any(|network| network.0.contains(one.addr.ip()))
+    };
+    if listeners.iter().any(is_announced) {
+        report.add(Finding::skip(
+            "listener",
+            "http.proxy_protocol wants a header from here: TCP and TLS aren't looked at",
+        ));
+        listeners.retain(|one| !is_announced(one));
+    }
+    listeners
+}
+
+/// Asks each listener; whether the server is up.
+async fn answer(loaded: &Loaded, listeners: &[Listener], report: &mut Report) -> bool {
+    if listeners.is_empty() {
+        report.add(Finding::skip(
+            "listener",
+            "every port is 0: a free one is chosen at each start, and the start says which",
+        ));
+        return true;
+    }
+    let name = loaded.config.public_host.as_str();
+    let answers = join_all(listeners.iter().map(|one| relay_ask(one, name))).await;
+    if answers.iter().all(Result::is_err) {
+        down(loaded, listeners, report);
+        return false;
+    }
+    for (one, answer) in listeners.iter().zip(&answers) {
+        report.add(judge::listener(&one.what(), one.key, answer));
+    }
+    true
+}
+
+/// Looks at the certificate and the WebSockets of the web side, and tells where it is.
+async fn web_side(config: &Config, listeners: &[Listener], report: &mut Report) -> Option<(Site, IpAddr)> {
+    let name = config.public_host.as_str();
+    let front = listeners.iter().find(|one| one.key == "http.listen")?;
+    let (site, ip) = (Site::ours(if name.is_empty() { "localhost" } else { name }, front.addr.port()), front.addr.ip());
+    if let Ok((_, Some(certificate))) = site.open(ip).await {
+        let unix = Clock::system().now().unix.as_secs();
+        report.add(judge::certificate(name, &certificate, Some(config.tls.mode), unix));
+    }
+    report.add(site.upgrade(ip).await);
+    Some((site, ip))
 }
 
 fn shown(path: &Path) -> String {
@@ -182,7 +207,7 @@ fn machine_limits(process: Option<i32>, report: &mut Report) {
 }
 
 /// Every listener with a port of its own, once in each family that can be reached here.
-fn endpoints(config: &Config, local: &[IpAddr]) -> Vec<Endpoint> {
+fn listeners(config: &Config, local: &[IpAddr]) -> Vec<Listener> {
     let (http, turn) = (&config.http, &config.turn);
     let keys = [
         ("http.listen", Transport::Tls, &http.listen),
@@ -194,7 +219,7 @@ fn endpoints(config: &Config, local: &[IpAddr]) -> Vec<Endpoint> {
     let four = outward(local, IpAddr::is_ipv4).unwrap_or(Ipv4Addr::LOCALHOST.into());
     let six = outward(local, IpAddr::is_ipv6)
         .or_else(|| local.contains(&Ipv6Addr::LOCALHOST.into()).then_some(Ipv6Addr::LOCALHOST.into()));
-    let mut endpoints = Vec::new();
+    let mut listeners = Vec::new();
     for (key, transport, listen) in keys {
         for bound in listen.iter().map(|listen| listen.0).filter(|bound| bound.port() != 0) {
             let reached: Vec<IpAddr> = match bound.ip() {
@@ -202,11 +227,11 @@ fn endpoints(config: &Config, local: &[IpAddr]) -> Vec<Endpoint> {
                 IpAddr::V6(ip) if ip.is_unspecified() => std::iter::once(four).chain(six).collect(),
                 ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => vec![ip],
             };
-            let at = |ip| Endpoint { key, transport, bound, addr: SocketAddr::new(ip, bound.port()) };
-            endpoints.extend(reached.into_iter().map(at));
+            let at = |ip| Listener { key, transport, bound, addr: SocketAddr::new(ip, bound.port()) };
+            listeners.extend(reached.into_iter().map(at));
         }
     }
-    endpoints
+    listeners
 }
 
 /// The address of a family that clients from outside would reach, as far as this machine has one: relays are given out by it.
@@ -217,13 +242,13 @@ fn outward(local: &[IpAddr], is_of_family: impl Fn(&IpAddr) -> bool) -> Option<I
     public.or(routed).or_else(|| local.iter().copied().find(is_usable))
 }
 
-async fn relay_ask(one: &Endpoint, name: &str) -> Result<String, String> {
+async fn relay_ask(one: &Listener, name: &str) -> Result<String, String> {
     relay::ask(one.transport, one.addr, name).await.map(|_| String::new())
 }
 
 /// What keeps a server from starting: the ports that it can't have.
 #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
-fn down(loaded: &Loaded, endpoints: &[Endpoint], report: &mut Report) {
+fn down(loaded: &Loaded, listeners: &[Listener], report: &mut Report) {
     let start = match &loaded.file {
         Some(file) => format!("start it: systemctl start throughway, or throughway --config {}", file.display()),
         None => "start it: throughway, or name its configuration by --config".to_owned(),
@@ -231,7 +256,7 @@ fn down(loaded: &Loaded, endpoints: &[Endpoint], report: &mut Report) {
     let found = "nothing answers on any port of the configuration: the server is down, or runs with another one";
     report.add(Finding::fault("server", found, format!("{start}; its log says why it ended")));
     let mut tried = BTreeSet::new();
-    for one in endpoints.iter().filter(|one| tried.insert((one.is_udp(), one.bound))) {
+    for one in listeners.iter().filter(|one| tried.insert((one.is_udp(), one.bound))) {
         let Err(error) = machine::bindable(one.is_udp(), one.bound) else { continue };
         let cure = match error.kind() {
             io::ErrorKind::PermissionDenied => {
@@ -242,18 +267,18 @@ fn down(loaded: &Loaded, endpoints: &[Endpoint], report: &mut Report) {
             }
             _ => "listen on an address of this machine, or on [::] for all",
         };
-        let found = format!("{} {} ({}) can't be had: {error}", one.transport.word(), one.bound, one.key);
+        let found = format!("{} {} ({}) can't be had: {error}", one.transport.label(), one.bound, one.key);
         report.add(Finding::fault("listener", found, cure));
     }
 }
 
 /// Where the public name leads, and whether that is served.
-async fn public_name(name: &str, addresses: &Addresses, endpoints: &[Endpoint], report: &mut Report) {
+async fn public_name(name: &str, addresses: &Addresses, listeners: &[Listener], report: &mut Report) {
     if name.parse::<IpAddr>().is_err() {
         report.add(judge::dns(name, addresses));
     }
-    let listens = endpoints.iter().any(|one| one.bound.is_ipv6());
-    let udp = endpoints.iter().find(|one| one.is_udp()).map(|one| one.addr.port());
+    let listens = listeners.iter().any(|one| one.bound.is_ipv6());
+    let udp = listeners.iter().find(|one| one.is_udp()).map(|one| one.addr.port());
     let mut six = None;
     for ip in &addresses.resolved {
         let Some(port) = udp else { continue };
@@ -306,15 +331,15 @@ async fn credentials(
 const LIFE: Duration = Duration::from_secs(300);
 
 /// Relays over each transport that there is; the relayed address.
-async fn relays(endpoints: &[Endpoint], name: &str, pair: &[IceCredential; 2], report: &mut Report) -> Option<IpAddr> {
+async fn relays(listeners: &[Listener], name: &str, pair: &[IceCredential; 2], report: &mut Report) -> Option<IpAddr> {
     let mut relayed = None;
     for (transport, keys) in [
         (Transport::Udp, ["turn.listen_udp", ""]),
         (Transport::Tcp, ["turn.listen_tcp", "http.plain_listen"]),
         (Transport::Tls, ["http.listen", "turn.listen_tls"]),
     ] {
-        let is_it = |one: &&Endpoint, key: &str| one.key == key && one.transport == transport;
-        let Some(one) = keys.iter().find_map(|key| endpoints.iter().find(|one| is_it(one, key))) else { continue };
+        let is_it = |one: &&Listener, key: &str| one.key == key && one.transport == transport;
+        let Some(one) = keys.iter().find_map(|key| listeners.iter().find(|one| is_it(one, key))) else { continue };
         let proof = relay::round_trip(transport, one.addr, name, pair).await;
         relayed = relayed.or(proof.as_ref().ok().map(|proof| proof.relayed.ip()));
         let outcome = proof.map(|proof| format!("there and back in {:.1?}", proof.took));
@@ -324,16 +349,16 @@ async fn relays(endpoints: &[Endpoint], name: &str, pair: &[IceCredential; 2], r
 }
 
 /// Where relay sockets are bound, for clients that come from outside.
-fn relay_ip(config: &Config, endpoints: &[Endpoint]) -> IpAddr {
+fn relay_ip(config: &Config, listeners: &[Listener]) -> IpAddr {
     let named = config.turn.relay_ip.first().map(|ip| ip.0);
-    let listener = endpoints.iter().find(|one| one.is_udp()).map(|one| one.bound.ip());
+    let listener = listeners.iter().find(|one| one.is_udp()).map(|one| one.bound.ip());
     let bound = listener.filter(|ip| !ip.is_unspecified());
     let outward = || outward(&host::addresses(), IpAddr::is_ipv4);
     named.or(bound).or_else(outward).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
 /// What this machine's own firewall does to clients from outside.
-async fn firewall(config: &Config, endpoints: &[Endpoint], report: &mut Report) {
+async fn firewall(config: &Config, listeners: &[Listener], report: &mut Report) {
     let rules = match machine::firewall().await {
         Ok(rules) => rules,
         Err(why) => {
@@ -344,7 +369,7 @@ async fn firewall(config: &Config, endpoints: &[Endpoint], report: &mut Report) 
     let udp = |port| Packet { protocol: "udp", port };
     let ports = [range.first, range.first + (range.last - range.first) / 2, range.last].map(udp);
     report.add(firewall::judge(&rules, &format!("udp {range}"), &ports));
-    let outward = endpoints.iter().filter(|one| !one.bound.ip().is_loopback());
+    let outward = listeners.iter().filter(|one| !one.bound.ip().is_loopback());
     let listeners: BTreeSet<_> =
         outward.map(|one| (if one.is_udp() { "udp" } else { "tcp" }, one.bound.port())).collect();
     for (protocol, port) in listeners {

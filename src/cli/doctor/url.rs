@@ -13,10 +13,10 @@ use super::finding::Finding;
 use super::judge;
 use super::judge::Addresses;
 use super::relay;
-use super::relay::Transport;
 use super::web;
 use super::web::Answer;
 use super::web::Stream;
+use crate::address::Transport;
 use crate::address::host_in_url;
 use crate::app::offer::is_public;
 use crate::cli::Failure;
@@ -29,11 +29,14 @@ pub(super) struct Site {
     host: String,
     port: u16,
     is_tls: bool,
+    /// Whether it is this machine's own: nobody else can answer.
+    is_ours: bool,
 }
 
 impl Site {
-    pub(super) fn new(host: &str, port: u16, is_tls: bool) -> Self {
-        Self { host: host.to_owned(), port, is_tls }
+    /// A listener of this machine, with TLS.
+    pub(super) fn ours(host: &str, port: u16) -> Self {
+        Self { host: host.to_owned(), port, is_tls: true, is_ours: true }
     }
 
     pub(super) fn parse(url: &str) -> Result<(Self, String), Failure> {
@@ -46,7 +49,7 @@ impl Site {
         };
         let host = uri.host().ok_or_else(no_url)?.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        Ok((Self { host, port, is_tls }, uri.path().to_owned()))
+        Ok((Self { host, port, is_tls, is_ours: false }, uri.path().to_owned()))
     }
 
     pub(super) fn host(&self) -> &str {
@@ -94,10 +97,27 @@ impl Site {
         }
     }
 
-    /// The iceServers that it hands out.
+    /// Why a secret may not be shown to whoever answered at `ip` with this certificate.
+    fn distrust(&self, ip: IpAddr, shown: Option<&judge::Shown>) -> Option<String> {
+        if self.is_ours || ip.is_loopback() {
+            return None;
+        }
+        match shown {
+            None => Some("http: sends it in clear: give an https: URL".to_owned()),
+            Some(shown) if !shown.is_for_name => Some(format!("the certificate is not for {}", self.host)),
+            Some(shown) => shown.untrusted.as_ref().map(|why| format!("the certificate can't be trusted: {why}")),
+        }
+    }
+
+    /// The iceServers that it hands out. A token is shown to nobody who may be another.
     pub(super) async fn ice(&self, ip: IpAddr, token: Option<&str>) -> Result<Value, Finding> {
         let skip = |why: String| Finding::skip("relay", format!("no credentials: {why}"));
-        let answer = self.get(ip, "/ice", token).await.map_err(skip)?;
+        let (stream, shown) = self.open(ip).await.map_err(skip)?;
+        if let Some(why) = self.distrust(ip, shown.as_ref()).filter(|_| token.is_some()) {
+            return Err(skip(format!("--token is kept back, for {why}")));
+        }
+        let answer = web::get(stream, &self.authority(), "/ice", token).await;
+        let answer = answer.map_err(|error| skip(error.to_string()))?;
         match answer.status {
             200 => serde_json::from_slice(&answer.body).map_err(|error| skip(format!("/ice: {error}"))),
             401 | 403 => Err(skip(format!("/ice answers {}: give --token what members show", answer.status))),
@@ -187,7 +207,7 @@ async fn relays(servers: &Value, names: &Names, report: &mut Report) {
         let pair = [credential.clone(), credential];
         let proof = relay::round_trip(transport, SocketAddr::new(ip, port), &host, &pair).await;
         let outcome = proof.as_ref().map(|proof| format!("there and back in {:.1?}", proof.took)).map_err(Clone::clone);
-        report.add(judge::relay(&format!("{} {}:{port}", transport.word(), host_in_url(&host)), &outcome));
+        report.add(judge::relay(&format!("{} {}:{port}", transport.label(), host_in_url(&host)), &outcome));
         if let Ok(proof) = proof
             && transport == Transport::Udp
         {
@@ -276,6 +296,26 @@ mod tests {
         let urls: Vec<_> = (0..100).map(|port| format!("turn:a:{}", port + 1)).collect();
 
         assert_eq!(ways(&json!([{ "urls": urls, "username": "u", "credential": "c" }])).len(), MAX_WAYS);
+    }
+
+    #[test]
+    fn a_secret_is_for_a_trusted_certificate_of_the_name_or_for_this_machine() {
+        let (far, near) = ("9.9.9.9".parse().unwrap(), "127.0.0.1".parse().unwrap());
+        let (site, _) = Site::parse("https://a.org").ok().unwrap();
+        let good = judge::Shown { is_for_name: true, ..judge::Shown::default() };
+        let untrusted = judge::Shown { untrusted: Some("it expired".to_owned()), ..good.clone() };
+        let of_another = judge::Shown { is_for_name: false, ..good.clone() };
+
+        assert_eq!(site.distrust(far, Some(&good)), None);
+        for (shown, why) in [
+            (Some(&untrusted), "can't be trusted: it expired"),
+            (Some(&of_another), "is not for a.org"),
+            (None, "in clear"),
+        ] {
+            assert!(site.distrust(far, shown).unwrap().contains(why), "{why}");
+            assert_eq!(site.distrust(near, shown), None);
+            assert_eq!(Site::ours("a.org", 443).distrust(far, shown), None);
+        }
     }
 
     #[test]

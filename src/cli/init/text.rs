@@ -13,86 +13,109 @@ use crate::credentials::random;
 
 /// The configuration: what differs from the defaults, each with a line that says why, and fresh secrets.
 pub(super) fn configuration(plan: &Plan) -> String {
-    let Plan { domain, email, mode, token, pair, https_port, http_port, external_ip, socket } = plan;
-    let mut text = HEADER.to_owned();
-    let mut add = |line: &str| {
-        text.push_str(line);
-        text.push('\n');
+    let tables = [name(plan), http(plan), tls(plan), turn(plan), accounts(plan), operators(plan)];
+    format!("{HEADER}{}", tables.concat())
+}
+
+fn name(Plan { domain, .. }: &Plan) -> String {
+    if domain.is_empty() {
+        return String::new();
+    }
+    format!("\n# The name that clients reach this server by.\npublic_host = {}\n", quoted(domain))
+}
+
+fn http(Plan { domain, mode, https_port, http_port, .. }: &Plan) -> String {
+    let mut text = "\n[http]\n".to_owned();
+    // Writing to a String never fails.
+    let _ = match http_port {
+        Some(port) => {
+            let proof = if *mode == TlsMode::Acme { ", and proves the domain to the authority" } else { "" };
+            writeln!(
+                text,
+                "# Pages, signaling and turns; the second port leads browsers to https{proof}.\n\
+                 listen = [\"[::]:{https_port}\", \"[::]:{port}\"]"
+            )
+        }
+        None => writeln!(text, "# Pages, signaling and turns, on one port.\nlisten = [\"[::]:{https_port}\"]"),
     };
     if !domain.is_empty() {
-        add("\n# The name that clients reach this server by.");
-        add(&format!("public_host = {}", quoted(domain)));
+        text.push_str("# Nobody signs in without TLS.\nplain_listen = []\n");
     }
-    add("\n[http]");
-    match http_port {
-        Some(port) => {
-            add(
-                "# Pages, signaling and turns; the second port leads browsers to https, and proves the domain to the authority.",
-            );
-            add(&format!("listen = [\"[::]:{https_port}\", \"[::]:{port}\"]"));
-        }
-        None => {
-            add("# Pages, signaling and turns, on one port.");
-            add(&format!("listen = [\"[::]:{https_port}\"]"));
-        }
-    }
-    if !domain.is_empty() {
-        add("# Nobody signs in without TLS.");
-        add("plain_listen = []");
-    }
-    add("\n[tls]");
+    text
+}
+
+fn tls(Plan { mode, pair, email, .. }: &Plan) -> String {
     match (mode, pair) {
         (TlsMode::Acme, _) => {
-            add("# Got from the certificate authority (Let's Encrypt), and renewed by itself.");
-            add("mode = \"acme\"");
+            let mut text =
+                "\n[tls]\n# Got from the certificate authority (Let's Encrypt), and renewed by itself.\nmode = \"acme\"\n"
+                    .to_owned();
             let email = email.as_str();
             if !email.is_empty() {
-                add("\n[tls.acme]");
-                add("# Where the authority may write to.");
-                add(&format!("email = {}", quoted(email)));
+                let _ = write!(text, "\n[tls.acme]\n# Where the authority may write to.\nemail = {}\n", quoted(email));
             }
+            text
         }
-        (TlsMode::Files, Some((certificate, key))) => {
-            add("# Yours.");
-            add("mode = \"files\"");
-            add(&format!("certificate = {}", quoted(&certificate.display().to_string())));
-            add(&format!("key = {}", quoted(&key.display().to_string())));
-        }
-        (TlsMode::Files | TlsMode::SelfSigned, _) => {
-            add("# Made here: browsers warn of it once. With a domain, \"acme\" gets one that they trust.");
-            add("mode = \"self-signed\"");
-        }
+        (TlsMode::Files, Some((certificate, key))) => format!(
+            "\n[tls]\n# Yours.\nmode = \"files\"\ncertificate = {}\nkey = {}\n",
+            quoted(&certificate.display().to_string()),
+            quoted(&key.display().to_string())
+        ),
+        (TlsMode::Files | TlsMode::SelfSigned, _) => "\n[tls]\n\
+            # Made here: browsers warn of it once. With a domain, \"acme\" gets one that they trust.\n\
+            mode = \"self-signed\"\n"
+            .to_owned(),
     }
-    add("\n[turn]");
-    add("# The second shares the web port's number, for firewalls that let one number through.");
-    add(&format!("listen_udp = [\"[::]:3478\", \"[::]:{https_port}\"]"));
+}
+
+fn turn(Plan { https_port, external_ip, .. }: &Plan) -> String {
+    let mut text = format!(
+        "\n[turn]\n\
+         # The second shares the web port's number, for firewalls that let one number through.\n\
+         listen_udp = [\"[::]:3478\", \"[::]:{https_port}\"]\n"
+    );
     if !external_ip.is_empty() {
         let entries: Vec<_> = external_ip.iter().map(|entry| quoted(&entry.to_string())).collect();
-        add("# The public address, and the local one that it stands for (1:1 NAT).");
-        add(&format!("external_ip = [{}]", entries.join(", ")));
-    }
-    add(
-        "# Signs credentials; share it with a back end that hands them out. It is fresh, so keep it: a new one ends them all.",
-    );
-    add(&format!("secrets = [\"{}\"]", fresh::<32>()));
-    if let Some(token) = token {
-        add("\n[signaling.accounts]");
-        add(
-            "# Who shows it may sign in and relay: ?token= in a page's address, \"token\" in a login. \"open\" lets in anyone.",
+        let _ = write!(
+            text,
+            "# The public address, and the local one that it stands for (1:1 NAT).\nexternal_ip = [{}]\n",
+            entries.join(", ")
         );
-        add("mode = \"token\"");
-        add(&format!("token = {}", quoted(token)));
     }
-    add("\n[admin]");
-    add("# Who sends it may see and command the server at /admin. Empty: nobody.");
-    add(&format!("token = \"{}\"", fresh::<32>()));
-    add("\n[control]");
-    add("# For `throughway status`, `reload` and `doctor`.");
-    add(&format!("socket = {}", quoted(&socket.display().to_string())));
-    add("\n[metrics]");
-    add("# For Prometheus on this machine.");
-    add("listen = [\"127.0.0.1:9464\"]");
+    let _ = write!(
+        text,
+        "# Signs credentials; share it with a back end that hands them out. It is fresh, so keep it: a new one ends them all.\n\
+         secrets = [\"{}\"]\n",
+        fresh::<32>()
+    );
     text
+}
+
+fn accounts(Plan { token, .. }: &Plan) -> String {
+    let Some(token) = token else { return String::new() };
+    format!(
+        "\n[signaling.accounts]\n\
+         # Who shows it may sign in and relay: ?token= in a page's address, \"token\" in a login. \"open\" lets in anyone.\n\
+         mode = \"token\"\ntoken = {}\n",
+        quoted(token)
+    )
+}
+
+/// What the operator alone uses.
+fn operators(Plan { socket, .. }: &Plan) -> String {
+    format!(
+        "\n[admin]\n\
+         # Who sends it may see and command the server at /admin. Empty: nobody.\n\
+         token = \"{}\"\n\
+         \n[control]\n\
+         # For `throughway status`, `reload` and `doctor`.\n\
+         socket = {}\n\
+         \n[metrics]\n\
+         # For Prometheus on this machine.\n\
+         listen = [\"127.0.0.1:9464\"]\n",
+        fresh::<32>(),
+        quoted(&socket.display().to_string())
+    )
 }
 
 const HEADER: &str = "\
@@ -128,6 +151,7 @@ pub(super) fn next_steps(file: &Path, plan: &Plan, facts: &Facts, is_installed: 
         );
     }
     steps.push(ports(plan));
+    steps.extend(proof(plan));
     steps.push(if is_installed {
         "Start it, now and at each boot:\n         systemctl enable --now throughway\n".to_owned()
     } else {
@@ -184,6 +208,19 @@ fn ports(plan: &Plan) -> String {
         "Open these ports, in your provider's firewall too:\n         tcp {http}{https}, 3478, 5349\n         \
          udp {https}, 3478, {relay}\n"
     )
+}
+
+/// How the authority gets to a server that listens on neither of the ports that it knows (RFC 8555, section 8.3; RFC 8737).
+fn proof(plan: &Plan) -> Option<String> {
+    let Plan { domain, mode, https_port, http_port, .. } = plan;
+    if *mode != TlsMode::Acme || *https_port == 443 || *http_port == Some(80) {
+        return None;
+    }
+    let http = http_port.unwrap_or(*https_port);
+    Some(format!(
+        "There is no certificate until the authority gets in by {domain}: have the world's port\n         \
+         443 lead to {https_port} here (tls-alpn-01), or 80 to {http} (http-01)\n"
+    ))
 }
 
 #[cfg(test)]
@@ -269,6 +306,31 @@ mod tests {
                 Some('[') | None => explained = false,
                 Some(_) => assert!(explained, "nothing explains {line:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn the_second_port_proves_the_domain_to_an_authority_only_if_there_is_one() {
+        let proves = |mode| configuration(&Plan { mode, ..plan() }).contains("proves the domain to the authority");
+
+        assert!(proves(TlsMode::Acme));
+        assert!(!proves(TlsMode::SelfSigned));
+    }
+
+    #[test]
+    fn an_authority_that_finds_neither_of_its_ports_is_told_of() {
+        let other = Plan { https_port: 8443, http_port: None, ..plan() };
+
+        let told = proof(&other).unwrap();
+        assert!(told.contains("443 lead to 8443 here (tls-alpn-01), or 80 to 8443 (http-01)"), "{told}");
+        assert!(proof(&Plan { http_port: Some(8080), ..other }).unwrap().contains("or 80 to 8080 (http-01)"));
+        for fine in [
+            plan(),
+            Plan { http_port: None, ..plan() },
+            Plan { https_port: 8443, ..plan() },
+            Plan { mode: TlsMode::SelfSigned, https_port: 8443, http_port: None, ..plan() },
+        ] {
+            assert_eq!(proof(&fine), None);
         }
     }
 

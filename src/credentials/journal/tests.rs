@@ -79,7 +79,7 @@ fn a_session_is_told_of_once_when_it_and_its_last_relay_are_over() {
     assert_eq!((verdict.lasted, verdict.outlived, verdict.relays), (SECOND * 60, SECOND * 30, 2));
     assert_eq!((verdict.carried.sent, verdict.carried.received), (1100, 2200));
     let said =
-        "session over after 1 min 0 s, its last relay 30 s later, relayed over udp,tls: 1.1 kB sent, 2.2 kB received";
+        "session over after 1 min 0 s, its last relay 30 s later, relayed over udp,tls: 1.1 KiB sent, 2.1 KiB received";
     assert_eq!(verdict.to_string(), said);
     assert_eq!((scene.told(), scene.journal.size()), (vec![], (0, 0, 0)));
 }

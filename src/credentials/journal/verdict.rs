@@ -220,11 +220,16 @@ fn time(f: &mut fmt::Formatter<'_>, time: Duration) -> fmt::Result {
     }
 }
 
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// In units of 1024, as the configuration has them.
 fn size(f: &mut impl Write, bytes: u64) -> fmt::Result {
     match bytes {
-        0..1000 => write!(f, "{bytes} B"),
-        1000..1_000_000 => write!(f, "{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => write!(f, "{:.1} MB", bytes as f64 / 1e6),
-        1_000_000_000.. => write!(f, "{:.1} GB", bytes as f64 / 1e9),
+        0..KIB => write!(f, "{bytes} B"),
+        KIB..MIB => write!(f, "{:.1} KiB", bytes as f64 / KIB as f64),
+        MIB..GIB => write!(f, "{:.1} MiB", bytes as f64 / MIB as f64),
+        GIB.. => write!(f, "{:.1} GiB", bytes as f64 / GIB as f64),
     }
 }
