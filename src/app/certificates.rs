@@ -247,16 +247,17 @@ impl Tending {
     /// Serves what is in the files, if it is another one and good.
     fn reread(&self, files: &mut Files) {
         let served = self.served.pair();
-        match files.look(&served, self.clock.now()) {
-            Some(Ok(pair)) if pair.is_same(&served) => tracing::debug!("the certificate's files are the same inside"),
-            Some(Ok(pair)) => {
-                if self.serve(pair, Source::Files) {
-                    let names = self.served.info().names;
-                    tracing::info!(?names, "serving the other certificate that is in tls.certificate");
-                }
+        let pair = match files.look(&served, self.clock.now()) {
+            Some(Ok(pair)) if pair.is_same(&served) => {
+                return tracing::debug!("the certificate's files are the same inside");
             }
-            Some(Err(problem)) => tracing::warn!("the certificate stays as it was: {problem}"),
-            None => (),
+            Some(Ok(pair)) => pair,
+            Some(Err(problem)) => return tracing::warn!("the certificate stays as it was: {problem}"),
+            None => return,
+        };
+        if self.serve(pair, Source::Files) {
+            let names = self.served.info().names;
+            tracing::info!(?names, "serving the other certificate that is in tls.certificate");
         }
     }
 }
