@@ -114,7 +114,7 @@ async fn while_it_drains_another_configuration_holds_and_cuts_off_who_is_denied(
     let socket = home.path().join("control.sock");
     let toml = format!("{PEERS_ON_LOOPBACK}{DRAIN}[control]\nsocket = {socket:?}\n");
     let server = Server::start_in(home.path(), &toml);
-    let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let peer = UdpSocket::bind("127.0.0.3:0").await.unwrap();
     let talker = alice(&server).await;
     talker.allocate().await;
     assert_eq!(talker.bind(0x4000, peer.local_addr().unwrap()).await, 0);
@@ -128,7 +128,7 @@ async fn while_it_drains_another_configuration_holds_and_cuts_off_who_is_denied(
     talker.send(&channel_data(0x4000, b"nothing")).await;
     server.drops_become("no-channel", 1).await;
     assert_eq!(talker.bind(0x4000, peer.local_addr().unwrap()).await, 403);
-    assert_eq!(reload(home.path()).await, "Nothing has changed.\n");
+    assert_eq!(reload(home.path()).await, "No setting has changed.\n");
 }
 
 /// What `throughway reload` says.
@@ -158,8 +158,8 @@ async fn the_next_process_serves_while_the_last_one_has_the_control_socket_and_t
     assert!(old.ends().await.success());
     next.logs("control.socket is this process's\n").await;
 
-    assert_eq!(reload(homes[1].path()).await, "Nothing has changed.\n");
-    assert!(next.log().contains("read again: nothing has changed"), "{}", next.log());
+    assert_eq!(reload(homes[1].path()).await, "No setting has changed.\n");
+    assert!(next.log().contains("read again: no setting has changed"), "{}", next.log());
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ impl Changes {
 /// In the words of `throughway reload`.
 fn log(Reloaded { applied, needs_restart }: &Reloaded) {
     match (&applied[..], &needs_restart[..]) {
-        ([], []) => tracing::info!("the configuration was read again: nothing has changed"),
+        ([], []) => tracing::info!("the configuration was read again: no setting has changed"),
         ([], _) => tracing::info!("the configuration was read again"),
         (applied, _) => tracing::info!(applied = applied.join(", "), "the configuration was read again; in force now:"),
     }

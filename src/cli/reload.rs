@@ -41,7 +41,7 @@ fn in_words(answer: &Value) -> String {
     };
     let (applied, needs_restart) = (keys("applied"), keys("needsRestart"));
     let mut text = match (applied.as_str(), needs_restart.as_str()) {
-        ("", "") => "Nothing has changed.\n".to_owned(),
+        ("", "") => "No setting has changed.\n".to_owned(),
         ("", _) => String::new(),
         (applied, _) => format!("In force now:\n{applied}"),
     };
@@ -68,6 +68,6 @@ mod tests {
             "In force now:\n    turn.secrets\nChanged, but only a restart puts it to work:\n    turn.realm\n"
         );
         assert_eq!(in_words(&later), "Changed, but only a restart puts it to work:\n    turn.realm\n");
-        assert_eq!(in_words(&nothing), "Nothing has changed.\n");
+        assert_eq!(in_words(&nothing), "No setting has changed.\n");
     }
 }

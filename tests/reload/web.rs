@@ -139,7 +139,7 @@ async fn who_comes_next_must_show_what_is_asked_for_by_then_and_who_is_there_sta
     running.reload(&accounts(&jwks)).await;
     assert_eq!([with(&signed(one)).await, with(&signed(other)).await], [200, 401]);
     put(other);
-    running.applies(&accounts(&jwks), "").await;
+    running.reload(&accounts(&jwks)).await;
     assert_eq!([with(&signed(one)).await, with(&signed(other)).await], [401, 200], "the file was read again");
 
     alice.is_served().await;
