@@ -23,6 +23,7 @@ const binary = process.env.THROUGHWAY_BIN;
 
 let machine;
 let service;
+let token;
 let browsers;
 let directory;
 let empty;
@@ -62,10 +63,12 @@ test("init writes a configuration that the service alone may read, and the servi
     "--certificate", "/etc/throughway/tls/fullchain.pem", "--key", "/etc/throughway/tls/privkey.pem"];
   await renewed(machine.certificates);
 
-  await machine.run(...init);
+  const said = await machine.run(...init);
+  token = /\/call\?token=(\w+)/.exec(said)?.[1];
   await service.start();
 
   assert.equal((await machine.run("stat", "-c", "%U %G %a", CONFIG)).trim(), "root throughway-etc 640");
+  assert.ok(token, said);
   assert.ok(await service.isActive());
   await assert.rejects(machine.run(...init), /exists/);
 });
@@ -95,7 +98,7 @@ test("doctor finds nothing wrong", async () => {
 test("two browsers on another host call each other through the relay alone", async () => {
   const browser = await browsers.on(machine.visitor);
   const [alice, bob] = await Promise.all(["alice", "bob"].map(async (name) => {
-    const person = await browser.visit(`https://${machine.domain}/chat?name=${name}&relay=1`);
+    const person = await browser.visit(`https://${machine.domain}/chat?name=${name}&relay=1&token=${token}`);
     await person.sees("#status", new RegExp(`Signed in as ${name}`));
     return person;
   }));
@@ -198,7 +201,7 @@ function journal() {
 }
 
 async function ice() {
-  return JSON.parse(await machine.outside(`curl -sk https://${machine.domain}/ice`));
+  return JSON.parse(await machine.outside(`curl -sk https://${machine.domain}/ice?token=${token}`));
 }
 
 /** What certbot does once it has a certificate: it keeps it for root alone, and runs the hook. */
