@@ -62,6 +62,7 @@ mod turn;
 mod usage;
 mod watchdog;
 
+pub use self::control::Control;
 pub use self::reload::ReloadError;
 pub use self::reload::Reloaded;
 pub use self::reload::Request;
@@ -149,8 +150,6 @@ pub struct Listening {
 /// The running server.
 pub struct App {
     listening: Vec<Listening>,
-    /// From a process that may still be there.
-    takes_over: bool,
     metrics: Arc<Metrics>,
     clock: Clock,
     certificates: Certificates,
@@ -182,6 +181,17 @@ struct Shared {
 const LAST_QUESTIONS: Duration = Duration::from_millis(600);
 /// How long the end may take with it; what is left is more than a last answer or a WebSocket's close may take.
 const END_WITHIN: Duration = Duration::from_millis(1700);
+
+/// Whether there is what `config` wants TLS to be served with, or asked for with; the files that it names are read.
+///
+/// # Errors
+///
+/// [`TlsError`].
+///
+/// [`TlsError`]: crate::net::tls::TlsError
+pub fn check_tls(config: &Config) -> Result<(), crate::net::tls::TlsError> {
+    certificates::check(config)
+}
 
 /// Whether whoever signs in can be asked for what `config` says; the files that it names are read.
 ///
@@ -217,9 +227,9 @@ impl App {
         let (certifier, certificate) = Certifier::new(config, state, &shared)?;
         let accounts = signaling::accounts::accounts(config, signaling::accounts::proof(config, clock)?);
         let inherited = Inherited::take()?;
-        let takes_over = !inherited.is_empty();
+        let has_inherited = !inherited.is_empty();
         let tcp = Listeners::bind(config, inherited)?;
-        let udp = turn::bind(config, takes_over, clock).await?;
+        let udp = turn::bind(config, has_inherited, clock).await?;
         if config.turn.realm.len() > SHORT_REALM {
             tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
         }
@@ -265,20 +275,7 @@ impl App {
         let scribe = Scribe::start(Arc::clone(&shared.credentials), clock);
         let Shared { metrics, clock, draining, farewell, stop, tasks, .. } = shared.clone();
         let parts = Mutex::new(Parts { config: config.clone(), shared, certifier, relay, signaling, front });
-        Ok(Self {
-            listening,
-            takes_over,
-            metrics,
-            clock,
-            certificates,
-            parts,
-            overview,
-            draining,
-            farewell,
-            stop,
-            tasks,
-            scribe,
-        })
+        Ok(Self { listening, metrics, clock, certificates, parts, overview, draining, farewell, stop, tasks, scribe })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.

@@ -134,6 +134,12 @@ fn check_refuses_the_files_that_no_server_starts_with() {
     let tls = |certificate: &str, key: &str| {
         check(&format!("[tls]\nmode = 'files'\ncertificate = {:?}\nkey = {:?}", at(certificate), at(key)))
     };
+    let acme = |ca: &str| {
+        check(&format!(
+            "public_host = 'a.org'\n[tls]\nmode = 'acme'\nacme = {{ directory = 'https://b.org/d', ca = {:?} }}",
+            at(ca)
+        ))
+    };
     let jwks = |name: &str| check(&format!("[signaling.accounts]\nmode = 'jwt'\njwt = {{ jwks = {:?} }}", at(name)));
 
     let good = tls("c.pem", "k.pem");
@@ -141,6 +147,8 @@ fn check_refuses_the_files_that_no_server_starts_with() {
         (tls("nowhere", "k.pem"), "tls.certificate: "),
         (tls("c.pem", "nowhere"), "tls.key: "),
         (tls("c.pem", "c.pem"), "there is no private key in it"),
+        (acme("nowhere"), "tls.acme.ca: "),
+        (acme("bad.json"), "tls.acme.ca: "),
         (jwks("nowhere"), "signaling.accounts.jwt.jwks: "),
         (jwks("bad.json"), "signaling.accounts.jwt.jwks: "),
     ];

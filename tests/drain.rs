@@ -129,6 +129,10 @@ async fn while_it_drains_another_configuration_holds_and_cuts_off_who_is_denied(
     server.drops_become("no-channel", 1).await;
     assert_eq!(talker.bind(0x4000, peer.local_addr().unwrap()).await, 403);
     assert_eq!(reload(home.path()).await, "No setting has changed.\n");
+
+    std::fs::write(home.path().join("throughway.toml"), toml.replace("10m", "1ms")).unwrap();
+    server.signal(SIGHUP);
+    assert!(server.ends().await.success(), "its time is over by the other configuration");
 }
 
 /// What `throughway reload` says.
@@ -154,12 +158,14 @@ async fn the_next_process_serves_while_the_last_one_has_the_control_socket_and_t
 
     let next = Server::start_by(inheriting_by(homes[1].path(), &inherited), homes[1].path(), &toml);
     next.logs("control.socket is this process's once").await;
+    std::fs::write(homes[1].path().join("throughway.toml"), toml.clone() + "[signaling]\nwho = true\n").unwrap();
     assert_eq!(talker.refresh(0).await, 0);
     assert!(old.ends().await.success());
     next.logs("control.socket is this process's\n").await;
 
+    next.logs("in force now: applied=\"signaling.who\"").await;
     assert_eq!(reload(homes[1].path()).await, "No setting has changed.\n");
-    assert!(next.log().contains("read again: no setting has changed"), "{}", next.log());
+    next.logs("read again: no setting has changed").await;
 }
 
 #[tokio::test]

@@ -262,6 +262,20 @@ impl Tending {
     }
 }
 
+/// Whether the files that `config` names can be used, and somebody is trusted.
+///
+/// # Errors
+///
+/// [`TlsError`].
+pub(super) fn check(config: &Config) -> Result<(), TlsError> {
+    let tls = &config.tls;
+    match tls.mode {
+        TlsMode::SelfSigned => Ok(()),
+        TlsMode::Files => Pair::from_files(&tls.certificate, &tls.key).map(drop),
+        TlsMode::Acme => acme::roots(&tls.acme.ca).map(drop),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

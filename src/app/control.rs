@@ -1,6 +1,7 @@
 //! The operator's own socket: `GET /status` and `POST /reload` in HTTP, for who may open it.
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use tower::ServiceExt;
 
 use super::App;
 use super::Request;
+use crate::net::inherited::Inherited;
 use crate::net::unix::Listener;
 use crate::net::unix::UnixError;
 
@@ -45,54 +47,74 @@ const BREATH: Duration = Duration::from_millis(50);
 /// How often it is looked whether the process before this one still answers.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-impl App {
-    /// Serves the operator at `path` until the end. Where the process that this one takes over from still answers, it does so
-    /// once that one is gone: until then it is the one that an operator may want to ask.
+/// Where the operator asks. While the process that this one takes over from still answers there, that is the one that an
+/// operator may want to ask, and this one waits for the place.
+pub struct Control {
+    path: PathBuf,
+    bound: Option<Listener>,
+}
+
+impl Control {
+    /// Listens at `path`; with an empty one there is no such socket.
     ///
     /// # Errors
     ///
     /// [`UnixError`].
-    pub fn serve_control(&self, path: &Path, requests: mpsc::Sender<Request>) -> Result<(), UnixError> {
-        let path = path.to_owned();
-        let bound = match Listener::bind(&path) {
-            Err(UnixError::Answered(_)) if self.takes_over => None,
+    pub fn bind(path: &Path) -> Result<Option<Self>, UnixError> {
+        if path.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let bound = match Listener::bind(path) {
+            Err(UnixError::Answered(_)) if Inherited::are_announced() => None,
             bound => Some(bound?),
         };
+        Ok(Some(Self { path: path.to_owned(), bound }))
+    }
+
+    /// The listener, as soon as the place is free. Of what the operator asked for, only the other process knows by then, so
+    /// the configuration is read again.
+    async fn listener(self, requests: &mpsc::Sender<Request>) -> Listener {
+        let Self { path, bound } = self;
+        if let Some(listener) = bound {
+            return listener;
+        }
+        tracing::info!("control.socket is this process's once the one before it has ended");
+        let mut has_said = false;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            match Listener::bind(&path) {
+                Ok(listener) => {
+                    tracing::info!("control.socket is this process's");
+                    // The answer is in the log.
+                    let (answer, _) = oneshot::channel();
+                    let _ = requests.send(Request::Reload(answer)).await;
+                    return listener;
+                }
+                Err(UnixError::Answered(_)) => (),
+                Err(error) if !has_said => {
+                    tracing::error!("nobody can reach this process by its own socket yet: {error}");
+                    has_said = true;
+                }
+                Err(_) => (),
+            }
+        }
+    }
+}
+
+impl App {
+    /// Serves the operator at `control` until the end.
+    pub fn serve_control(&self, control: Control, requests: mpsc::Sender<Request>) {
         let overview = self.overview.clone();
         let status: Status = Arc::new(move || {
             let overview = overview.clone();
             Box::pin(async move { json!(overview.status().await) })
         });
-        let (router, stop) = (router(status, requests), self.stop.clone());
+        let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            let listener = match bound {
-                Some(listener) => Some(listener),
-                None => stop.run_until_cancelled(bind_once_free(&path)).await.flatten(),
-            };
-            if let Some(listener) = listener {
-                serve(listener, router, stop).await;
+            if let Some(listener) = stop.run_until_cancelled(control.listener(&requests)).await {
+                serve(listener, router(status, requests), stop).await;
             }
         });
-        Ok(())
-    }
-}
-
-/// Waits until nobody answers at `path`; without a listener there if it can't be had even then.
-async fn bind_once_free(path: &Path) -> Option<Listener> {
-    tracing::info!("control.socket is this process's once the one before it has ended");
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        match Listener::bind(path) {
-            Err(UnixError::Answered(_)) => (),
-            Err(error) => {
-                tracing::error!("nobody can reach this process by its own socket: {error}");
-                return None;
-            }
-            Ok(listener) => {
-                tracing::info!("control.socket is this process's");
-                return Some(listener);
-            }
-        }
     }
 }
 
@@ -162,8 +184,6 @@ async fn converse(stream: UnixStream, router: Router) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-    use std::path::PathBuf;
 
     use tempfile::TempDir;
     use tokio::io::AsyncReadExt;

@@ -17,16 +17,24 @@ const EXTEND_EVERY: Duration = Duration::from_secs(5);
 const EXTEND_BY: Duration = Duration::from_secs(30);
 /// How long the last connections may take to close, once all members are told.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a reload under way may take.
+const RELOADED_WITHIN: Duration = Duration::from_secs(1);
 
 impl App {
     /// Lets in nobody new and waits until no relay is left, or for `shutdown.drain`. Then it has every member told when to
     /// come back.
     ///
     /// Meanwhile calls go on, and so does signaling for who is signed in: calls need it, and most clients end theirs when
-    /// they hear that the other side has left. With a drain of "0s" nothing of this happens.
+    /// they hear that the other side has left. With a drain of "0s" nothing of this happens. Another time by a reload counts
+    /// from the beginning of the drain.
     pub async fn drain(&self) {
         notify::stopping("ending");
-        let most = self.parts.lock().await.config.shutdown.drain.get();
+        let Ok(parts) = tokio::time::timeout(RELOADED_WITHIN, self.parts.lock()).await else {
+            tracing::error!("a reload doesn't end: nothing is waited for");
+            return;
+        };
+        let most = parts.config.shutdown.drain.get();
+        drop(parts);
         if most.is_zero() {
             return;
         }
@@ -39,10 +47,14 @@ impl App {
         self.stop.run_until_cancelled(drained).await;
     }
 
-    async fn wait_for_relays(&self, most: Duration) {
-        let now = self.clock.now().monotonic;
-        let (end, mut say_at, mut extend_at) = (now + most, now, now);
+    async fn wait_for_relays(&self, mut most: Duration) {
+        let began = self.clock.now().monotonic;
+        let (mut say_at, mut extend_at) = (began, began);
         loop {
+            if let Ok(parts) = self.parts.try_lock() {
+                most = parts.config.shutdown.drain.get();
+            }
+            let end = began + most;
             let (now, left) = (self.clock.now().monotonic, self.metrics.allocations.get());
             if left == 0 || now >= end {
                 break;

@@ -16,8 +16,8 @@ use crate::credentials::journal::verdict::Verdict;
 use crate::rate::Rate;
 use crate::rate::TokenBucket;
 
-/// Lines that tell of one session or relay each: whoever comes and goes without end fills no disk, for it is 20 MB a day at
-/// most.
+/// Lines that tell of one session or relay each: whoever comes and goes without end fills no disk, for they are 87,000 a day at
+/// most, some tens of megabytes.
 const LINES: Rate = Rate { per_second: 1.0, burst: 500.0 };
 /// How often a line says how many more there were, and how many strangers were refused.
 const SUMMARY: Duration = Duration::from_secs(60);

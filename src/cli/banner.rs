@@ -35,11 +35,9 @@ pub(super) fn text(config: &Config, file: Option<&Path>, listening: &[Listening]
     }
     match file {
         Some(file) => {
-            let _ = writeln!(
-                text,
-                "    Settings come from {}; `throughway reload`, or SIGHUP, has a changed one hold.",
-                file.display()
-            );
+            let has_socket = !config.control.socket.as_os_str().is_empty();
+            let how = if has_socket { "`throughway reload`, or SIGHUP," } else { "SIGHUP" };
+            let _ = writeln!(text, "    Settings come from {}; {how} has changed ones hold.", file.display());
         }
         None => text.push_str("    No configuration file; `throughway init` makes one, to start with --config FILE.\n"),
     }

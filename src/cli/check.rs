@@ -19,7 +19,6 @@ use crate::config::Origins;
 use crate::config::SHORT_REALM;
 use crate::config::value::AccountMode;
 use crate::config::value::TlsMode;
-use crate::net::tls::Pair;
 
 /// `throughway check`.
 #[derive(clap::Args)]
@@ -196,8 +195,8 @@ fn usable(config: &Config) -> Result<(), String> {
         let is_denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
         !files(config).any(|(key, path)| key.starts_with(table) && fs::File::open(path).is_err_and(is_denied))
     };
-    if config.tls.mode == TlsMode::Files && may_read("tls.") {
-        Pair::from_files(&config.tls.certificate, &config.tls.key).map_err(|error| error.to_string())?;
+    if may_read("tls.") {
+        app::check_tls(config).map_err(|error| error.to_string())?;
     }
     if may_read("signaling.") {
         app::check_accounts(config).map_err(|error| error.to_string())?;
@@ -220,6 +219,7 @@ fn files(config: &Config) -> impl Iterator<Item = (&'static str, &Path)> {
     let named = [
         ("tls.certificate", tls.certificate.as_path()),
         ("tls.key", &tls.key),
+        ("tls.acme.ca", &tls.acme.ca),
         ("signaling.accounts.jwt.public_key", &jwt.public_key),
         ("signaling.accounts.jwt.jwks", &jwt.jwks),
     ];

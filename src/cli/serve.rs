@@ -16,6 +16,7 @@ use super::banner;
 use super::changes::Changes;
 use crate::app;
 use crate::app::App;
+use crate::app::Control;
 use crate::app::StartError;
 use crate::config::Config;
 use crate::config::value::AccountMode;
@@ -42,6 +43,7 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     let mut stop = Stop::new().map_err(ours)?;
     let (mut changes, requests) = Changes::new(file).map_err(ours)?;
     let state = state_directory(file);
+    let control = Control::bind(&config.control.socket).map_err(|error| Failure::Operator(error.to_string()))?;
     let started = tokio::select! {
         started = App::start(config, &state) => started,
         () = stop.asked() => return Ok(()),
@@ -57,9 +59,8 @@ async fn serve(config: &Config, file: Option<&Path>) -> Result<(), Failure> {
     if config.signaling.accounts.mode == AccountMode::Open {
         app::warn_of_open_accounts();
     }
-    let control = config.control.socket.as_path();
-    if !control.as_os_str().is_empty() {
-        app.serve_control(control, requests).map_err(|error| Failure::Operator(error.to_string()))?;
+    if let Some(control) = control {
+        app.serve_control(control, requests);
     }
     // A closed stdout is no reason to stop serving.
     let _ = io::stdout().write_all(banner::text(config, file, app.listening(), app.certificate().source).as_bytes());
@@ -88,8 +89,8 @@ enum Ended {
     Failed,
 }
 
-/// Serves until it is to end, and drains then. All the while the configuration may change: half of a change never holds, and
-/// who is to be cut off doesn't outlive that because of a drain.
+/// Serves until it is to end, and drains then. All the while the configuration may change, and until the drain is over half of
+/// a change never holds: who is to be cut off doesn't outlive that because of a drain.
 async fn serve_and_drain(app: &App, changes: &mut Changes, stop: &mut Stop) -> Ended {
     let ending = CancellationToken::new();
     let mut changing = pin!(changes.apply_to(app, &ending));

@@ -63,6 +63,11 @@ impl Inherited {
         handed.map(|(fd, name)| Handed::new(own(fd), name)).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Whether the environment says that there are some, so that a process before this one may still be there.
+    pub fn are_announced() -> bool {
+        std::env::var_os("LISTEN_FDS").is_some()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -106,17 +106,31 @@ fn listen(path: &Path) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Removes a socket that a process left behind.
+/// Removes a socket that a process left behind, if none does so at the same time.
 fn remove_stale(path: &Path) -> Result<(), UnixError> {
-    let failed = |error| UnixError::System { path: path.to_owned(), error };
-    if !fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket() {
-        return Err(UnixError::NoSocket(path.to_owned()));
+    let removed = fs::symlink_metadata(path).and_then(|about| {
+        if !about.file_type().is_socket() {
+            return Ok(Err(UnixError::NoSocket(path.to_owned())));
+        }
+        match knock(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map(Ok),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(())),
+            // One whose queue is full, or that lets us not in, lives.
+            Ok(()) | Err(_) => Ok(Err(UnixError::Answered(path.to_owned()))),
+        }
+    });
+    match removed {
+        Ok(removed) => removed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(UnixError::System { path: path.to_owned(), error }),
     }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed),
-        // One whose queue is full, or that lets us not in, lives.
-        Ok(_) | Err(_) => Err(UnixError::Answered(path.to_owned())),
-    }
+}
+
+/// Whether somebody answers, without waiting for that.
+fn knock(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
 }
 
 #[cfg(test)]
@@ -134,6 +148,19 @@ mod tests {
 
         assert_eq!(mode, 0o600);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn one_that_lives_but_has_no_place_left_is_not_waited_for_and_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("control.sock");
+        let _busy = Listener::bind(&path).unwrap();
+
+        // Nobody accepts: each leaves another one in its queue.
+        for _ in 0..BACKLOG * 2 {
+            let second = Listener::bind(&path).unwrap_err();
+            assert!(matches!(second, UnixError::Answered(_)), "{second}");
+        }
     }
 
     #[tokio::test]

@@ -87,10 +87,7 @@ impl Acme {
     ///
     /// [`TlsError`]: there is nobody to trust, or nowhere to write.
     pub(super) fn new(settings: Settings, state: &Path) -> Result<Self, TlsError> {
-        let roots = if settings.ca.as_os_str().is_empty() { post::native_roots() } else { roots(&settings.ca)? };
-        if roots.is_empty() {
-            return Err(TlsError::NoRoots);
-        }
+        let roots = roots(&settings.ca)?;
         let store = Store::new(state, &settings.directory, &settings.names)?;
         let fetcher = Fetcher::new(roots).map_err(|error| TlsError::Make(error.to_string()))?;
         Ok(Self { settings, store, fetcher })
@@ -104,7 +101,12 @@ impl Acme {
     /// Gets a certificate if there is none, and another one in time, again and again.
     pub(super) async fn run(self, tending: &Tending) {
         let (clock, challenges) = (tending.clock, tending.served.challenges());
-        let mut due = self.kept(clock.now()).map_or(Duration::ZERO, |pair| renewal(&pair));
+        let kept = self.kept(clock.now());
+        let mut due = kept.as_ref().map_or(Duration::ZERO, renewal);
+        // The task before this one may have got it after this one was prepared.
+        if let Some(pair) = kept.filter(|pair| !pair.is_same(&tending.served.pair())) {
+            tending.serve(pair, Source::Acme);
+        }
         let mut failures = Failures::default();
         loop {
             self.wait(due, clock).await;
@@ -198,8 +200,15 @@ impl Failures {
     }
 }
 
-/// The authorities in a file of the operator's.
-fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+/// Whom to trust: who is in a file of the operator's, or without one whom this machine does.
+///
+/// # Errors
+///
+/// [`TlsError`]: that is nobody.
+pub(super) fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    if path.as_os_str().is_empty() {
+        return Some(post::native_roots()).filter(|roots| !roots.is_empty()).ok_or(TlsError::NoRoots);
+    }
     let fault = |problem: String| TlsError::File { key: "tls.acme.ca", path: path.to_owned(), problem };
     let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let found = found.map_err(|error| fault(format!("cannot be read as a PEM file: {error}")))?;

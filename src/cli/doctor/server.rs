@@ -74,7 +74,7 @@ pub(super) async fn look(loaded: &Loaded, token: Option<&str>, names: &Names, re
         addresses.resolved = names.resolve(name).await;
         public_name(name, &addresses, &listeners, report).await;
     }
-    let site = web_side(config, &listeners, report).await;
+    let site = web_side(config, &listeners, &addresses.local, report).await;
     let relayed = match credentials(config, site.as_ref(), token).await {
         Ok(pair) => relays(&listeners, name, &pair, report).await,
         Err(skipped) => {
@@ -139,10 +139,16 @@ async fn answer(loaded: &Loaded, listeners: &[Listener], report: &mut Report) ->
 }
 
 /// Looks at the certificate and the WebSockets of the web side, and tells where it is.
-async fn web_side(config: &Config, listeners: &[Listener], report: &mut Report) -> Option<(Site, IpAddr)> {
+async fn web_side(
+    config: &Config,
+    listeners: &[Listener],
+    local: &[IpAddr],
+    report: &mut Report,
+) -> Option<(Site, IpAddr)> {
     let name = config.public_host.as_str();
     let front = listeners.iter().find(|one| one.key == "http.listen")?;
-    let (site, ip) = (Site::ours(if name.is_empty() { "localhost" } else { name }, front.addr.port()), front.addr.ip());
+    let ip = front.addr.ip();
+    let site = Site::new(if name.is_empty() { "localhost" } else { name }, front.addr.port(), local.contains(&ip));
     if let Ok((_, Some(certificate))) = site.open(ip).await {
         let unix = Clock::system().now().unix.as_secs();
         report.add(judge::certificate(name, &certificate, Some(config.tls.mode), unix));

@@ -29,14 +29,14 @@ pub(super) struct Site {
     host: String,
     port: u16,
     is_tls: bool,
-    /// Whether it is this machine's own: nobody else can answer.
-    is_ours: bool,
+    /// Whether whoever answers is on this machine.
+    is_here: bool,
 }
 
 impl Site {
-    /// A listener of this machine, with TLS.
-    pub(super) fn ours(host: &str, port: u16) -> Self {
-        Self { host: host.to_owned(), port, is_tls: true, is_ours: true }
+    /// A listener with TLS that a configuration names.
+    pub(super) fn new(host: &str, port: u16, is_here: bool) -> Self {
+        Self { host: host.to_owned(), port, is_tls: true, is_here }
     }
 
     pub(super) fn parse(url: &str) -> Result<(Self, String), Failure> {
@@ -49,7 +49,7 @@ impl Site {
         };
         let host = uri.host().ok_or_else(no_url)?.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        Ok((Self { host, port, is_tls, is_ours: false }, uri.path().to_owned()))
+        Ok((Self { host, port, is_tls, is_here: false }, uri.path().to_owned()))
     }
 
     pub(super) fn host(&self) -> &str {
@@ -99,7 +99,7 @@ impl Site {
 
     /// Why a secret may not be shown to whoever answered at `ip` with this certificate.
     fn distrust(&self, ip: IpAddr, shown: Option<&judge::Shown>) -> Option<String> {
-        if self.is_ours || ip.is_loopback() {
+        if self.is_here || ip.is_loopback() {
             return None;
         }
         match shown {
@@ -314,7 +314,8 @@ mod tests {
         ] {
             assert!(site.distrust(far, shown).unwrap().contains(why), "{why}");
             assert_eq!(site.distrust(near, shown), None);
-            assert_eq!(Site::ours("a.org", 443).distrust(far, shown), None);
+            assert_eq!(Site::new("a.org", 443, true).distrust(far, shown), None);
+            assert!(Site::new("a.org", 443, false).distrust(far, shown).is_some());
         }
     }
 

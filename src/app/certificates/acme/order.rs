@@ -101,7 +101,9 @@ async fn account(settings: &Settings, store: &Store, fetcher: &Fetcher) -> Resul
     let asked = NewAccount { contact, terms_of_service_agreed: true, only_return_existing: false };
     let (account, credentials) = builder().create(&asked, settings.directory.clone(), None).await?;
     if let Err(error) = store.keep_account(&store::Account { email: settings.email.clone(), credentials }) {
-        tracing::warn!("cannot keep the account, a restart will make another one: {error}");
+        tracing::warn!(
+            "cannot keep the account, a restart or other [tls.acme] settings will make another one: {error}"
+        );
     }
     Ok(account)
 }

@@ -74,7 +74,7 @@ impl Store {
         account
     }
 
-    /// Keeps the account, until the end of this process at least.
+    /// Keeps the account, as long as this store is there at least.
     ///
     /// # Errors
     ///
