@@ -184,7 +184,6 @@ async fn converse(stream: UnixStream, router: Router) {
 
 #[cfg(test)]
 mod tests {
-
     use tempfile::TempDir;
     use tokio::io::AsyncReadExt;
     use tokio::io::AsyncWriteExt;
