@@ -20,6 +20,20 @@ pub enum Transport {
     Tls,
 }
 
+impl Transport {
+    /// Every one of them.
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+
+    /// Its name, in short.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+}
+
 /// An IP version, as a relayed address has one (RFC 8656, section 18.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {

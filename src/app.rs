@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,6 +15,7 @@ use crate::address::Prefix;
 use crate::address::Sources;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::SHORT_REALM;
 use crate::config::value::CredentialMode;
 use crate::config::value::Network;
 use crate::config::value::PeerMode;
@@ -22,27 +23,51 @@ use crate::config::value::TlsMode;
 use crate::credentials;
 use crate::credentials::Credentials;
 use crate::metrics::Metrics;
+use crate::metrics::PlaceOf;
 use crate::net::host;
+use crate::net::inherited::InheritError;
+use crate::net::inherited::Inherited;
 use crate::net::listen::ListenError;
-use crate::net::tls;
+use crate::net::notify;
+use crate::net::tls::CertificateInfo;
+use crate::net::tls::Certificates;
 use crate::net::tls::TlsError;
 use crate::places;
-use crate::places::Places;
 use crate::rate::Rate;
+use crate::relay::shard::Pulse;
 use crate::signaling::ice;
+use crate::turn::status::Status;
 use crate::volume;
-use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
+use crate::web::status;
+use crate::web::status::Overview;
 
+use self::certificates::Certifier;
 use self::front::Front;
 use self::front::Listeners;
+use self::reload::Parts;
+use self::scribe::Scribe;
 use self::signaling::accounts::AccountsError;
 use self::usage::Keeper;
 
+mod certificates;
+pub mod control;
+mod drain;
 mod front;
+pub mod offer;
+mod reload;
+mod scribe;
 mod signaling;
 mod turn;
 mod usage;
+mod watchdog;
+
+pub use self::control::Control;
+pub use self::reload::ReloadError;
+pub use self::reload::Reloaded;
+pub use self::reload::Request;
+pub(crate) use self::reload::log_as;
+pub(crate) use self::reload::warn_of_open_accounts;
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +75,9 @@ pub enum StartError {
     /// An address can't be listened on: the operator can cure it.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// What systemd has handed over can't be used: the operator can cure it.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// Relay sockets can't be bound where the configuration says: the operator can cure it.
     #[error("cannot relay from {ip} (turn.relay_ip): {error}; write addresses of this machine, or [] to take its own")]
     RelayIp {
@@ -122,8 +150,16 @@ pub struct Listening {
 /// The running server.
 pub struct App {
     listening: Vec<Listening>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    certificates: Certificates,
+    parts: Mutex<Parts>,
+    overview: Overview,
+    draining: CancellationToken,
+    farewell: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
+    scribe: Scribe,
 }
 
 /// What all parts share.
@@ -132,15 +168,41 @@ struct Shared {
     credentials: Arc<Credentials>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// Cancelled first: who is new isn't let in any more.
+    draining: CancellationToken,
+    /// Cancelled next: nobody listens any more, and members are told.
+    farewell: CancellationToken,
+    /// Cancelled last: everything ends.
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// How long the parts may take to end.
-const END_WITHIN: Duration = Duration::from_millis(1500);
+/// How long what was accepted last has to ask.
+const LAST_QUESTIONS: Duration = Duration::from_millis(600);
+/// How long the end may take with it; what is left is more than a last answer or a WebSocket's close may take.
+const END_WITHIN: Duration = Duration::from_millis(1700);
 
-/// The longest realm with which a refusal stays short beside the request that it answers: 2.3 times 28 bytes.
-const SHORT_REALM: usize = 12;
+/// Whether there is what `config` wants TLS to be served with, or asked for with; the files that it names are read.
+///
+/// # Errors
+///
+/// [`TlsError`].
+///
+/// [`TlsError`]: crate::net::tls::TlsError
+pub fn check_tls(config: &Config) -> Result<(), crate::net::tls::TlsError> {
+    certificates::check(config)
+}
+
+/// Whether whoever signs in can be asked for what `config` says; the files that it names are read.
+///
+/// # Errors
+///
+/// [`AccountsError`], for the first thing named that can't be used.
+///
+/// [`AccountsError`]: signaling::accounts::AccountsError
+pub fn check_accounts(config: &Config) -> Result<(), signaling::accounts::AccountsError> {
+    signaling::accounts::proof(config, Clock::system()).map(drop)
+}
 
 impl App {
     /// Starts everything that `config` asks for; certificates and what was relayed are kept under `state`.
@@ -153,21 +215,25 @@ impl App {
         if let Some(files) = host::raise_file_limit() {
             tracing::debug!(files, "raised the limit of open files");
         }
-        let certificate = certificate(config, state, clock)?;
-        let accounts = signaling::accounts::accounts(config, clock)?;
-        let tcp = Listeners::bind(config)?;
-        let udp = turn::bind(config)?;
-        if config.turn.realm.len() > SHORT_REALM {
-            tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
-        }
-
         let shared = Shared {
             credentials: Arc::new(Credentials::new(credential_settings(config))),
             metrics: Arc::default(),
             clock,
+            draining: CancellationToken::new(),
+            farewell: CancellationToken::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
+        let (certifier, certificate) = Certifier::new(config, state, &shared)?;
+        let accounts = signaling::accounts::accounts(config, signaling::accounts::proof(config, clock)?);
+        let inherited = Inherited::take()?;
+        let has_inherited = !inherited.is_empty();
+        let tcp = Listeners::bind(config, inherited)?;
+        let udp = turn::bind(config, has_inherited, clock).await?;
+        if config.turn.realm.len() > SHORT_REALM {
+            tracing::warn!("turn.realm has more than {SHORT_REALM} bytes: strangers can have more sent than they send");
+        }
+
         let first = udp.first();
         let served = ice::Served {
             public_host: config.public_host.as_str().to_owned(),
@@ -175,34 +241,67 @@ impl App {
             tcp_port: tcp.turn_port(),
             tls_port: tcp.turns_port(),
             // Browsers take no `turns` with a certificate that they can't verify.
-            is_trusted: config.tls.mode == TlsMode::Files,
-            replaced: (!config.turn.ice_servers.is_empty()).then(|| config.turn.ice_servers.clone().into()),
+            is_trusted: certifier.served().trusted(),
+            replaced: signaling::replaced(config),
         };
         let mut listening: Vec<_> = udp.listening().collect();
         let keeper = Keeper::load(state, volume_limits(config), clock.now());
-        let (streams, status) = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
+        let relay = udp.serve(config, &shared, keeper.volume(), tcp.ports()).map_err(StartError::Relay)?;
+        if let Some(timeout) = notify::watchdog() {
+            let parts = vital(&relay.status, relay.pulses.clone());
+            shared.tasks.spawn(watchdog::run(parts, timeout, notify::alive, shared.stop.clone()));
+        }
+        let front = Front::new(config, &shared);
+        let told = status::Parts {
+            metrics: Arc::clone(&shared.metrics),
+            gateways: Vec::new(),
+            turn: relay.status.clone(),
+            volume: keeper.volume(),
+            places: [front.places(), vec![(PlaceOf::TurnStream, Arc::clone(relay.streams.places()))]].concat(),
+            clock,
+            certificates: certifier.served().clone(),
+            draining: shared.draining.clone(),
+        };
         shared.tasks.spawn(keeper.run(clock, shared.stop.clone()));
-        let proxies = Arc::new(Proxies::new(trusted_proxies(config)));
-        let web = Service::Routes(signaling::routes(config, Arc::new(accounts), served, status, &shared), proxies);
-        listening.extend(tcp.serve(&Front::new(config, &shared), certificate, web, streams));
+        // Who connects before it has ended waits: nobody is let in by what doesn't work.
         if let Some(listener) = first {
             turn::self_test(listener, &config.turn.realm, &shared.credentials, clock).await;
         }
-        Ok(Self { listening, stop: shared.stop, tasks: shared.tasks })
+        let (routes, overview, signaling) = signaling::open(config, accounts, served, told, &shared);
+        let web = Service::Routes(routes, front.proxies());
+        let certificates = certifier.served().clone();
+        listening.extend(tcp.serve(&front, &certificates, web, Arc::clone(&relay.streams), overview.clone()));
+        certifier.apply(certificate);
+        let scribe = Scribe::start(Arc::clone(&shared.credentials), clock);
+        let Shared { metrics, clock, draining, farewell, stop, tasks, .. } = shared.clone();
+        let parts = Mutex::new(Parts { config: config.clone(), shared, certifier, relay, signaling, front });
+        Ok(Self { listening, metrics, clock, certificates, parts, overview, draining, farewell, stop, tasks, scribe })
     }
 
     /// Stops taking connections, lets what runs finish, and returns within two seconds whatever happens.
     pub async fn shutdown(self) {
+        let now = self.clock.now().monotonic;
+        self.farewell.cancel();
+        // Who was let in last gets an answer, for there may be nobody to ask again.
+        let asked = async { self.parts.lock().await.front.has_heard_all().await };
+        let asked = tokio::time::timeout_at(now + LAST_QUESTIONS, asked);
+        let _ = self.stop.run_until_cancelled(asked).await;
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(END_WITHIN, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout_at(now + END_WITHIN, self.tasks.wait()).await.is_err() {
             tracing::info!(tasks = self.tasks.len(), "left running at the end");
         }
+        self.scribe.finish().await;
     }
 
     /// Waits until a part has ended that the others can't do without.
     pub async fn failed(&self) {
         self.stop.cancelled().await;
+    }
+
+    /// The certificate that is served.
+    pub fn certificate(&self) -> CertificateInfo {
+        self.certificates.info()
     }
 
     /// Every socket served.
@@ -211,17 +310,23 @@ impl App {
     }
 }
 
-fn certificate(config: &Config, state: &Path, clock: Clock) -> Result<Arc<ServerConfig>, TlsError> {
-    let pair = match config.tls.mode {
-        TlsMode::Files => tls::Pair::from_files(&config.tls.certificate, &config.tls.key)?,
-        TlsMode::SelfSigned | TlsMode::Acme => {
-            tls::Pair::self_signed(&state.join("certs"), &names(config), clock.now())?
-        }
-    };
-    if !pair.is_current(clock.now()) {
-        tracing::warn!("the certificate has expired or is not yet valid: browsers will refuse it");
-    }
-    pair.into_server_config()
+/// What the process can't do without.
+fn vital(status: &Status, pulses: Vec<Pulse>) -> Vec<watchdog::Part> {
+    let control: Vec<_> = status.each().map(control_task).collect();
+    let media = pulses.into_iter().map(|pulse| {
+        watchdog::Part::new("media thread", move || {
+            let pulse = pulse.clone();
+            async move { pulse.beat().await }
+        })
+    });
+    control.into_iter().chain(media).collect()
+}
+
+fn control_task(status: Status) -> watchdog::Part {
+    watchdog::Part::new("control task", move || {
+        let status = status.clone();
+        async move { drop(status.allocations(u64::MAX, 0).await) }
+    })
 }
 
 /// Every name and address that a browser may reach this machine by.
@@ -237,7 +342,12 @@ fn names(config: &Config) -> Vec<String> {
 fn own_names(config: &Config) -> impl Iterator<Item = String> {
     let machine = host::name().map(|name| name.to_ascii_lowercase());
     let public = config.public_host.as_str().to_owned();
-    ["localhost".to_owned(), public].into_iter().chain(machine).filter(|name| !name.is_empty() && name.is_ascii())
+    let certified = if config.tls.mode == TlsMode::Acme { config.acme_names() } else { Vec::new() };
+    ["localhost".to_owned(), public]
+        .into_iter()
+        .chain(certified)
+        .chain(machine)
+        .filter(|name| !name.is_empty() && name.is_ascii())
 }
 
 /// The addresses of this machine, and those that the world knows it by; canonical.
@@ -269,9 +379,8 @@ fn credential_settings(config: &Config) -> credentials::Settings {
     }
 }
 
-fn places(total: u32, per_source: u32, exempt: Vec<Prefix>) -> Arc<Places> {
-    let sources = Sources::new(exempt);
-    Places::new(places::Settings { total: count(total), per_source: count(per_source), sources })
+fn places_for(total: u32, per_source: u32, exempt: Vec<Prefix>) -> places::Settings {
+    places::Settings { total: count(total), per_source: count(per_source), sources: Sources::new(exempt) }
 }
 
 fn rate(per_second: f64, burst: u32) -> Rate {
@@ -280,11 +389,6 @@ fn rate(per_second: f64, burst: u32) -> Rate {
 
 fn count(count: u32) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
-}
-
-/// HTTP proxies whose word counts for whom a request comes from.
-fn trusted_proxies(config: &Config) -> Vec<Prefix> {
-    prefixes(&config.http.trusted_proxies)
 }
 
 /// Sources that no per-source limit counts.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -13,11 +14,15 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use self::value::AccountMode;
+use self::value::Challenge;
 use self::value::Count;
 use self::value::CredentialMode;
+use self::value::Domain;
+use self::value::Email;
 use self::value::ExternalIp;
 use self::value::Frequency;
 use self::value::HostName;
+use self::value::IceServer;
 use self::value::Ip;
 use self::value::Listen;
 use self::value::LogFormat;
@@ -34,7 +39,9 @@ use self::value::TlsMode;
 use self::value::Token;
 use self::value::WebUrl;
 
+mod difference;
 mod source;
+mod tls;
 pub mod value;
 
 /// One table of the file: its keys, their kinds and defaults.
@@ -55,12 +62,15 @@ macro_rules! tables {
 
 /// Media threads, however many cores there are.
 pub const MOST_SHARDS: u32 = 64;
+/// The longest realm, in bytes, with which a refusal stays short beside the request that it answers: 2.3 times 28 bytes.
+pub const SHORT_REALM: usize = 12;
 /// How many of the largest messages may wait for a client, at least: until the first is acknowledged there are more to send.
 const QUEUED_MESSAGES: usize = 4;
 /// As RFC 7518, section 3.2 has it.
 const SHORTEST_JWT_SECRET: usize = 32;
 const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
+const DAY: u64 = 24 * HOUR;
 
 // Every key, its range and its default. `config/throughway.toml` explains them to operators; a test holds both equal.
 tables! {
@@ -86,6 +96,8 @@ tables! {
         metrics: Metrics = Metrics::default(),
         /// The log.
         log: Log = Log::default(),
+        /// The end of the process.
+        shutdown: Shutdown = Shutdown::default(),
     }
     /// `[http]`.
     Http {
@@ -116,11 +128,15 @@ tables! {
     /// `[tls.acme]`.
     Acme {
         /// Names to get a certificate for; empty: `public_host`.
-        domains: Vec<HostName> = Vec::new(),
-        /// Whom the authority may write to.
-        email: String = String::new(),
+        domains: Vec<Domain> = Vec::new(),
+        /// Whom the authority may write to; empty: nobody.
+        email: Email = Email::default(),
         /// The authority.
-        directory: String = "https://acme-v02.api.letsencrypt.org/directory".to_owned(),
+        directory: WebUrl = WebUrl::lets_encrypt(),
+        /// How it makes sure that the names are ours, tried in this order.
+        challenges: Vec<Challenge> = vec![Challenge::TlsAlpn01, Challenge::Http01],
+        /// PEM file of the authorities whose word counts for `directory`'s own certificate; empty: the machine's.
+        ca: PathBuf = PathBuf::new(),
     }
     /// `[turn]`.
     Turn {
@@ -151,7 +167,7 @@ tables! {
         /// How long an allocation outlives its expired credential, without a live session.
         expired_grace: Span<0, { 168 * HOUR }> = Span::milliseconds(12 * HOUR),
         /// Replaces the derived iceServers.
-        ice_servers: Vec<serde_json::Value> = Vec::new(),
+        ice_servers: Vec<IceServer> = Vec::new(),
         /// Whether the kernel cuts apart what leaves as one.
         gso: bool = true,
         /// Whether the kernel joins what it receives together.
@@ -327,7 +343,15 @@ tables! {
         /// How a line looks.
         format: LogFormat = LogFormat::Text,
     }
+    /// `[shutdown]`.
+    Shutdown {
+        /// How long relays are waited for.
+        drain: Span<0, DAY> = Span::milliseconds(0),
+    }
 }
+
+/// Where each key that is set comes from, by its whole path.
+pub type Origins = BTreeMap<String, String>;
 
 /// What an operator wrote that cannot be used, in one line: where, which key, what is wrong, and the cure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -353,31 +377,28 @@ impl Config {
     ///
     /// [`ConfigError`] for the first thing that is wrong.
     pub fn load(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        Self::load_with_origins(file, environment).map(|(config, _)| config)
+    }
+
+    /// The same, with where each key that is set comes from: the file's name, or the variable's.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn load_with_origins(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<(Self, Origins), ConfigError> {
         let origin = file.map_or_else(|| "no configuration file".to_owned(), |file| file.display().to_string());
         let text = match file {
             Some(file) => std::fs::read_to_string(file).map_err(|error| ConfigError {
                 origin: origin.clone(),
                 key: None,
-                problem: format!("cannot read this configuration file: {error}"),
+                problem: format!("cannot read this configuration file: {error}{}", cure_of(&error, file)),
             })?,
             None => String::new(),
         };
         source::read(&text, &origin, environment)
-    }
-
-    /// Keys that ask for a part that isn't built yet, and for what is used instead.
-    pub fn not_built(&self) -> Vec<&'static str> {
-        let defaults = Self::default();
-        let mut keys = Vec::new();
-        let mut note = |asked: bool, key| {
-            if asked {
-                keys.push(key)
-            }
-        };
-        note(self.tls.mode == TlsMode::Acme, "tls.mode \"acme\" (self-signed instead)");
-        note(self.tls.acme != defaults.tls.acme, "tls.acme");
-        note(!self.control.socket.as_os_str().is_empty(), "control.socket");
-        keys
     }
 
     /// What no single key can tell.
@@ -387,19 +408,7 @@ impl Config {
             let why = format!("{:?} is not a realm: write 1 to 127 characters without quotes, such as", turn.realm);
             return Err(("turn.realm", format!("{why} \"example.org\"")));
         }
-        match tls.mode {
-            TlsMode::SelfSigned | TlsMode::Acme => (),
-            TlsMode::Files => {
-                for (key, path) in [("tls.certificate", &tls.certificate), ("tls.key", &tls.key)] {
-                    if path.as_os_str().is_empty() {
-                        return Err((
-                            key,
-                            "is empty: tls.mode = \"files\" needs the path of a PEM file here".to_owned(),
-                        ));
-                    }
-                }
-            }
-        }
+        tls.check(self)?;
         signaling.check_accounts()?;
         if signaling.queue_bytes.get() / QUEUED_MESSAGES < signaling.message_bytes.get() {
             let why = format!("\"{}\" is room for less than four messages of", signaling.queue_bytes);
@@ -437,6 +446,14 @@ impl Config {
         one_each(&tcp)?;
         one_each(&[("turn.listen_udp", &turn.listen_udp)])
     }
+}
+
+/// What to do about a file that can't be read.
+fn cure_of(error: &io::Error, file: &Path) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
+        return format!("; `throughway init --config {}` makes one", file.display());
+    }
+    String::new()
 }
 
 impl Signaling {

@@ -8,7 +8,6 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ring::hmac;
 use ring::rand::SecureRandom;
@@ -19,14 +18,22 @@ use self::grants::Grants;
 pub use self::grants::MAX_SIGNALED;
 pub use self::grants::NotASession;
 pub use self::grants::SessionId;
+use self::journal::Journal;
+pub use self::rules::Mark;
+use self::rules::Rules;
+use self::rules::Secret;
 use crate::clock::Now;
+use crate::live::Live;
 
 mod grants;
+pub mod journal;
+mod rules;
 
 /// What decides which credentials are good, and for what.
 #[derive(Clone)]
 pub struct Settings {
-    /// Shared secrets of time-limited credentials: the first one signs, all verify. Empty: a random one.
+    /// Shared secrets of time-limited credentials: the first one signs, all verify. Empty: a random one, which stays good
+    /// for what it has signed when there are others.
     pub secrets: Vec<String>,
     /// Static long-term credentials: user name to password.
     pub users: HashMap<String, String>,
@@ -95,10 +102,26 @@ pub struct Claim {
     pub identity: Identity,
     /// The signaling session that it was minted for, if any.
     pub session: Option<SessionId>,
-    /// Every password that proves it; for an unknown name one that nobody has, so that the work is the same.
-    pub passwords: Vec<String>,
+    /// Everything that proves it; for an unknown name what nobody has, so that the work is the same.
+    pub proofs: Vec<Proof>,
     /// What it is good for, once proven.
     pub standing: Standing,
+}
+
+impl Claim {
+    /// Whether nobody can have such a user name.
+    pub fn is_of_nobody(&self) -> bool {
+        matches!(&self.identity, Identity::Holder(holder) if holder.is_empty()) && self.standing == Standing::Refused
+    }
+}
+
+/// One way to prove a user name.
+#[derive(Clone)]
+pub struct Proof {
+    /// The password.
+    pub password: String,
+    /// What it comes from: [`Credentials::still_proves`] tells whether that still holds.
+    pub mark: Mark,
 }
 
 /// What a credential is good for.
@@ -120,15 +143,15 @@ pub enum Standing {
 /// What a back end signs with the same secrets (`expiry:user`, coturn's convention) is told apart by the tilde, and has no
 /// session: it is good until it expires, reaches what the peer policy lets it, and is refused only by a change of secrets.
 pub struct Credentials {
-    secrets: Vec<hmac::Key>,
-    users: HashMap<String, String>,
-    mode: Mode,
-    life: Duration,
-    expired_grace: Duration,
-    signaled_peers: bool,
-    nobody: hmac::Key,
+    rules: Live<Rules>,
+    /// Signs while no other secret does.
+    own: Secret,
+    nobody: Secret,
+    /// What the marks of secrets and passwords are made with.
+    marks: hmac::Key,
     pseudonyms: hmac::Key,
     grants: Mutex<Grants>,
+    journal: Journal,
     endings: broadcast::Sender<SessionId>,
 }
 
@@ -148,22 +171,34 @@ impl Credentials {
     ///
     /// When the operating system has no random numbers to give.
     pub fn new(settings: Settings) -> Self {
-        let Settings { secrets, users, mode, life, expired_grace, signaled_peers } = settings;
-        let mut secrets: Vec<_> = secrets.iter().map(|secret| key(secret.as_bytes())).collect();
-        if secrets.is_empty() {
-            secrets.push(key(&random::<32>()));
-        }
+        let marks = hmac::Key::new(hmac::HMAC_SHA256, &random::<32>());
+        let [own, nobody] = [(); 2].map(|()| Secret::new(&random::<32>(), &marks));
+        let journal = Journal::new(settings.secrets.first().map_or(&random::<32>()[..], |secret| secret.as_bytes()));
         Self {
-            secrets,
-            users,
-            mode,
-            life,
-            expired_grace,
-            signaled_peers,
-            nobody: key(&random::<32>()),
+            rules: Live::new(Rules::new(settings, None, &own, &marks)),
+            own,
+            nobody,
+            marks,
             pseudonyms: key(&random::<32>()),
             grants: Mutex::default(),
+            journal,
             endings: broadcast::channel(MAX_ENDINGS).0,
+        }
+    }
+
+    /// Has other settings hold from now on. What was minted before is good as long as the secret that signed it is among
+    /// them, for the life that it was given.
+    pub fn configure(&self, settings: Settings) {
+        let rules = Rules::new(settings, Some(&self.rules.get()), &self.own, &self.marks);
+        self.rules.set(rules);
+    }
+
+    /// Whether what proved `username` once would again, as far as secrets and passwords go.
+    pub fn still_proves(&self, username: &str, mark: Mark) -> bool {
+        let rules = self.rules.get();
+        match rules.users.get(username) {
+            Some(user) => user.mark == mark,
+            None => rules.secrets.iter().any(|secret| secret.mark == mark),
         }
     }
 
@@ -192,35 +227,38 @@ impl Credentials {
 
     /// A credential for somebody without a session, as a back end would sign it for its user `holder`.
     pub fn mint_for(&self, holder: &str, now: Now) -> IceCredential {
-        let username = format!("{}:{holder}", (now.unix + self.life).as_secs());
-        let password = password(self.secrets.first().unwrap_or(&self.nobody), &username);
-        IceCredential { username, password, lifetime: self.life }
+        let rules = self.rules.get();
+        let username = format!("{}:{holder}", (now.unix + rules.life).as_secs());
+        let password = rules.secrets.first().unwrap_or(&self.nobody).password(&username);
+        IceCredential { username, password, lifetime: rules.life }
     }
 
     /// What would prove `username`, what it would be counted as, and what it is good for.
     pub fn claim(&self, username: &str, now: Now) -> Claim {
-        if let Some(password) = self.users.get(username) {
+        let rules = self.rules.get();
+        if let Some(user) = rules.users.get(username) {
             let identity = Identity::User(username.to_owned());
-            return Claim { identity, session: None, passwords: vec![password.clone()], standing: Standing::Good };
+            return Claim { identity, session: None, proofs: vec![user.clone()], standing: Standing::Good };
         }
         let Some((expiry, holder)) = expiry_and_holder(username) else {
             let identity = Identity::Holder(String::new());
-            let passwords = vec![password(&self.nobody, username)];
-            return Claim { identity, session: None, passwords, standing: Standing::Refused };
+            let proofs = vec![self.nobody.proof(username)];
+            return Claim { identity, session: None, proofs, standing: Standing::Refused };
         };
-        let passwords = self.secrets.iter().map(|secret| password(secret, username)).collect();
+        let proofs = rules.secrets.iter().map(|secret| secret.proof(username)).collect();
         let (session, identity) = match (session_of(holder), member_of(holder)) {
             (Some((session, identity)), _) => (Some(session), identity),
             (None, Some(identity)) => (None, identity),
             (None, None) => (None, Identity::Holder(holder.to_owned())),
         };
-        Claim { identity, session, passwords, standing: self.standing(expiry, session, now) }
+        Claim { identity, session, proofs, standing: self.standing(&rules, expiry, session, now) }
     }
 
     /// Ends `session` for good, once no resumption can follow. In mode [`Mode::Session`] all that it opened ends too.
     pub fn end(&self, session: SessionId) {
         let ended = self.grants().end(session);
-        match self.mode {
+        self.journal.signed_out(session);
+        match self.rules.get().mode {
             Mode::Session if ended => self.announce(session),
             Mode::Session | Mode::Ttl => {}
         }
@@ -228,7 +266,8 @@ impl Credentials {
 
     /// Ends `session` and all that it opened, whether it lives or not, and refuses its credentials until they expire.
     pub fn revoke(&self, session: SessionId, now: Now) {
-        self.grants().revoke(session, now.unix + self.life + CLOSING, now.unix);
+        let life = self.rules.get().longest_life;
+        self.grants().revoke(session, now.unix + life + CLOSING, now.unix);
         self.announce(session);
     }
 
@@ -239,12 +278,17 @@ impl Credentials {
 
     /// Whether peers must have been signaled to a session before it may reach them.
     pub fn binds_peers(&self) -> bool {
-        self.signaled_peers
+        self.rules.get().signaled_peers
     }
 
     /// Whether `session` may reach a peer at `ip`, as far as signaling goes.
     pub fn may_reach(&self, session: SessionId, ip: IpAddr) -> bool {
-        !self.signaled_peers || self.grants().knows(session, ip)
+        !self.binds_peers() || self.grants().knows(session, ip)
+    }
+
+    /// What becomes of sessions and relays.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Tells of every session that ends from now on together with what it opened.
@@ -254,21 +298,15 @@ impl Credentials {
 
     /// Whether what `session` opened must end.
     pub fn is_over(&self, session: SessionId, now: Now) -> bool {
-        self.refuses(&self.grants(), session, now.unix)
+        refuses(&self.rules.get(), &self.grants(), session, now.unix)
     }
 
-    /// Whether a credential of `session` that expires at `expiry` is good for nothing any more, however much of its time is
-    /// left.
-    fn refuses(&self, grants: &Grants, session: SessionId, expiry: Duration) -> bool {
-        grants.refuses(session, expiry) || (self.mode == Mode::Session && !grants.lives(session))
-    }
-
-    fn standing(&self, expiry: Duration, session: Option<SessionId>, now: Now) -> Standing {
+    fn standing(&self, rules: &Rules, expiry: Duration, session: Option<SessionId>, now: Now) -> Standing {
         let lives = match session {
             None => false,
             Some(session) => {
                 let grants = self.grants();
-                if self.refuses(&grants, session, expiry) {
+                if refuses(rules, &grants, session, expiry) {
                     return Standing::Refused;
                 }
                 grants.lives(session)
@@ -276,7 +314,7 @@ impl Credentials {
         };
         if expiry > now.unix {
             Standing::Good
-        } else if lives || now.unix - expiry <= self.expired_grace {
+        } else if lives || now.unix - expiry <= rules.expired_grace {
             Standing::Kept
         } else {
             Standing::Refused
@@ -326,6 +364,12 @@ const PSEUDONYM_BYTES: usize = 12;
 /// The same in characters.
 const PSEUDONYM_CHARS: usize = 16;
 
+/// Whether a credential of `session` that expires at `expiry` is good for nothing any more, however much of its time is
+/// left.
+fn refuses(rules: &Rules, grants: &Grants, session: SessionId, expiry: Duration) -> bool {
+    grants.refuses(session, expiry) || (rules.mode == Mode::Session && !grants.lives(session))
+}
+
 /// The session that `holder` names, and whom it counts for.
 fn session_of(holder: &str) -> Option<(SessionId, Identity)> {
     let (session, pseudonym) = holder.strip_prefix(SESSION)?.split_at_checked(SessionId::CHARS)?;
@@ -354,10 +398,6 @@ fn expiry_and_holder(username: &str) -> Option<(Duration, &str)> {
 
 fn key(secret: &[u8]) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret)
-}
-
-fn password(secret: &hmac::Key, username: &str) -> String {
-    BASE64_STANDARD.encode(hmac::sign(secret, username.as_bytes()))
 }
 
 /// `N` random bytes from the operating system.

@@ -4,20 +4,24 @@
 //!
 //! ```text
 //! main -> cli -> app -> everything below           one process: app starts the parts in order and owns their end
-//! web -> gateway, signaling, credentials, net      HTTP: pages, WebSocket upgrade, /ice, /admin, health, metrics
-//! gateway -> signaling                             one file a client protocol, each a translation to and from the hub
+//! cli -> config, credentials, net, turn::probe     commands: to write, check and look at what runs
+//! web -> gateway, signaling, turn::status,         HTTP: pages, WebSocket upgrade, /ice, /admin, health, metrics
+//!        credentials, net
+//! gateway -> signaling, net                        one file a client protocol, each a translation to and from the hub
 //! signaling -> credentials                         members, names, rooms, mailboxes: no socket; only sign-ins await
 //! turn -> relay::command, policy, credentials      control plane: one STUN request in, at most one answer out
 //! relay -> net, policy                             data plane: forwarding tables, media threads and streams
-//! net, config                                      sockets only; TOML and environment only
-//! address, clock, metrics, logging, places, rate, volume, wire   importable by all
+//! net, config                                      sockets, certificates, HTTP as a client, systemd; TOML, environment
+//! address, clock, live, metrics, logging, places, rate, volume, wire   importable by all
 //! ```
 //!
 //! `tests/layering.rs` holds it. `turn` and `signaling` never meet: they share [`credentials`], which mints for the one
-//! what the other checks, and tells it when a session is over. `turn` knows the data plane as commands and requests only
-//! ([`relay::command`]). Four modules stand beside design.md's: [`wire`], the strict STUN and ChannelData framing that
-//! both planes must read the same way, [`rate`], the token buckets of all limits, [`places`], the counts of what may be
-//! open at once, and [`volume`], what was relayed in the long run.
+//! what the other checks, tells it when a session is over, and keeps the journal that both write
+//! ([`credentials::journal`]): what the log says of a session when it and its relays are over. `turn` knows the data
+//! plane as commands and requests only ([`relay::command`]). Five modules stand beside design.md's: [`wire`], the
+//! strict STUN and ChannelData framing that both planes must read the same way, [`rate`], the token buckets of all
+//! limits, [`places`], the counts of what may be open at once, [`volume`], what was relayed in the long run, and
+//! [`live`], what a reload changes under its readers.
 //!
 //! # Control plane and data plane
 //!
@@ -41,6 +45,13 @@
 //! client is counted and kept in one place (`turn::Pool`), which no packet goes through. Which shard has which relayed
 //! address stands in one directory that is read without waiting (`relay/directory.rs`), and what is for another shard's
 //! client goes there through a ring of fixed size (`relay/neighbours.rs`).
+//!
+//! # Another configuration
+//!
+//! SIGHUP has the file read again (`app/reload.rs`): all that can fail comes first, then each part is told, or nothing is.
+//! Who looks a rule up asks what is in force ([`live`]); who is there already hears of it: connections of gateways by a watch,
+//! control tasks by a recheck, which ends and forbids what nobody would be granted any more, shards by commands, so that
+//! no packet pays for it.
 //!
 //! # Life of a packet
 //!
@@ -81,6 +92,21 @@
 //! connection goes on where the last one left off, with nothing lost and nothing twice. If it doesn't come back in time,
 //! partners and rooms learn that it is gone, and whoever sent what it has not acknowledged is told.
 //!
+//! # Life of the process
+//!
+//! 1. Starting: what can fail, fails before anybody is let in. Listening TCP sockets are bound, or inherited from systemd,
+//!    which keeps them over a restart; UDP ports are bound once the process before has let go of them, or the kernel would
+//!    deal its clients out to both. The relay is tried, and only then are connections accepted: those that came earlier
+//!    have waited in the kernel. systemd is told READY, and twice in each watchdog's time that the media threads turn
+//!    and the control tasks answer, unless one of them doesn't.
+//! 2. Serving, until SIGTERM or SIGINT. Another one ends the process at once, whatever it does then.
+//! 3. Draining, if `shutdown.drain` says so and a relay is left: nobody new is let in, calls go on. Who is signed in stays
+//!    so, and may come back if its connection breaks: calls need signaling when networks change, and most clients end theirs
+//!    when the other side's connection does.
+//! 4. Telling: when no relay is left or time is over, nobody listens any more, and member after member is closed with 1012
+//!    and told when to come back. Nobody is told that others have left.
+//! 5. Stopping: every part ends within two seconds, and what was relayed is written down.
+//!
 //! # Known attacks and what stops each
 //!
 //! | attack | what stops it | test |
@@ -106,6 +132,9 @@
 //! | connecting, and going no further | places for those, in all and per source, and a time by which to go on | `a_thousand_half_open_connections_do_not_keep_a_new_member_from_signing_in` |
 //! | never acknowledging what one is sent | the mailbox is bounded, and its senders are told | `what_is_not_acknowledged_fills_the_mailbox_and_is_never_given_up`, `notices_fit_into_a_full_mailbox_but_not_without_end` |
 //! | acknowledging what was never sent, or sending a frame twice | counted, and refused or ignored | `nobody_acknowledges_what_was_never_sent_or_takes_an_acknowledgement_back`, `a_frame_counts_once_whatever_connection_it_comes_over` |
+//! | another user of the machine at the control socket | it is its owner's alone from the moment it has a name | `it_is_its_owners_alone_and_gone_when_it_is_dropped` |
+//! | connecting there and saying nothing | so many at once, each for a while | `more_connections_than_there_are_places_wait_and_are_served` |
+//! | names that move an operator's cursor | shown without control characters | `the_table_has_totals_rates_and_talkers`, `a_line_has_colours_on_a_terminal_only_and_nothing_of_a_strangers` |
 //! | taking up somebody else's session, or ending it | 128 random bits, and wrong ones count as sign-ins | `only_who_knows_the_secret_and_left_off_where_we_know_comes_back`, `guessing_a_secret_counts_as_signing_in_and_knowing_it_never_does`, `a_guess_ends_nobodys_session` |
 //! | sessions left behind without number | so many wait, and the one that has waited longest ends | `sessions_that_wait_are_capped_and_the_one_that_waits_longest_ends` |
 //! | the same, to end others' | so many of one network, and its own end for more | `a_network_has_so_many_sessions_that_wait_and_its_own_ends_for_more` |
@@ -127,6 +156,8 @@
 //! | taking over somebody else's name by a token that all share | it takes over nothing | `a_token_that_all_share_lets_in_and_takes_nothing_over` |
 //! | taking a name that was just freed, for the answers its owner waits for | what waits is its sender's by session, token or account | `what_waits_is_its_senders_that_comes_back_and_no_strangers_that_has_its_name` |
 //! | messages that wait for a name to fill its mailbox before others' | each sender has its turn, and one that was kicked none | `each_sender_has_its_turn_in_a_mailbox_that_has_not_room_for_all_and_is_told_once`, `nothing_waits_any_more_of_who_was_kicked` |
+//! | going on to relay with what a reload takes away: a secret, a password, a peer | what proved each allocation is remembered, and whom it may reach; both are looked at again | `what_was_opened_by_a_user_or_secret_that_is_gone_ends_with_its_reservations`, `a_denied_peer_gets_nothing_more_from_a_living_allocation_and_nothing_of_it_comes_in` |
+//! | being revoked, and good again because lives were shortened since | the longest life ever given counts | `a_session_that_is_revoked_is_refused_as_long_as_what_it_got_before_the_life_was_shortened` |
 //! | going on to relay after a kick, or coming back with what was handed out | told to the control plane, which ends all it holds; remembered until the last credential has expired. What it got from `/ice` belongs to no session and stays good until it expires (`turn.credential_life`) | `a_kicked_member_is_closed_and_loses_its_relays_over_udp_and_tcp_within_a_second`, `a_relayed_call_outlives_a_dropped_websocket_and_can_be_revoked_all_the_same` |
 //! | kicks, or ends of sessions, without number | remembered up to a number, beyond it rather refused; who falls behind looks at all | `more_revoked_sessions_than_can_be_remembered_are_refused_all_the_same`, `who_hears_of_too_many_ends_at_once_ends_what_is_over_and_no_more` |
 //! | signing in again for another share | what a session counts for stands in its user names | `quotas_count_a_member_in_all_its_sessions_and_a_session_without_one_alone` |
@@ -143,20 +174,25 @@
 //! | a token of a megabyte | 8 KiB | `a_huge_token_is_not_even_looked_at` |
 //! | signing in as somebody else with a token of one's own | the account's name and no other | `who_has_a_token_signs_in_by_its_subject_and_by_no_other_name` |
 //! | another share of everything by another way in | an account counts in all its sessions, and at `/ice` | `an_account_has_one_quota_for_its_session_and_what_it_gets_from_ice` |
+//! | wrong passwords and invented sessions, to fill what is kept to tell of them | only what lives has a place, of fixed size; strangers are counted | `it_holds_what_lives_and_no_more_and_tells_of_each_once`, `credentials_that_no_session_here_has_are_counted_and_have_no_place` |
+//! | coming and going without end, to fill the log | so many lines, and the rest in sum | `more_endings_than_anybody_reads_are_only_counted`, `of_more_endings_than_a_log_has_lines_for_the_rest_is_told_in_sum` |
 //! | a web service that never answers, to hold up everybody | asked beside everything, by so many at once, for so long | `a_stuck_web_service_holds_up_nobody_but_who_asks_for_it`, `a_stuck_service_costs_each_so_much_time_and_only_so_many_wait_for_it`, `one_network_that_has_the_service_asked_without_end_leaves_it_to_others` |
 //! | an answer without end, or from elsewhere | 64 KiB, no redirects, certificates checked | `other_statuses_and_broken_answers_are_errors_and_a_redirect_is_one`, `over_tls_only_who_has_a_trusted_certificate_of_the_name_is_asked` |
 //! | a foreign page that fetches credentials | the same origins as for WebSockets | `ice_servers_for_applications_that_signal_elsewhere_relay_in_either_mode` |
 //! | the same by a name of its own that leads here (DNS rebinding) | without an origin the host must be ours | `a_page_that_has_its_own_name_lead_here_gets_no_ice_servers` |
-//! | scrapes of the counters without number | nothing is kept of them | `scrapes_without_number_leave_memory_and_files_flat` |
 //! | connections without number | places, in all and per source | `one_source_has_so_many_streams` |
 //! | beginning a 64 KiB message on each of them | 4 KiB of one at most before an allocation | `before_it_has_an_allocation_nobody_makes_us_hold_a_long_message` |
 //! | a TCP close while allocating | told behind the request, never lost | `garbage_ends_the_stream_and_the_streams_end_ends_its_allocation` |
+//! | a call without end, to hold up a restart | relays are waited for so long, and a second signal ends it | `a_drain_has_its_time_and_no_more`, `a_second_signal_ends_a_drain_at_once` |
+//! | everybody coming back in one moment after a restart | their connections are closed one after the other | `at_the_end_nobody_hears_that_others_leave_and_not_all_are_told_in_one_moment` |
 //! | topics without number or end, or all in one frame | so many for each, and each so long; a name of one length stands for each | `topics_are_capped_for_each_client_and_clients_for_each_topic_and_it_is_told`, `a_frame_names_so_many_topics`, `any_text_is_a_topic_up_to_its_length` |
 //! | one frame that has a thousand topics looked at | each counts, and everybody there | `topics_count_each_once_and_so_does_everybody_there`, `who_names_a_thousand_topics_again_and_again_is_beyond_its_rate` |
 //! | publishing to who doesn't read, or faster than one may | mailboxes as for everybody, and the same rate | `a_subscriber_that_stops_reading_is_closed_and_holds_nobody_back`, `publishers_beyond_their_rate_are_told_and_then_closed_and_no_subscriber_hears_it` |
 //! | a room of two as a third | it is full | `two_negotiate_a_third_is_rejected_and_bye_ends_the_room` |
 //! | frames of any kind to other gateways | strict decoding; what isn't understood is answered, and closes the third time | `whatever_is_published_everybody_hears_json`, `any_frames_about_topics_get_json_at_most`, `any_frames_of_ayame_get_json_at_most` |
 //! | text that forges lines in logs and metrics | no name of a client's is in either | `whatever_is_in_a_username_is_refused_and_shows_in_no_log_and_no_metric` |
+//! | waiting for a log line, a metric or a panic message that has a secret in it | what holds one has no `Debug`, or one that hides it | `no_secret_is_in_the_log_on_stdout_or_in_anything_that_is_served`, `no_secret_is_in_help_or_in_an_error_of_the_configuration`, `what_holds_a_secret_cannot_be_shown_or_hides_it` |
+//! | metrics without end, by what strangers say or by scraping | every label is one of a few known when this is compiled | `every_pair_of_labels_has_a_number_of_its_own`, `thousands_of_scrapes_leave_nothing_behind` |
 //! | announcing somebody else's address | only who is listed may, and must | `nobody_else_can_announce_a_client`, `without_a_good_header_a_load_balancers_connection_is_closed_and_counted_on_every_port` |
 //! | the same, in X-Forwarded-For | what a trusted proxy added last counts | `the_client_that_a_trusted_proxy_forwards_counts_for_web_sockets_and_sign_ins` |
 //! | hiding from limits behind a load balancer | whom it announces counts | `limits_per_source_count_the_announced_client_and_never_the_load_balancer` |
@@ -168,6 +204,9 @@
 //! | having one's 5-tuples spread over shards for another share | counted over all of them; only Binding, whose answers gain nobody anything, by each | `quotas_count_over_all_shards_and_what_ends_on_one_makes_room_on_another`, `strangers_and_new_peers_are_counted_over_all_shards` |
 //! | a loop through our own listener | never a peer, even when allowed | `our_own_listener_is_never_a_peer_even_when_allowed` |
 //! | refreshing without end, to fill the queue of what expires | a channel stands in it once | `refreshing_without_end_keeps_one_entry_for_a_channel` |
+//! | asking for proof of our names, or for an authority's texts | only exactly what an authority was told of is there, while it looks | `who_asks_for_proof_of_a_name_that_nobody_wants_proved_gets_no_handshake_and_no_text`, `only_a_known_token_is_answered_while_its_offer_lasts` |
+//! | an authority that wants proofs without number, or sends answers without end | a hundred at once, and 64 KiB | `challenges_are_capped_and_their_end_makes_room`, `an_answer_without_end_and_a_url_in_clear_are_errors` |
+//! | having an authority quote what forges lines in the log | no control character, and so long | `what_a_stranger_has_the_authority_say_forges_no_line_and_fills_no_disk` |
 //! | junk of every kind | strict decoding; one counter a reason, no log line | `a_header_that_is_not_stuns_or_a_length_that_is_not_its_own_is_dropped`, `no_bytes_at_all_bring_the_decoders_down` |
 
 pub mod address;
@@ -177,6 +216,7 @@ pub mod clock;
 pub mod config;
 pub mod credentials;
 pub mod gateway;
+pub mod live;
 pub mod logging;
 pub mod metrics;
 pub mod net;

@@ -1,160 +1,71 @@
 //! Counters and gauges that cost one relaxed atomic addition, and their text exposition.
+//!
+//! Our own few lines and no crate: of `prometheus-client` and `metrics` we would use a number, a label and the printing of
+//! both. Theirs find the number by its labels in a table under a lock, or want handles kept wherever something is counted;
+//! here labels are the variants of an enum and the number's place is known when it is compiled, so that a media thread may
+//! count each datagram, no label can come from a client, and no series can appear that wasn't there from the start.
 
-use std::fmt::Write;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
+use crate::address::Transport;
 
-/// A number that only rises.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
+mod count;
+pub mod exposition;
+mod label;
+pub mod process;
+mod relayed;
 
-impl Counter {
-    /// Adds one.
-    pub fn increment(&self) {
-        self.add(1);
-    }
-
-    /// Adds `n`.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// What it stands at.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A number that rises and falls.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicU64);
-
-impl Gauge {
-    /// Adds one.
-    pub fn increment(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Takes one away.
-    pub fn decrement(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// What it stands at.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-macro_rules! labels {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $label:literal),* $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$doc])* $variant),* }
-
-        impl $name {
-            /// Every one of them, in order.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
-
-            /// Its label in the exposition.
-            pub const fn label(self) -> &'static str {
-                match self { $(Self::$variant => $label),* }
-            }
-        }
-    };
-}
-
-labels! {
-    /// Why a datagram went no further. One counter each, never a log line.
-    DropReason {
-        /// Not STUN, not ChannelData.
-        NotTurn => "not-turn",
-        /// Announces itself as STUN or ChannelData and isn't well-formed.
-        Malformed => "malformed",
-        /// A STUN class or method that no client sends to a server, or an unknown required attribute in an indication.
-        Unexpected => "unexpected",
-        /// Data from a client that has no allocation on this 5-tuple.
-        NoAllocation => "no-allocation",
-        /// Data for a channel that isn't bound.
-        NoChannel => "no-channel",
-        /// Data to or from a peer without permission, or an ICMP error about one.
-        NoPermission => "no-permission",
-        /// A peer that the policy denies.
-        PeerDenied => "peer-denied",
-        /// A relayed address of ours that no live allocation owns.
-        NotOurs => "no-such-relayed-address",
-        /// An ICMP error, or one of this host's, that clients aren't told of.
-        Icmp => "icmp",
-        /// The control plane's queue is full, or the ring to another shard.
-        QueueFull => "queue-full",
-        /// The source asks more often than its limit, or ICMP errors come more often than a client is told of.
-        RateLimited => "rate-limited",
-        /// An unauthenticated request too short to answer.
-        TooShort => "too-short",
-        /// More bytes a second than an allocation, or all, may have.
-        Bandwidth => "bandwidth",
-        /// More bytes than may be relayed in a day or month.
-        Volume => "volume",
-        /// Wouldn't fit one datagram, or is larger than what a socket can take.
-        TooLarge => "too-large",
-        /// The socket refused it for now.
-        SocketFull => "socket-full",
-        /// The client's stream takes too little: data that waited too long, or too much of it.
-        StreamFull => "stream-full",
-        /// The client's stream has ended.
-        StreamClosed => "stream-closed",
-        /// The socket reported an error.
-        SocketError => "socket-error",
-        /// Should not happen; worth a report.
-        Bug => "bug",
-    }
-}
-
-labels! {
-    /// Client protocols of signaling: each has a name space of its own.
-    Gateway {
-        /// Our own protocol, in both of its dialects.
-        Json => "json",
-        /// Socket.IO.
-        SocketIo => "socketio",
-        /// PeerServer's.
-        PeerJs => "peerjs",
-        /// What y-webrtc and Trystero speak.
-        PubSub => "pubsub",
-        /// Ayame.
-        Ayame => "ayame",
-    }
-}
+pub use count::Counter;
+pub use count::Family;
+pub use count::Gauge;
+pub use count::Key;
+pub use exposition::Exposition;
+pub use label::AllocationEnd;
+pub use label::Answer;
+pub use label::AuthFailure;
+pub use label::Delivery;
+pub use label::Direction;
+pub use label::DropReason;
+pub use label::Gateway;
+pub use label::NoPlace;
+pub use label::PlaceOf;
+pub use label::Request;
+pub use label::SignIn;
+pub use relayed::EachWay;
+pub use relayed::Relayed;
 
 /// The live counts of one process.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// TURN allocations alive.
-    pub allocations: Gauge,
+    pub allocations: Family<Transport, Gauge>,
+    /// Those that began.
+    pub allocations_begun: Family<Transport>,
+    /// Those that ended.
+    pub allocations_ended: Family<AllocationEnd>,
     /// Relay sockets held for a reservation.
     pub reservations: Gauge,
-    /// Datagrams relayed from clients to peers through the kernel.
-    pub to_peers: Counter,
-    /// Datagrams relayed from peers to clients through the kernel.
-    pub to_clients: Counter,
-    /// Datagrams relayed between two clients inside the process.
-    pub hairpin: Counter,
-    /// Payload bytes relayed, in every way.
-    pub relayed_bytes: Counter,
     /// STUN Binding requests answered.
     pub bindings: Counter,
-    /// TURN requests answered with success.
-    pub turn_successes: Counter,
-    /// TURN requests answered with an error.
-    pub turn_errors: Counter,
+    /// Requests that the control plane answered.
+    pub requests: Family<(Request, Answer)>,
+    /// User names that weren't proven, though something was shown for them.
+    pub auth_failures: Family<AuthFailure>,
     /// Connections of load balancers closed because they didn't begin with a good header.
     pub unannounced: Counter,
     /// Signaling members signed in.
-    pub members: Gauge,
+    pub members: Family<Gateway, Gauge>,
+    /// Tries to sign in.
+    pub sign_ins: Family<(Gateway, SignIn)>,
+    /// Tries to have ICE servers without signing in.
+    pub ice: Family<SignIn>,
+    /// Messages to one member each.
+    pub messages: Family<(Gateway, Delivery)>,
     /// WebSocket connections open.
     pub connections: Gauge,
-    frames: [Counter; Gateway::ALL.len()],
-    dropped: [Counter; DropReason::ALL.len()],
+    /// The last second of the certificate that is served, in Unix time.
+    pub certificate_expiry: Gauge,
+    relayed: EachWay<Relayed>,
+    frames: Family<Gateway>,
+    dropped: Family<DropReason>,
 }
 
 impl Metrics {
@@ -165,60 +76,87 @@ impl Metrics {
 
     /// Counts several.
     pub fn dropped_many(&self, reason: DropReason, count: u64) {
-        if let Some(counter) = self.dropped.get(reason as usize) {
-            counter.add(count);
-        }
+        self.dropped.add(reason, count);
     }
 
     /// How many were dropped for `reason`.
     pub fn drops(&self, reason: DropReason) -> u64 {
-        self.dropped.get(reason as usize).map_or(0, Counter::get)
+        self.dropped.at(reason)
+    }
+
+    /// What was relayed for clients that come by `transport`; between two of them, by that of the one that receives.
+    pub fn relayed(&self, transport: Transport, direction: Direction) -> &Relayed {
+        self.relayed.of(transport, direction)
+    }
+
+    /// How many packets were relayed in one direction, for whomever.
+    pub fn relayed_packets(&self, direction: Direction) -> u64 {
+        Transport::ALL.into_iter().map(|transport| self.relayed(transport, direction).packets.get()).sum()
+    }
+
+    /// How many bytes of payload were relayed, in every way.
+    pub fn relayed_bytes(&self) -> u64 {
+        self.relayed.iter().map(|(_, _, relayed)| relayed.bytes.get()).sum()
     }
 
     /// Counts one signaling frame that was taken from a client.
     pub fn frame(&self, gateway: Gateway) {
-        if let Some(counter) = self.frames.get(gateway as usize) {
-            counter.increment();
-        }
+        self.frames.increment(gateway);
     }
 
     /// How many were taken by `gateway`.
     pub fn frames(&self, gateway: Gateway) -> u64 {
-        self.frames.get(gateway as usize).map_or(0, Counter::get)
+        self.frames.at(gateway)
     }
 
-    /// All of them in Prometheus' text exposition format 0.0.4.
-    pub fn exposition(&self) -> String {
-        let mut text = String::with_capacity(4096);
-        let numbers = [
-            ("allocations", "gauge", "TURN allocations alive", self.allocations.get()),
-            ("reservations", "gauge", "relayed ports held for a RESERVATION-TOKEN", self.reservations.get()),
-            ("members", "gauge", "signaling members signed in", self.members.get()),
-            ("connections", "gauge", "WebSocket connections open", self.connections.get()),
-            ("relayed_to_peers_total", "counter", "datagrams relayed from clients to peers", self.to_peers.get()),
-            ("relayed_to_clients_total", "counter", "datagrams relayed from peers to clients", self.to_clients.get()),
-            ("hairpin_total", "counter", "datagrams relayed between two clients in the process", self.hairpin.get()),
-            ("relayed_bytes_total", "counter", "payload bytes relayed", self.relayed_bytes.get()),
-            ("bindings_total", "counter", "STUN Binding requests answered", self.bindings.get()),
-            ("turn_successes_total", "counter", "TURN requests answered with success", self.turn_successes.get()),
-            ("turn_errors_total", "counter", "TURN requests answered with an error", self.turn_errors.get()),
-            ("unannounced_total", "counter", "connections closed for want of a PROXY header", self.unannounced.get()),
-        ];
-        for (name, kind, help, value) in numbers {
-            let name = format!("throughway_{name}");
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
-        }
-        let name = "throughway_frames_total";
-        let _ = write!(text, "# HELP {name} signaling frames taken from clients, by gateway\n# TYPE {name} counter\n");
-        for gateway in Gateway::ALL {
-            let _ = writeln!(text, "{name}{{gateway=\"{}\"}} {}", gateway.label(), self.frames(*gateway));
-        }
-        let name = "throughway_dropped_total";
-        let _ = write!(text, "# HELP {name} datagrams dropped, by reason\n# TYPE {name} counter\n");
-        for reason in DropReason::ALL {
-            let _ = writeln!(text, "{name}{{reason=\"{}\"}} {}", reason.label(), self.drops(*reason));
-        }
-        text
+    /// Adds all of them.
+    pub fn expose(&self, to: &mut Exposition) {
+        self.expose_relay(to);
+        self.expose_signaling(to);
+    }
+
+    fn expose_relay(&self, to: &mut Exposition) {
+        to.gauges("throughway_allocations", "TURN allocations alive.", &self.allocations);
+        let begun = &self.allocations_begun;
+        to.counters("throughway_allocations_begun_total", "TURN allocations that began.", begun);
+        to.counters("throughway_allocations_ended_total", "TURN allocations that ended.", &self.allocations_ended);
+        let held = self.reservations.get();
+        to.gauge("throughway_reservations", "Relayed ports held for a RESERVATION-TOKEN.", held);
+        to.counters_by(
+            "throughway_relayed_packets_total",
+            "Packets relayed, by the client's transport; for hairpin, the receiving client's.",
+            self.relayed.iter().map(|(transport, direction, relayed)| ((transport, direction), relayed.packets.get())),
+        );
+        to.counters_by(
+            "throughway_relayed_bytes_total",
+            "Bytes of payload relayed, by the client's transport; for hairpin, the receiving client's.",
+            self.relayed.iter().map(|(transport, direction, relayed)| ((transport, direction), relayed.bytes.get())),
+        );
+        to.counter("throughway_bindings_total", "STUN Binding requests answered.", self.bindings.get());
+        to.counters(
+            "throughway_turn_requests_total",
+            "STUN and TURN requests that the control plane answered; shards answer most of method binding themselves.",
+            &self.requests,
+        );
+        to.counters(
+            "throughway_auth_failures_total",
+            "Requests whose user name was not proven, though they tried.",
+            &self.auth_failures,
+        );
+        to.counters("throughway_dropped_total", "Datagrams dropped, by reason.", &self.dropped);
+    }
+
+    fn expose_signaling(&self, to: &mut Exposition) {
+        to.gauge("throughway_connections", "Signaling connections open.", self.connections.get());
+        let unannounced = self.unannounced.get();
+        to.counter("throughway_unannounced_total", "Connections closed for want of a PROXY header.", unannounced);
+        let expiry = self.certificate_expiry.get();
+        to.gauge("throughway_certificate_expiry_seconds", "When the certificate ends, in Unix time.", expiry);
+        to.gauges("throughway_members", "Signaling members signed in.", &self.members);
+        to.counters("throughway_sign_ins_total", "Tries to sign in.", &self.sign_ins);
+        to.counters("throughway_ice_requests_total", "Tries to have ICE servers without signing in.", &self.ice);
+        to.counters("throughway_frames_total", "Signaling frames taken from clients, by gateway.", &self.frames);
+        to.counters("throughway_messages_total", "Signaling messages to one member each.", &self.messages);
     }
 }
 
@@ -228,14 +166,23 @@ mod tests {
 
     #[test]
     fn the_exposition_names_every_drop_reason_and_its_count() {
-        let metrics = Metrics::default();
+        let (metrics, mut exposition) = (Metrics::default(), Exposition::default());
         metrics.dropped(DropReason::NoPermission);
-        metrics.hairpin.add(7);
+        metrics.relayed(Transport::Tcp, Direction::Hairpin).packets.add(7);
+        metrics.relayed(Transport::Tls, Direction::ToPeers).bytes.add(8);
+        metrics.sign_ins.increment((Gateway::Ayame, SignIn::Banned));
 
-        let text = metrics.exposition();
+        metrics.expose(&mut exposition);
 
+        let text = exposition.finish();
         assert!(text.contains("throughway_dropped_total{reason=\"no-permission\"} 1\n"));
-        assert!(text.contains("\nthroughway_hairpin_total 7\n"));
+        assert!(text.contains("throughway_sign_ins_total{gateway=\"ayame\",outcome=\"banned\"} 1\n"));
+        let relayed = |what: &str, labels: &str, count: u64| {
+            assert!(text.contains(&format!("\nthroughway_relayed_{what}_total{{{labels}}} {count}\n")), "{text}");
+        };
+        relayed("packets", "transport=\"tcp\",direction=\"hairpin\"", 7);
+        relayed("bytes", "transport=\"tls\",direction=\"to-peers\"", 8);
+        relayed("bytes", "transport=\"udp\",direction=\"to-clients\"", 0);
         assert!(DropReason::ALL.iter().all(|reason| text.contains(reason.label())));
     }
 }

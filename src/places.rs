@@ -8,6 +8,8 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use crate::address::Sources;
+use crate::metrics::Family;
+use crate::metrics::NoPlace;
 
 /// How many places there are, and for whom.
 #[derive(Clone, Debug)]
@@ -23,12 +25,13 @@ pub struct Settings {
 /// Counts the places that are taken.
 #[derive(Debug)]
 pub struct Places {
-    settings: Settings,
     open: Mutex<Open>,
+    refused: Family<NoPlace>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
+    settings: Settings,
     total: usize,
     /// Never more entries than `total`, and none that is zero.
     by_source: HashMap<IpAddr, usize>,
@@ -55,7 +58,13 @@ pub struct Place {
 impl Places {
     /// All free.
     pub fn new(settings: Settings) -> Arc<Self> {
-        Arc::new(Self { settings, open: Mutex::default() })
+        let open = Open { settings, total: 0, by_source: HashMap::new() };
+        Arc::new(Self { open: Mutex::new(open), refused: Family::default() })
+    }
+
+    /// Has other settings hold. Whoever has a place keeps it, and counts as it did; beyond fewer places nobody gets one.
+    pub fn configure(&self, settings: Settings) {
+        self.open().settings = settings;
     }
 
     /// Takes a place for `ip`.
@@ -76,11 +85,22 @@ impl Places {
     /// [`Refused::Full`].
     pub fn enter_unknown(self: &Arc<Self>) -> Result<Place, Refused> {
         let mut open = self.open();
-        if open.total >= self.settings.total {
+        if open.total >= open.settings.total {
+            self.refused.increment(NoPlace::Total);
             return Err(Refused::Full);
         }
         open.total += 1;
         Ok(Place { places: Arc::clone(self), source: None })
+    }
+
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
+        self.open().total
+    }
+
+    /// How often there was none.
+    pub fn refused(&self) -> &Family<NoPlace> {
+        &self.refused
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -95,12 +115,12 @@ impl Place {
     ///
     /// [`Refused::Source`]; it counts then for whom it did before.
     pub fn count_for(&mut self, ip: IpAddr) -> Result<(), Refused> {
-        let settings = &self.places.settings;
-        let source = settings.sources.of(ip);
         let mut open = self.places.open();
+        let source = open.settings.sources.of(ip);
         if let Some(source) = source {
             let count = open.by_source.get(&source).copied().unwrap_or(0);
-            if count >= settings.per_source {
+            if count >= open.settings.per_source {
+                self.places.refused.increment(NoPlace::Source);
                 return Err(Refused::Source);
             }
             open.by_source.insert(source, count + 1);
@@ -178,9 +198,30 @@ mod tests {
         let places = places(3, 1);
 
         let held: Vec<_> = (0..3).map(|_| places.enter(ip("::ffff:127.0.0.1")).unwrap()).collect();
-        assert_eq!(places.enter(ip("127.0.0.1")).err(), Some(Refused::Full));
+        assert_eq!((places.enter(ip("127.0.0.1")).err(), places.taken()), (Some(Refused::Full), 3));
         drop(held);
         drop(places.enter(ip("192.0.2.1")));
+
+        let open = places.open();
+        assert_eq!((open.total, open.by_source.len()), (0, 0));
+        assert_eq!([NoPlace::Total, NoPlace::Source].map(|limit| places.refused().at(limit)), [1, 0]);
+    }
+
+    #[test]
+    fn fewer_places_put_nobody_out_and_refuse_whoever_comes() {
+        let places = places(10, 2);
+        let configure = |total, per_source, exempt: &str| {
+            let sources = Sources::new(vec![exempt.parse().unwrap()]);
+            places.configure(Settings { total, per_source, sources });
+        };
+        let held = ["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(|source| places.enter(ip(source)).unwrap());
+
+        configure(10, 1, "127.0.0.0/8");
+        assert_eq!(places.enter(ip("192.0.2.2")).err(), Some(Refused::Source));
+        configure(3, 2, "127.0.0.0/8");
+        assert_eq!(places.enter(ip("192.0.2.3")).err(), Some(Refused::Full));
+        configure(10, 1, "192.0.2.0/24");
+        drop((places.enter(ip("192.0.2.1")).unwrap(), held));
 
         let open = places.open();
         assert_eq!((open.total, open.by_source.len()), (0, 0));

@@ -8,7 +8,7 @@ use crate::address::PeerAddr;
 use crate::address::Prefix;
 
 /// What the operator said, and what this host is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Beats every denial but our own listeners.
     pub allow: Vec<Prefix>,
@@ -46,6 +46,11 @@ impl Policy {
         Self { settings, built_in }
     }
 
+    /// What it was made of.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Whether data may leave for `peer`.
     ///
     /// The order is: the unspecified address and our own listeners never; `allow`; the denials, on the address itself
@@ -64,6 +69,12 @@ impl Policy {
             return Reach::Kernel;
         }
         judged().find_map(|ip| self.denial(ip)).map_or(Reach::Kernel, Reach::Denied)
+    }
+
+    /// Whether `ip` is of a special-purpose range, so that it names nobody on the internet: neither does what it embeds.
+    pub fn is_special(&self, ip: IpAddr) -> bool {
+        let is_listed = |ip| self.built_in.iter().any(|(prefix, _)| prefix.contains(ip));
+        std::iter::once(ip).chain(embedded_in(ip)).all(is_listed)
     }
 
     /// Whether what is sent to `ip` may reach a socket of this host, alone or with others.
@@ -184,6 +195,17 @@ mod tests {
         ] {
             assert!(matches!(policy.reach(peer(bad.parse::<IpAddr>().unwrap())), Reach::Denied(_)), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_special_address_names_nobody_on_the_internet_not_even_by_what_it_embeds() {
+        let policy = defaults();
+        let is_special = |ip: &&str| policy.is_special(ip.parse().unwrap());
+
+        let nobodys = ["192.168.1.5", "10.0.0.1", "127.0.0.1", "fd00::1", "fe80::1", "::1", "2002:a00:1::1"];
+        assert!(nobodys.iter().all(is_special), "{nobodys:?}");
+        let somebodys = ["8.8.8.8", "2606:4700::1111", "2002:808:808::1", "64:ff9b::808:808", "64:ff9b:1::808:808"];
+        assert!(!somebodys.iter().any(is_special), "{somebodys:?}");
     }
 
     #[test]

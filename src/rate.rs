@@ -125,6 +125,11 @@ impl Buckets {
         Self { rate, key: RandomState::new(), buckets: vec![None; Self::COUNT].into() }
     }
 
+    /// Has them fill at another rate; what was taken stays so.
+    pub fn configure(&mut self, rate: Rate) {
+        self.rate = rate;
+    }
+
     /// Takes `count` tokens of `who`, or none if there are fewer; false then.
     pub fn take(&mut self, who: &impl Hash, count: u32, now: Instant) -> bool {
         let rate = self.rate;
@@ -155,6 +160,12 @@ impl PerSource {
     /// All buckets full; what `sources` exempts is never limited.
     pub fn new(rate: Rate, sources: Sources) -> Self {
         Self { sources, buckets: Buckets::new(rate) }
+    }
+
+    /// Has another rate hold, and for others; what was taken stays so.
+    pub fn configure(&mut self, rate: Rate, sources: Sources) {
+        self.buckets.configure(rate);
+        self.sources = sources;
     }
 
     /// Takes one token of the source of `ip`; false when none is left.
@@ -261,5 +272,19 @@ mod tests {
 
         assert!(answered_new >= 95 && answered_known >= 95, "{answered_new} and {answered_known} of 100");
         assert_eq!(size_of_val(&*limit.buckets.buckets), 3 << 19);
+    }
+
+    #[test]
+    fn another_rate_holds_at_once_for_what_is_left_and_for_what_comes_back() {
+        let now = Clock::system().now().monotonic;
+        let (one, exempt) = ("192.0.2.1".parse().unwrap(), "198.51.100.1".parse().unwrap());
+        let mut buckets = PerSource::new(Rate { per_second: 1.0, burst: 100.0 }, Sources::default());
+        assert!(buckets.take(one, now) && buckets.take(exempt, now));
+
+        buckets.configure(RATE, Sources::new(vec!["198.51.100.0/24".parse().unwrap()]));
+        let mut taken = |source, at| (0..50).filter(|_| buckets.take(source, at)).count();
+
+        assert_eq!([taken(one, now), taken(exempt, now)], [2, 50]);
+        assert_eq!(taken(one, now + Duration::from_millis(101)), 1);
     }
 }

@@ -33,17 +33,36 @@ pub enum Spent {
 /// Counts what is relayed, shared by who relays it, who grants allocations, and who knows the calendar.
 ///
 /// No lock: what is relayed at the same time may go over a limit, by one datagram for each thread.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Volume {
-    limits: Limits,
+    /// The most for a day and for a month; [`NO_LIMIT`] stands for none.
+    limits: [AtomicU64; 2],
     day: AtomicU64,
     month: AtomicU64,
+}
+
+/// More than is ever relayed.
+const NO_LIMIT: u64 = u64::MAX;
+
+impl Default for Volume {
+    fn default() -> Self {
+        Self::new(Limits::default(), Usage::default())
+    }
 }
 
 impl Volume {
     /// With what was relayed before.
     pub fn new(limits: Limits, used: Usage) -> Self {
-        Self { limits, day: used.day.into(), month: used.month.into() }
+        let volume = Self { limits: Default::default(), day: used.day.into(), month: used.month.into() };
+        volume.configure(limits);
+        volume
+    }
+
+    /// Has other limits hold, for what was relayed already too.
+    pub fn configure(&self, Limits { day, month }: Limits) {
+        for (limit, most) in self.limits.iter().zip([day, month]) {
+            limit.store(most.unwrap_or(NO_LIMIT), Ordering::Relaxed);
+        }
     }
 
     /// Counts so many bytes; false, and they don't count, when a limit is used up.
@@ -59,9 +78,16 @@ impl Volume {
     /// The limit that is used up, if one is: the month's before the day's.
     pub fn spent(&self) -> Option<Spent> {
         let Usage { day, month } = self.used();
-        let is_met = |used, limit: Option<u64>| limit.is_some_and(|limit| used >= limit);
-        let by_month = is_met(month, self.limits.month).then_some(Spent::Month);
-        by_month.or_else(|| is_met(day, self.limits.day).then_some(Spent::Day))
+        let [of_day, of_month] = &self.limits;
+        let is_met = |used, limit: &AtomicU64| used >= limit.load(Ordering::Relaxed);
+        let by_month = is_met(month, of_month).then_some(Spent::Month);
+        by_month.or_else(|| is_met(day, of_day).then_some(Spent::Day))
+    }
+
+    /// What may be relayed.
+    pub fn limits(&self) -> Limits {
+        let [day, month] = self.limits.each_ref().map(|limit| Some(limit.load(Ordering::Relaxed)));
+        Limits { day: day.filter(|most| *most != NO_LIMIT), month: month.filter(|most| *most != NO_LIMIT) }
     }
 
     /// What was relayed.
@@ -105,5 +131,19 @@ mod tests {
 
         assert!(volume.take(1 << 60) && volume.take(1 << 60));
         assert_eq!((volume.spent(), volume.used()), (None, Usage { day: 1 << 61, month: 1 << 61 }));
+    }
+
+    #[test]
+    fn other_limits_hold_for_what_was_relayed_before() {
+        let volume = Volume::default();
+        volume.take(100);
+
+        volume.configure(Limits { day: Some(100), month: None });
+        assert_eq!((volume.take(1), volume.spent()), (false, Some(Spent::Day)));
+        volume.configure(Limits { day: Some(101), month: Some(100) });
+        assert_eq!(volume.spent(), Some(Spent::Month));
+        volume.configure(Limits::default());
+
+        assert!(volume.take(1));
     }
 }

@@ -3,7 +3,8 @@
 // What we send is one MediaStream, `mine`, whose tracks come and go; what arrives is another, `theirs`. Nobody needs a
 // camera or a microphone: whatever is missing is explained, and the call goes on without.
 
-import { $, calling } from "./lobby.js";
+import { calling } from "./lobby.js";
+import { $ } from "./page.js";
 
 /** A call is made without a camera that takes longer than this to start; its picture follows. */
 const START_MS = 1_500;

@@ -3,6 +3,7 @@
 // Address: ?token= for servers that ask for one.
 
 import { CANDIDATE_COLUMNS, answers, family, lines, natKind, readUrl, report, verdict } from "./diagnosis.js";
+import { $, copying, hidden, isLocal, make } from "./page.js";
 import { Signal } from "./throughway.js";
 
 /** Nothing waits longer than this. */
@@ -29,12 +30,10 @@ const MAX_CANDIDATES = 100;
 
 const MARKS = { good: "✓", warn: "!", bad: "✕", wait: "" };
 
-const $ = (id) => document.getElementById(id);
-const token = new URLSearchParams(location.search).get("token") ?? undefined;
+const token = hidden("token");
 /** Whether this browser says why a server gave no candidate. */
 const tells = Boolean(globalThis.RTCPeerConnection && "onicecandidateerror" in RTCPeerConnection.prototype);
 let announced = new Set();
-let text = "";
 
 async function run() {
   const page = { origin: location.origin, browser: navigator.userAgent, time: new Date().toISOString() };
@@ -86,10 +85,6 @@ async function signIn() {
     }
   }
   return [undefined, fact];
-}
-
-function isLocal() {
-  return /^(localhost|.*\.localhost|127\.[\d.]+|\[::1\])$/.test(location.hostname);
 }
 
 /** What the server says besides the list: all its UDP ports, and why there is `turns` or none. */
@@ -366,11 +361,10 @@ function begin(facts) {
 
 function finish(facts) {
   const { code, state, text: words } = verdict(facts);
-  text = report(facts);
   $("summary").dataset.state = state;
   $("mark").textContent = MARKS[state];
   $("verdict").textContent = words;
-  $("report").textContent = text;
+  $("report").textContent = report(facts);
   showCandidates(facts.candidates);
   $("more").hidden = false;
   for (const id of ["again", "copy"]) $(id).disabled = false;
@@ -403,17 +397,17 @@ function show(facts) {
 }
 
 function item({ id, title, state, text, cure, url }) {
-  const row = element("li", { className: "finding" });
+  const row = make("li", "finding");
   Object.assign(row.dataset, { id, state, ...(url && { url }) });
   const words = { good: "Works", warn: "Needs a look", bad: "Fails", wait: "Running" };
-  const mark = element("span", { className: "mark", textContent: MARKS[state] });
+  const mark = make("span", "mark", MARKS[state]);
   mark.ariaHidden = "true";
-  const body = element("div", {});
-  const heading = element("h3", { textContent: title });
-  heading.append(element("span", { className: "hidden", textContent: `: ${words[state]}` }));
-  if (url) heading.append(element("code", { textContent: url }));
-  body.append(heading, element("p", { textContent: text }));
-  if (cure) body.append(element("p", { className: "note", textContent: cure }));
+  const body = make("div");
+  const heading = make("h3", "", title);
+  heading.append(make("span", "hidden", `: ${words[state]}`));
+  if (url) heading.append(make("code", "", url));
+  body.append(heading, make("p", "", text));
+  if (cure) body.append(make("p", "note", cure));
   row.append(mark, body);
   return row;
 }
@@ -426,23 +420,19 @@ function showCandidates(candidates) {
       : "None were gathered.";
   $("candidates").tHead.rows[0].replaceChildren(
     ...CANDIDATE_COLUMNS.map(([, title]) => {
-      const cell = element("th", { textContent: title });
+      const cell = make("th", "", title);
       cell.scope = "col";
       return cell;
     }),
   );
-  const cells = (row) => CANDIDATE_COLUMNS.map(([key]) => element("td", { textContent: row[key] ?? "" }));
+  const cells = (row) => CANDIDATE_COLUMNS.map(([key]) => make("td", "", row[key] ?? ""));
   $("candidates").tBodies[0].replaceChildren(
     ...candidates.map((row) => {
-      const line = element("tr", {});
+      const line = make("tr");
       line.append(...cells(row));
       return line;
     }),
   );
-}
-
-function element(name, { className = "", textContent = "" }) {
-  return Object.assign(document.createElement(name), { className, textContent });
 }
 
 // What a person does
@@ -453,18 +443,5 @@ $("again").addEventListener("click", async () => {
   if (document.activeElement === document.body) $("again").focus();
 });
 
-$("copy").addEventListener("click", async () => {
-  try {
-    await navigator.clipboard.writeText(text);
-    $("copy").textContent = "Copied";
-  } catch {
-    // No clipboard on plain http: leave it selected for the keyboard.
-    $("report").closest("details").open = true;
-    $("report").focus();
-    getSelection().selectAllChildren($("report"));
-    $("copy").textContent = "Selected: press Ctrl+C";
-  }
-  setTimeout(() => ($("copy").textContent = "Copy report"), 2500);
-});
-
+copying($("copy"), $("report"));
 run();

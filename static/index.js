@@ -1,5 +1,7 @@
 // Fills in this server's own addresses, shows which clients it serves, and copies snippets.
 
+import { copying } from "./page.js";
+
 const here = (path) => new URL(path, location.href).href;
 const socket = (path) => here(path).replace(/^http/, "ws");
 const isSecure = location.protocol === "https:";
@@ -20,18 +22,7 @@ const urls = {
 for (const place of document.querySelectorAll("[data-url]")) place.textContent = urls[place.dataset.url];
 
 for (const button of document.querySelectorAll("[data-copy]")) {
-  button.addEventListener("click", async () => {
-    const code = document.getElementById(button.dataset.copy);
-    try {
-      await navigator.clipboard.writeText(code.textContent);
-      button.textContent = "Copied";
-    } catch {
-      // No clipboard on plain http: leave it selected for the keyboard.
-      getSelection().selectAllChildren(code);
-      button.textContent = "Selected: press Ctrl+C";
-    }
-    setTimeout(() => (button.textContent = "Copy"), 2500);
-  });
+  copying(button, document.getElementById(button.dataset.copy));
 }
 
 const served = await (await fetch("/gateways")).json();

@@ -7,11 +7,11 @@
 //
 // Sections of a page that stand in for each other carry `data-view`; `show(id)` shows one of them.
 
+import { $, asked, copying, hidden, isLocal } from "./page.js";
 import { Signal } from "./throughway.js";
 
 /** How many lines the log keeps: the other side decides how many it sends. */
 const MAX_LINES = 500;
-const COPIED_MS = 2_500;
 const TITLE = document.title;
 
 const CALL_STATES = {
@@ -22,24 +22,9 @@ const CALL_STATES = {
   closed: "Call ended",
 };
 
-export const $ = (id) => document.getElementById(id);
-
-/**
- * What the address asks for: `?name=` signs in, `?to=` calls that member then, `?relay=1` keeps to the relay, `?token=` is
- * for servers with accounts. Anyone can make such a link, so that it alone never makes a page send sound or pictures.
- */
-export const asked = new URLSearchParams(location.search);
+// The address: `?name=` signs in, `?to=` calls that member then, `?relay=1` keeps to the relay, `?token=` is for servers with
+// accounts. Anyone can make such a link, so that it alone never makes a page send sound or pictures.
 const token = hidden("token");
-
-/** Takes a secret out of the address, where others may read it; reloading the page finds it again. @param {string} key */
-function hidden(key) {
-  const value = asked.get(key) ?? history.state?.[key];
-  if (!asked.has(key)) return value;
-  const here = new URL(location.href);
-  here.searchParams.delete(key);
-  history.replaceState({ ...history.state, [key]: value }, "", here);
-  return value;
-}
 
 // Signing in and out
 
@@ -110,8 +95,12 @@ export function signingIn({ entered, leaving, left, name = asked.get("name") }) 
 
 /** Has the browser look the server's name up before a call needs it: in calls that takes a round trip on both sides. */
 function prepare(iceServers) {
-  const idle = new RTCPeerConnection({ iceServers: iceServers.slice(0, 1), iceCandidatePoolSize: 1 });
-  setTimeout(() => idle.close(), 3_000);
+  try {
+    const idle = new RTCPeerConnection({ iceServers: iceServers.slice(0, 1), iceCandidatePoolSize: 1 });
+    setTimeout(() => idle.close(), 3_000);
+  } catch {
+    // A browser without WebRTC, or an address in the operator's list that it can't read: a call will say which.
+  }
 }
 
 function showStatus(state, text) {
@@ -546,20 +535,5 @@ export function inviting(key, value) {
   const link = new URL(location.pathname, location.href);
   link.searchParams.set(key, value);
   $("invite").value = link.href;
-  $("invite-note").hidden = !/^(localhost|.*\.localhost|127\.[\d.]+|\[::1\])$/.test(location.hostname);
-}
-
-/** @param {HTMLButtonElement} button @param {HTMLInputElement} field */
-export function copying(button, field) {
-  button.addEventListener("click", async () => {
-    field.select();
-    try {
-      await navigator.clipboard.writeText(field.value);
-      button.textContent = "Copied";
-    } catch {
-      // No clipboard on plain http: it stays selected for the keyboard.
-      button.textContent = "Press Ctrl+C";
-    }
-    setTimeout(() => (button.textContent = "Copy"), COPIED_MS);
-  });
+  $("invite-note").hidden = !isLocal();
 }

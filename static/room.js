@@ -3,16 +3,20 @@
 // Address: ?name= is the room, ?as= joins it under that name at once, without microphone and camera, ?relay=1 keeps to the
 // relay, ?token= is for servers with accounts.
 
-import { $, asked, composing, copying, inviting, say, sentence, show, showPath, signingIn } from "./lobby.js";
+import { composing, inviting, say, sentence, show, showPath, signingIn } from "./lobby.js";
+import { $, asked, copying, make } from "./page.js";
 
 /** How many cameras a mesh carries: each browser sends its picture once for every other. */
 const MAX_CAMERAS = 6;
-/** How many others the module connects one with. */
+/** How many others the module connects one with: its MAX_MESH. */
 const MAX_CALLS = 12;
 const LINKED = "You came by a link: your microphone and camera are off. The buttons below switch them on.";
 const PICTURE = { width: { ideal: 640 }, height: { ideal: 360 }, frameRate: { ideal: 24 } };
-/** How often it is looked who speaks, from which level on somebody does, and how long that is shown. */
-const LISTEN_MS = 100;
+/**
+ * How often it is looked who speaks, from which level on somebody does, and how long that is shown. What is looked at is the
+ * last packet: a sound that comes back every half second would always be missed by looks that fit into that evenly.
+ */
+const LISTEN_MS = 70;
 const LOUD = 0.02;
 const HEARD_MS = 1_000;
 const HELD = "The browser holds sound and pictures back until you press something on this page.";
@@ -348,13 +352,6 @@ class Tile {
     this.#video.srcObject = null;
     this.element.remove();
   }
-}
-
-function make(tag, className = "", ...content) {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.append(...content);
-  return element;
 }
 
 function showOwn() {

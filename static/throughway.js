@@ -59,8 +59,6 @@ const CONNECTING = "connecting";
 const CONNECTED = "connected";
 const RECONNECTING = "reconnecting";
 const CLOSED = "closed";
-const STABLE = "stable";
-const HAVE_LOCAL_OFFER = "have-local-offer";
 
 /** What calls, rooms and their signal are to each other alone. */
 const [
@@ -397,7 +395,7 @@ export class Signal extends Emitter {
 
   /**
    * @param {string} name @param {CallOptions} [options] @param {string} [room]
-   * @param {Frame[]} [frames] theirs, when they call us @param {RTCPeerConnection} [pc]
+   * @param {Frame[]} [frames] theirs, when they call us
    */
   #begin(name, options, room, frames = []) {
     const call = new Call(this, name, options, room, frames[0]?.offer);
@@ -789,7 +787,7 @@ export class Call extends Emitter {
 
   /**
    * @param {Signal} signal @param {string} name @param {CallOptions} [options] @param {string} [room] which it is for
-   * @param {any} [offer] when they call us @param {RTCPeerConnection} [pc]
+   * @param {any} [offer] when they call us
    */
   constructor(signal, name, options, room, offer) {
     super();
@@ -806,6 +804,7 @@ function negotiation(call, signal, options, room, theirs) {
   const DISCONNECTED_MS = 4_000;
   const ANSWER_MS = 8_000;
   const PATH_MS = 2_000;
+  const SETTLE_MS = 1_000;
   /** A timer that is so late was asleep with its machine. */
   const LATE_MS = 3_000;
 
@@ -816,7 +815,7 @@ function negotiation(call, signal, options, room, theirs) {
   /** Which offer of ours is the last, as the answers repeat: only the first one of all begins the call. */
   let offers = theirs ? 1 : 0;
   /** Whether the other side has not got what we said. */ let unheard = false;
-  /** Whether our next offer changes nothing, and is made all the same. */ let settling = false;
+  /** Whether there is a second round once connected, whatever has changed; until then we offer nothing. */ let settling = false;
   /** Whether we are the active side of DTLS, as an answer of ours has said. */ let active = false;
   /** @type {RTCDataChannel|undefined} */ let channel;
   /** @type {ReturnType<typeof files>|undefined} */ let filing;
@@ -936,9 +935,12 @@ function negotiation(call, signal, options, room, theirs) {
       }
     }));
 
+  /** Else our offer waits for its answer: theirs are answered at once. */
+  const isStable = () => pc.signalingState === "stable";
+
   const propose = async (/** @type {RTCPeerConnection} */ asking) => {
     // Not stable: the event comes again once it is. Not ours any more: `onOffer` put another in its place.
-    if (asking !== pc || pc.signalingState !== STABLE) return;
+    if (asking !== pc || settling || !isStable()) return;
     unheard = false;
     await pc.setLocalDescription();
     describe((offers += 1));
@@ -950,7 +952,7 @@ function negotiation(call, signal, options, room, theirs) {
     if ((body.call ?? id) !== id) return;
     if (type === "candidate") return onCandidate(body);
     // Of an offer that was withdrawn since: another answer follows.
-    if (pc.signalingState === HAVE_LOCAL_OFFER && (body.n ?? offers) === offers) {
+    if (!isStable() && (body.n ?? offers) === offers) {
       settling = body.n === 1 && pc.getTransceivers().length > 0;
       await onDescription(body);
     }
@@ -960,7 +962,7 @@ function negotiation(call, signal, options, room, theirs) {
   const onOffer = async (offer, polite) => {
     // A later offer is of a call that this one comes after. A client without call ids gives way itself.
     if (call.state === CALLING && offer.n > 1) return;
-    if (pc.signalingState !== STABLE && !(polite && offer.call) && !unheard) return;
+    if (!isStable() && !(polite && offer.call) && !unheard) return;
     if (call.state === CALLING) {
       // Their call becomes this one, with a connection of its own: Chromium can gather nothing more for good once a first
       // offer was rolled back while it gathered.
@@ -968,10 +970,12 @@ function negotiation(call, signal, options, room, theirs) {
       pc.close();
       connect();
       id = offer.call;
+      theirs = offer;
     }
     const first = !pc.remoteDescription;
     await onDescription(offer);
     if (first) await attach();
+    settling = first && offer.n && pc.getTransceivers().length > 0;
     await pc.setLocalDescription();
     describe(offer.n);
   };
@@ -1007,11 +1011,12 @@ function negotiation(call, signal, options, room, theirs) {
     // What was under way is lost, with the relay of a server that restarted.
     if (fresh && call.state === CALLING) return finish("offline", LOST);
     void go(async () => {
-      const lost = fresh && (call.path?.relayed || pc.signalingState !== STABLE);
+      const lost = fresh && (call.path?.relayed || !isStable());
       if (!pc.remoteDescription || !(changed || lost || pc.connectionState !== CONNECTED)) return;
-      if (pc.signalingState === HAVE_LOCAL_OFFER) await pc.setLocalDescription({ type: "rollback" });
+      if (!isStable()) await pc.setLocalDescription({ type: "rollback" });
       reconfigureIt();
       problem = undefined;
+      settling = false;
       pc.restartIce();
       again(ANSWER_MS);
     });
@@ -1019,7 +1024,7 @@ function negotiation(call, signal, options, room, theirs) {
 
   /** Looks again later, each time later, until it is answered. */
   const again = (least = 0) => {
-    retry(least + retryAfter(tries), () => look(unheard || pc.signalingState !== STABLE));
+    retry(least + retryAfter(tries), () => look(unheard || !isStable()));
     tries += 1;
   };
 
@@ -1037,15 +1042,20 @@ function negotiation(call, signal, options, room, theirs) {
       setState(connectionState);
       void lookAtPath();
       // A side that was called and never went through a second round loses the picture for good in Chromium when a later
-      // offer of its own is rolled back, as crossing ones are.
-      if (settling) void go(() => propose(pc));
-      settling = false;
+      // offer of its own is rolled back, as crossing ones are. That round is the caller's, if it knows of this.
+      if (theirs) retry(SETTLE_MS, settle);
+      else settle();
     } else if (connectionState === "failed" || connectionState === "disconnected") {
       signal[probe]();
       // One that never stood, or has not come back yet, fails for lack of candidates that are on their way.
       retry(call.state === CONNECTED && connectionState === "failed" ? 0 : DISCONNECTED_MS, look);
       if (call.state === CONNECTED) setState(RECONNECTING);
     }
+  };
+
+  const settle = () => {
+    if (settling) void go(() => propose(pc));
+    settling = false;
   };
 
   /** With the relay alone there is nothing to wait for once it has given nothing but errors. */

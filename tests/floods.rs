@@ -5,11 +5,6 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use stun::attributes::*;
-use tokio::io::AsyncBufReadExt;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tokio::io::BufReader;
-use tokio::net::TcpStream;
 
 use crate::support::Server;
 use crate::support::asker::*;
@@ -182,37 +177,6 @@ async fn floods_from_one_stranger_leave_memory_files_and_allocations_flat() {
 #[tokio::test]
 async fn floods_from_two_hundred_networks_leave_memory_files_and_allocations_flat() {
     floods_cost_nothing(200).await;
-}
-
-#[tokio::test]
-async fn scrapes_without_number_leave_memory_and_files_flat() {
-    let server = Server::start(NOBODY_EXEMPT);
-    let mut stream = BufReader::new(TcpStream::connect(server.metrics_addr()).await.unwrap());
-    scrape(&mut stream, 1_000).await;
-
-    Footprint::stays(server.pid(), MARGIN, async || scrape(&mut stream, FLOOD).await).await;
-}
-
-/// Fetches the counters so many times on one connection.
-async fn scrape(stream: &mut BufReader<TcpStream>, times: usize) {
-    let (mut line, mut body) = (String::new(), Vec::new());
-    for _ in 0..times {
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-        let mut length = 0;
-        loop {
-            line.clear();
-            stream.read_line(&mut line).await.unwrap();
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-        }
-        body.resize(length, 0);
-        stream.read_exact(&mut body).await.unwrap();
-        assert!(body.starts_with(b"# "), "{}", String::from_utf8_lossy(&body));
-    }
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ async fn clear_http_on_the_tls_port_is_sent_to_https_on_the_same_host_and_port()
     let old = redirected("GET /chat HTTP/1.0\r\n\r\n").await;
 
     assert_eq!(named, "https://example.org:4443/chat?a=b");
-    assert_eq!(portless, "https://[::1]:80/");
+    assert_eq!(portless, "https://[::1]/");
     assert_eq!(forged, format!("https://{addr}/"));
     assert_eq!(old, format!("https://{addr}/chat"));
 }

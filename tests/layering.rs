@@ -9,12 +9,12 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// Importable by all; of ours they import only each other.
-const EVERYWHERE: &[&str] = &["address", "clock", "metrics", "logging", "wire", "rate", "places", "volume"];
+const EVERYWHERE: &[&str] = &["address", "clock", "metrics", "logging", "wire", "rate", "places", "volume", "live"];
 
 /// Who may import whom, besides themselves and [`EVERYWHERE`]. `a::b` allows that part of `a` alone.
 const RULES: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["app", "config", "credentials", "net"]),
+    ("cli", &["app", "config", "credentials", "net", "turn::probe"]),
     ("app", &["web", "gateway", "signaling", "turn", "relay", "net", "policy", "config", "credentials"]),
     ("web", &["gateway", "signaling", "turn::status", "credentials", "net"]),
     ("gateway", &["signaling", "net"]),
@@ -27,12 +27,13 @@ const RULES: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("address", &[]),
     ("clock", &[]),
-    ("metrics", &[]),
+    ("metrics", &["address"]),
     ("logging", &[]),
     ("wire", &[]),
     ("rate", &["address"]),
-    ("places", &["address"]),
+    ("places", &["address", "metrics"]),
     ("volume", &[]),
+    ("live", &[]),
 ];
 
 const LINES: usize = 600;

@@ -3,11 +3,21 @@
 //! `cfg(test)` is always true here; clippy takes it as the sign that unwrapping is fine, in helpers too.
 
 #[cfg(test)]
+mod acme;
+#[cfg(test)]
 mod admin;
 #[cfg(test)]
 mod balancers;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod doctor;
+#[cfg(test)]
+mod drain;
 #[cfg(test)]
 mod floods;
 #[cfg(test)]
@@ -18,6 +28,8 @@ mod ground;
 mod layering;
 #[cfg(test)]
 mod relay;
+#[cfg(test)]
+mod reload;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
@@ -30,3 +42,7 @@ mod soak;
 mod support;
 #[cfg(test)]
 mod turn;
+#[cfg(test)]
+mod verdict;
+#[cfg(test)]
+mod watching;

@@ -9,9 +9,11 @@ mod limits;
 mod load;
 mod pairs;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::net::SocketAddrV6;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use throughway::address::FiveTuple;
@@ -20,6 +22,7 @@ use throughway::address::RelayedAddr;
 use throughway::address::Sources;
 use throughway::address::Transport;
 use throughway::clock::Clock;
+use throughway::metrics::Direction;
 use throughway::metrics::DropReason;
 use throughway::metrics::Metrics;
 use throughway::net::udp;
@@ -33,6 +36,7 @@ use throughway::relay::command::AllocationId;
 use throughway::relay::command::Event;
 use throughway::relay::command::ListenerId;
 use throughway::relay::command::Request;
+use throughway::relay::command::Traffic;
 use throughway::relay::command::Via;
 use throughway::relay::pairs::Observer;
 use throughway::relay::shard;
@@ -56,6 +60,8 @@ struct Rig {
     shard: Shard,
     events: mpsc::Receiver<Event>,
     metrics: Arc<Metrics>,
+    /// Where each allocation is counted.
+    traffic: Mutex<BTreeMap<u64, Arc<Traffic>>>,
     listeners: [SocketAddr; 2],
     clock: Clock,
 }
@@ -90,7 +96,8 @@ impl Rig {
             observer,
             events: sender,
         };
-        Self { shard: shard::spawn(vec![settings]).unwrap().remove(0), events, metrics, listeners, clock }
+        let (shard, traffic) = (shard::spawn(vec![settings]).unwrap().remove(0), Mutex::default());
+        Self { shard, events, metrics, traffic, listeners, clock }
     }
 
     async fn command(&self, command: Command) {
@@ -106,6 +113,8 @@ impl Rig {
     async fn open_on(&self, id: u64, client: &Client, socket: udp::Socket, external: Option<&str>) -> SocketAddr {
         let relayed = socket.local_addr();
         let advertised = external.map_or(relayed, |ip| SocketAddr::new(ip.parse().unwrap(), relayed.port()));
+        let traffic = Arc::<Traffic>::default();
+        self.traffic.lock().unwrap().insert(id, Arc::clone(&traffic));
         self.command(Command::Open {
             id: AllocationId(id),
             five_tuple: client.five_tuple,
@@ -114,6 +123,7 @@ impl Rig {
             advertised,
             socket,
             deadline: self.clock.now().monotonic + LIFE,
+            traffic,
         })
         .await;
         advertised
@@ -135,6 +145,18 @@ impl Rig {
         self.command(Command::Answer { five_tuple: client.five_tuple, via: Via::Datagram(ListenerId(0)), message })
             .await;
         assert_eq!(client.receive().await, b"settled");
+    }
+
+    /// Packets relayed to peers, to clients and between clients, as the metrics have them.
+    fn relayed(&self) -> (u64, u64, u64) {
+        let count = |direction| self.metrics.relayed_packets(direction);
+        (count(Direction::ToPeers), count(Direction::ToClients), count(Direction::Hairpin))
+    }
+
+    /// What was relayed for an allocation: packets and bytes to peers, then to its client.
+    fn traffic(&self, id: u64) -> [(u64, u64); 2] {
+        let count = self.traffic.lock().unwrap()[&id].count();
+        [count.to_peers, count.to_client].map(|flow| (flow.packets, flow.bytes))
     }
 
     async fn request(&mut self) -> Request {
@@ -264,8 +286,9 @@ async fn data_flows_both_ways_by_channel_and_by_indication() {
     assert_eq!(from, rig.listeners[0]);
 
     client.drain().await;
-    assert_eq!((rig.metrics.to_peers.get(), rig.metrics.to_clients.get(), rig.metrics.hairpin.get()), (3, 2, 0));
-    assert_eq!(rig.metrics.relayed_bytes.get(), 10 + 7 + 15 + 12);
+    assert_eq!(rig.relayed(), (3, 2, 0));
+    assert_eq!(rig.metrics.relayed_bytes(), 10 + 7 + 15 + 12);
+    assert_eq!(rig.traffic(1), [(3, 10 + 7), (2, 15 + 12)]);
 }
 
 #[tokio::test]
@@ -287,7 +310,8 @@ async fn two_clients_are_joined_inside_the_process_under_the_default_policy() {
     }
 
     a.drain().await;
-    assert_eq!((rig.metrics.to_peers.get(), rig.metrics.to_clients.get(), rig.metrics.hairpin.get()), (0, 0, 200));
+    assert_eq!(rig.relayed(), (0, 0, 200));
+    assert_eq!([rig.traffic(1), rig.traffic(2)], [[(100, 100); 2]; 2], "each sent and received so much");
 }
 
 #[tokio::test]
@@ -302,7 +326,7 @@ async fn the_receiver_of_a_hairpin_must_permit_the_sender() {
     a.send(&send_indication(at_b, b"unwanted")).await;
 
     a.drain().await;
-    assert_eq!((rig.drops(DropReason::NoPermission), rig.metrics.hairpin.get()), (1, 0));
+    assert_eq!((rig.drops(DropReason::NoPermission), rig.metrics.relayed_packets(Direction::Hairpin)), (1, 0));
 }
 
 #[tokio::test]
@@ -325,7 +349,7 @@ async fn a_bound_channel_is_silent_both_ways_without_a_live_permission() {
     other.send_to(b"from a permitted IP", relayed).await;
     assert_eq!(read_data_indication(&client.receive().await).1, b"from a permitted IP");
     client.drain().await;
-    assert_eq!((rig.metrics.to_peers.get(), rig.metrics.to_clients.get()), (0, 1));
+    assert_eq!(rig.relayed(), (0, 1, 0));
 }
 
 #[tokio::test]
@@ -346,7 +370,7 @@ async fn denied_peers_and_dead_relayed_addresses_are_never_reached() {
 
     client.drain().await;
     assert_eq!((rig.drops(DropReason::PeerDenied), rig.drops(DropReason::NotOurs)), (2, 1));
-    assert_eq!(rig.metrics.to_peers.get(), 0);
+    assert_eq!(rig.metrics.relayed_packets(Direction::ToPeers), 0);
 }
 
 #[tokio::test]
@@ -531,7 +555,7 @@ async fn ecn_bits_are_carried_both_ways() {
     batch.receive(&peer).unwrap();
     let out = batch.datagrams().next().unwrap().ecn;
     peer.send(b"x", relayed, None, Some(udp::Ecn::Ce)).unwrap();
-    until(|| rig.metrics.to_clients.get() > 0).await;
+    until(|| rig.metrics.relayed_packets(Direction::ToClients) > 0).await;
     batch.receive(&client).unwrap();
     let back = batch.datagrams().next().unwrap().ecn;
 

@@ -59,7 +59,7 @@ async fn clients_on_whichever_shards_reach_each_other_in_order_and_inside_the_pr
         clients.push(alice(Line::udp(server.udp()).await).await);
     }
     acquaint(&clients).await;
-    let before = server.metric("throughway_hairpin_total").await;
+    let before = server.relayed("hairpin").await;
 
     for (from, sender) in clients.iter().enumerate() {
         for n in 0..EACH {
@@ -75,9 +75,9 @@ async fn clients_on_whichever_shards_reach_each_other_in_order_and_inside_the_pr
     }
 
     let sent = u64::from(EACH) * u64::try_from(clients.len().pow(2)).unwrap();
-    server.metric_becomes("throughway_hairpin_total", before + sent).await;
-    assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 0);
-    assert_eq!(server.metric("throughway_relayed_to_clients_total").await, 0);
+    server.relayed_becomes("hairpin", before + sent).await;
+    assert_eq!(server.relayed("to-peers").await, 0);
+    assert_eq!(server.relayed("to-clients").await, 0);
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn what_ends_on_one_shard_is_out_of_reach_on_every_other() {
     assert_eq!(clients[3].bind(number(0), relayed[0]).await, 0);
     clients[0].indicate(again, b"there again").await;
     assert_eq!(clients[3].receive().await, channel_data(number(0), b"there again"));
-    assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 0);
+    assert_eq!(server.relayed("to-peers").await, 0);
 }
 
 #[test]

@@ -10,9 +10,12 @@ use crate::support::PEERS_ON_LOOPBACK;
 use crate::support::Server;
 use crate::support::asker::*;
 use crate::support::footprint::Footprint;
+use crate::watching::scrape;
 
 /// How long, unless `THROUGHWAY_SOAK_SECONDS` says otherwise.
 const SECONDS: u64 = 120;
+/// How often the counters are scraped.
+const SCRAPES: usize = 1_000_000;
 /// Clients at work at once.
 const CLIENTS: u64 = 16;
 /// Allocations that a client leaves to themselves before it ends the oldest of them.
@@ -49,6 +52,20 @@ async fn minutes_of_breaking_connections_lose_no_message_and_bring_none_twice() 
     let (heard, resumed) = exchange(Duration::from_secs(seconds), 2).await;
 
     assert!(heard > 100 && resumed > 10, "{heard} messages over {resumed} connections are no soak");
+}
+
+#[tokio::test]
+#[ignore = "takes minutes: tests/run --full runs it"]
+async fn a_million_scrapes_leave_memory_flat() {
+    let server = Server::start(PEERS_ON_LOOPBACK);
+    scrape(&server, 10_000).await;
+    let before = Footprint::of(server.pid());
+
+    scrape(&server, SCRAPES).await;
+
+    let after = Footprint::of(server.pid());
+    println!("{SCRAPES} scrapes: {} KiB before, {} KiB after", before.rss, after.rss);
+    assert!(after.rss <= before.rss + MARGIN, "{before:?}, then {after:?}");
 }
 
 /// Waits until nothing is allocated or reserved.

@@ -67,7 +67,7 @@ async fn the_crates_client_allocates_and_relays_both_ways() {
 
     assert!(mapped.ip().is_loopback());
     server.metric_becomes("throughway_allocations", 0).await;
-    assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 50);
+    assert_eq!(server.relayed("to-peers").await, 50);
     client.close().await.unwrap();
     assert!(self::client(&server, "alice", "wrong").await.allocate().await.is_err());
 }
@@ -151,15 +151,15 @@ async fn coturns_clients_reach_each_other_under_the_default_deny_list_inside_the
     let server = Server::start(DEFAULT_PEERS);
 
     for method in [&[][..], &["-s"]] {
-        let before = server.metric("throughway_hairpin_total").await;
+        let before = server.relayed("hairpin").await;
         let tally = uclient(server.udp().port(), &[&["-y", "-n", "50", "-m", "4"], method].concat()).await;
-        let hairpin = server.metric("throughway_hairpin_total").await - before;
+        let hairpin = server.relayed("hairpin").await - before;
         assert_eq!(tally.sent, tally.received, "{method:?}");
         assert!(tally.sent >= 200, "{tally:?}");
         assert_eq!(hairpin, tally.received, "every datagram was joined in the process");
     }
 
-    assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 0);
+    assert_eq!(server.relayed("to-peers").await, 0);
 }
 
 #[tokio::test]

@@ -3,33 +3,41 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Once;
+use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::Listening;
 use super::Serves;
 use super::Shared;
+use super::StartError;
 use super::exempt;
-use super::places;
+use super::places_for;
 use super::prefixes;
-use super::trusted_proxies;
+use crate::address::Prefix;
 use crate::config::Config;
 use crate::config::value::Listen;
+use crate::live::Live;
 use crate::logging::Redacted;
+use crate::metrics::PlaceOf;
 use crate::net::demux;
 use crate::net::demux::Closed;
 use crate::net::demux::Protocol;
 use crate::net::host;
+use crate::net::inherited::Inherited;
 use crate::net::listen;
 use crate::net::listen::ListenError;
 use crate::net::proxy::Balancers;
+use crate::net::tls::Certificates;
+use crate::places;
 use crate::places::Place;
 use crate::places::Places;
 use crate::relay::stream::Streams;
 use crate::web;
+use crate::web::forwarded::Proxies;
 use crate::web::serve::Service;
+use crate::web::status::Overview;
 
 /// Listeners that one key of the configuration names, each with its address.
 type Bound = Vec<(TcpListener, SocketAddr)>;
@@ -44,19 +52,22 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Binds all that `config` names.
+    /// Binds all that `config` names, but for what is `inherited`, which it must name, too.
     ///
     /// # Errors
     ///
-    /// [`ListenError`], for the first address that can't be had.
-    pub(super) fn bind(config: &Config) -> Result<Self, ListenError> {
-        Ok(Self {
+    /// [`StartError`], for the first address that can't be had.
+    pub(super) fn bind(config: &Config, mut inherited: Inherited) -> Result<Self, StartError> {
+        let mut bind = |addresses, key| bind(addresses, key, &mut inherited);
+        let listeners = Self {
             https: bind(&config.http.listen, "http.listen")?,
             http: bind(&config.http.plain_listen, "http.plain_listen")?,
             metrics: bind(&config.metrics.listen, "metrics.listen")?,
             turn_tcp: bind(&config.turn.listen_tcp, "turn.listen_tcp")?,
             turn_tls: bind(&config.turn.listen_tls, "turn.listen_tls")?,
-        })
+        };
+        inherited.finish()?;
+        Ok(listeners)
     }
 
     /// Every port of theirs.
@@ -75,28 +86,31 @@ impl Listeners {
         first_port([&self.https, &self.turn_tls, &self.turn_tcp])
     }
 
-    /// Serves all of them until the end: TLS with `certificate`, and inside it or in clear `web` and `turn`.
+    /// Serves all of them until the end: TLS with `certificates`, and inside it or in clear `web` and `turn`.
     pub(super) fn serve(
         self,
         front: &Front,
-        certificate: Arc<ServerConfig>,
+        certificates: &Certificates,
         web: Service,
         turn: Arc<Streams>,
+        overview: Overview,
     ) -> Vec<Listening> {
         let speaks = |http, turn| Speaks { http, turn };
-        let (tls, turn) = (Some(certificate), Some(turn));
+        let (tls, turn) = (Some(certificates.clone()), Some(turn));
+        let challenged = |service| Service::Challenged(certificates.challenges().clone(), Box::new(service));
+        let web = challenged(web);
         let secure = Role {
             tls: tls.clone(),
             inside_tls: speaks(Some(web.clone()), turn.clone()),
-            clear: speaks(Some(Service::Redirect), turn.clone()),
+            clear: speaks(Some(challenged(Service::Redirect)), turn.clone()),
         };
         let plain = Role::clear(speaks(Some(web), turn.clone()));
         let turns = Role { tls, inside_tls: speaks(None, turn.clone()), clear: Speaks::default() };
         let both = Role { clear: speaks(Some(Service::Refuse), turn), ..turns.clone() };
-        let scrape = Service::Routes(web::metrics_router(Arc::clone(&front.shared.metrics)), Arc::default());
+        let scrape = Service::Routes(web::metrics_router(overview), Live::default());
         let scrape = Role::clear(speaks(Some(scrape), None));
         // Whoever scrapes does so directly, from the very machine of a load balancer too.
-        let direct = Front { balancers: Arc::default(), ..front.clone() };
+        let direct = Front { balancers: Live::default(), ..front.clone() };
         let served = [
             (self.https, secure, front, Serves::Https),
             (self.http, plain, front, Serves::Http),
@@ -120,33 +134,61 @@ impl Listeners {
 pub(super) struct Front {
     half_open: Arc<Places>,
     http: Arc<Places>,
-    balancers: Arc<Balancers>,
+    balancers: Live<Balancers>,
+    proxies: Live<Proxies>,
     shared: Shared,
 }
 
 impl Front {
     /// With the limits of `config`, and nobody connected.
     pub(super) fn new(config: &Config, shared: &Shared) -> Self {
-        let limits = &config.limits;
-        // A proxy's connections carry many clients' requests: none of them is one source's.
-        let uncounted = [exempt(config), trusted_proxies(config)].concat();
         Self {
-            half_open: places(limits.half_open.get(), limits.half_open_per_source.get(), uncounted.clone()),
-            http: places(limits.http.get(), limits.http_per_source.get(), uncounted),
-            balancers: Arc::new(balancers(config)),
+            half_open: Places::new(half_open(config)),
+            http: Places::new(http(config)),
+            balancers: Live::new(balancers(config)),
+            proxies: Live::new(proxies(config)),
             shared: shared.clone(),
+        }
+    }
+
+    /// The places that connections have.
+    pub(super) fn places(&self) -> Vec<(PlaceOf, Arc<Places>)> {
+        vec![(PlaceOf::HalfOpen, Arc::clone(&self.half_open)), (PlaceOf::Http, Arc::clone(&self.http))]
+    }
+
+    /// Has another configuration hold, for who comes from now on.
+    pub(super) fn configure(&self, config: &Config) {
+        self.half_open.configure(half_open(config));
+        self.http.configure(http(config));
+        self.balancers.set(balancers(config));
+        self.proxies.set(proxies(config));
+    }
+
+    /// HTTP proxies whose word counts for whom a request comes from.
+    pub(super) fn proxies(&self) -> Live<Proxies> {
+        self.proxies.clone()
+    }
+
+    /// Waits until everybody who was let in has said what they want. It looks after a while for the first time: who came
+    /// last may be on the way in, and who has asked for a relay is still to be answered.
+    pub(super) async fn has_heard_all(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if self.half_open.taken() == 0 {
+                break;
+            }
         }
     }
 
     /// Accepts from `listener` until the end.
     fn serve(self, listener: TcpListener, role: Role) {
         let tasks = self.shared.tasks.clone();
-        let (half_open, balancers) = (Arc::clone(&self.half_open), Arc::clone(&self.balancers));
-        tasks.spawn(listen::accept(listener, half_open, balancers, self.shared.stop.clone(), move |arrival| {
+        let (half_open, balancers) = (Arc::clone(&self.half_open), self.balancers.clone());
+        tasks.spawn(listen::accept(listener, half_open, balancers, self.shared.farewell.clone(), move |arrival| {
             let (front, role) = (self.clone(), role.clone());
             self.shared.tasks.spawn(async move {
                 let stop = &front.shared.stop;
-                let opening = demux::open(arrival, &front.balancers, role.tls.clone());
+                let opening = async { demux::open(arrival, &front.balancers.get(), role.tls.clone()).await };
                 match stop.run_until_cancelled(opening).await {
                     Some(Ok((opened, place))) => role.take(opened, place, front.http, stop).await,
                     Some(Err(closed)) => front.note(&closed),
@@ -167,6 +209,9 @@ impl Front {
     }
 }
 
+/// How often it is looked whether everybody has asked.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Only a load balancer's operator can cure it, and a balancer checks often.
 static UNANNOUNCED: Once = Once::new();
 
@@ -174,7 +219,7 @@ static UNANNOUNCED: Once = Once::new();
 #[derive(Clone)]
 struct Role {
     /// None: TLS is not spoken.
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Certificates>,
     inside_tls: Speaks,
     clear: Speaks,
 }
@@ -213,12 +258,29 @@ impl Role {
     }
 }
 
-fn bind(addresses: &[Listen], key: &'static str) -> Result<Bound, ListenError> {
+fn bind(addresses: &[Listen], key: &'static str, inherited: &mut Inherited) -> Result<Bound, ListenError> {
     let mut bound = Vec::new();
     for Listen(addr) in addresses.iter().copied() {
-        bound.extend(listen::tcp(addr, key)?);
+        bound.extend(listen::tcp(addr, key, inherited)?);
     }
     Ok(bound)
+}
+
+fn half_open(config: &Config) -> places::Settings {
+    places_for(config.limits.half_open.get(), config.limits.half_open_per_source.get(), uncounted(config))
+}
+
+fn http(config: &Config) -> places::Settings {
+    places_for(config.limits.http.get(), config.limits.http_per_source.get(), uncounted(config))
+}
+
+/// A proxy's connections carry many clients' requests: none of them is one source's.
+fn uncounted(config: &Config) -> Vec<Prefix> {
+    [exempt(config), prefixes(&config.http.trusted_proxies)].concat()
+}
+
+fn proxies(config: &Config) -> Proxies {
+    Proxies::new(prefixes(&config.http.trusted_proxies))
 }
 
 fn balancers(config: &Config) -> Balancers {

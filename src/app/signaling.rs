@@ -4,30 +4,37 @@
 use std::sync::Arc;
 
 use axum::Router;
+use tokio::sync::watch;
 
 use super::Shared;
 use super::count;
 use super::exempt;
 use super::own_addresses;
 use super::own_names;
-use super::places;
+use super::places_for;
 use super::rate;
 use crate::address::Sources;
+use crate::config;
 use crate::config::Config;
-use crate::config::Signaling;
 use crate::gateway;
+use crate::live::Live;
 use crate::metrics::Gateway;
+use crate::metrics::PlaceOf;
+use crate::places;
+use crate::places::Places;
 use crate::signaling::accounts::Accounts;
+use crate::signaling::accounts::Proof;
 use crate::signaling::hub;
 use crate::signaling::hub::Hub;
 use crate::signaling::ice;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::session::Sessions;
-use crate::turn::status::Status;
 use crate::web;
 use crate::web::admin;
 use crate::web::socket;
+use crate::web::status::Overview;
+use crate::web::status::Parts;
 
 pub(super) mod accounts;
 
@@ -45,66 +52,142 @@ const MAX_WAITING: u32 = 1024;
 /// For how many whose sender is at one source.
 const WAITING_PER_SOURCE: u32 = 64;
 
-/// Signaling, and everything that the web side serves of it.
-pub(super) fn routes(
-    config: &Config,
+/// Signaling, as far as a reload changes it.
+pub(super) struct Signaling {
     accounts: Arc<Accounts>,
+    served: Live<ice::Served>,
+    gateways: Vec<Arc<gateway::Context>>,
+    admin: admin::State,
+    origins: Live<socket::Origins>,
+    connections: Arc<Places>,
+    waiting: Arc<Places>,
+}
+
+/// Signaling, and everything that the web side serves of it; with what can be told of the server, of signaling as of the
+/// `parts` that there are already.
+pub(super) fn open(
+    config: &Config,
+    accounts: Accounts,
     served: ice::Served,
-    status: Status,
+    mut parts: Parts,
     shared: &Shared,
-) -> Router {
-    let limits = &config.signaling.limits;
-    let spaces = Spaces { config, accounts, served, shared };
-    let on = &config.signaling.gateways;
-    let gateways = gateway::Gateways {
+) -> (Router, Overview, Signaling) {
+    let (accounts, served) = (Arc::new(accounts), Live::new(served));
+    let waiting = Places::new(waiting(config));
+    let spaces = Spaces { config, accounts: &accounts, served: &served, waiting: &waiting, shared };
+    let all = gateway::Gateways {
         json: spaces.open(Gateway::Json),
-        socketio: on.socketio.then(|| spaces.open(Gateway::SocketIo)),
-        peerjs: on.peerjs.then(|| spaces.open(Gateway::PeerJs)),
-        pubsub: on.pubsub.then(|| spaces.open(Gateway::PubSub)),
-        ayame: on.ayame.then(|| spaces.open(Gateway::Ayame)),
+        socketio: spaces.open(Gateway::SocketIo),
+        peerjs: spaces.open(Gateway::PeerJs),
+        pubsub: spaces.open(Gateway::PubSub),
+        ayame: spaces.open(Gateway::Ayame),
     };
-    let token = config.admin.token.reveal().map(str::to_owned);
-    let commanded = gateways.all().cloned().collect();
-    let admin = token.map(|token| admin::State::new(token, exempt(config), commanded, status, shared.clock));
-    let origins = socket::Origins {
-        names: own_names(config).collect(),
-        addresses: own_addresses(config).collect(),
-        allowed: config.http.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
-        required: config.http.require_origin,
-    };
-    let connections = places(MAX_WEBSOCKETS, limits.connections_per_source.get(), exempt(config));
-    web::router(socket::State::new(origins, connections, gateways, shared.tasks.clone()), admin)
+    let gateways: Vec<_> = all.all().cloned().collect();
+    let (origins, connections) = (Live::new(origins(config)), Places::new(connections(config)));
+    parts.gateways.clone_from(&gateways);
+    parts.places.push((PlaceOf::WebSocket, Arc::clone(&connections)));
+    let (status, commanded) = (parts.turn.clone(), gateways.clone());
+    let overview = Overview::new(parts);
+    let admin = admin::State::new(token(config), exempt(config), commanded, status, overview.clone(), shared.clock);
+    let sockets = socket::State::new(origins.clone(), Arc::clone(&connections), all, shared.tasks.clone());
+    let router = web::router(sockets, admin.clone());
+    (router, overview, Signaling { accounts, served, gateways, admin, origins, connections, waiting })
+}
+
+impl Signaling {
+    /// Has another configuration hold; `proof` is what it asks of who signs in. Clients that are told so by themselves get
+    /// other ICE servers at once, if theirs are `stale`.
+    pub(super) fn configure(&self, config: &Config, proof: Proof, stale: bool) {
+        self.accounts.configure(proof, accounts::sign_ins(config), exempt(config));
+        let public_host = config.public_host.as_str().to_owned();
+        let served = ice::Served { public_host, replaced: replaced(config), ..(*self.served.get()).clone() };
+        self.served.set(served);
+        self.origins.set(origins(config));
+        self.connections.configure(connections(config));
+        self.waiting.configure(waiting(config));
+        self.admin.configure(token(config), exempt(config));
+        for context in &self.gateways {
+            context.sessions.configure(hub_settings(config, context.gateway));
+            // Whom it changes nothing for isn't woken.
+            context.rules.send_if_modified(|in_force| {
+                let rules = rules(config, context.gateway, in_force.ice + u64::from(stale));
+                std::mem::replace(in_force, rules) != rules
+            });
+        }
+    }
 }
 
 /// What all name spaces have in common.
 struct Spaces<'a> {
     config: &'a Config,
-    accounts: Arc<Accounts>,
-    served: ice::Served,
+    accounts: &'a Arc<Accounts>,
+    served: &'a Live<ice::Served>,
+    waiting: &'a Arc<Places>,
     shared: &'a Shared,
 }
 
 impl Spaces<'_> {
     /// One more, with nobody in it.
     fn open(&self, gateway: Gateway) -> Arc<gateway::Context> {
-        let Self { config, accounts, served, shared } = self;
+        let Self { config, accounts, served, waiting, shared } = *self;
         let hub = Hub::new(hub_settings(config, gateway), Arc::clone(&shared.credentials), Arc::clone(&shared.metrics));
         let hub = match gateway {
-            Gateway::PeerJs => hub.patient(places(MAX_WAITING, WAITING_PER_SOURCE, exempt(config))),
+            Gateway::PeerJs => hub.patient(Arc::clone(waiting)),
             Gateway::Json | Gateway::SocketIo | Gateway::PubSub | Gateway::Ayame => hub,
         };
         let sessions = Sessions::new(hub, Arc::clone(accounts), Arc::clone(&shared.credentials), served.clone());
-        let sessions = Arc::new(sessions.by(gateway));
+        let sessions = Arc::new(sessions.by(gateway).until(shared.draining.clone()));
         shared.tasks.spawn(gateway::tend(Arc::clone(&sessions), shared.clock, shared.stop.clone()));
+        let (farewell, stop) = (shared.farewell.clone(), shared.stop.clone());
+        shared.tasks.spawn(gateway::dismiss(Arc::clone(&sessions), farewell, stop));
         Arc::new(gateway::Context {
             gateway,
             sessions,
-            limits: signaling_limits(&config.signaling, gateway),
+            rules: watch::Sender::new(rules(config, gateway, 0)),
             metrics: Arc::clone(&shared.metrics),
             clock: shared.clock,
             shutdown: shared.stop.clone(),
         })
     }
+}
+
+/// `turn.ice_servers`, if there are any.
+pub(super) fn replaced(config: &Config) -> Option<serde_json::Value> {
+    let servers = &config.turn.ice_servers;
+    (!servers.is_empty()).then(|| servers.iter().map(|server| server.reveal().clone()).collect())
+}
+
+fn token(config: &Config) -> Option<String> {
+    config.admin.token.reveal().map(str::to_owned)
+}
+
+fn origins(config: &Config) -> socket::Origins {
+    socket::Origins {
+        names: own_names(config).collect(),
+        addresses: own_addresses(config).collect(),
+        allowed: config.http.allowed_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+        required: config.http.require_origin,
+    }
+}
+
+fn connections(config: &Config) -> places::Settings {
+    places_for(MAX_WEBSOCKETS, config.signaling.limits.connections_per_source.get(), exempt(config))
+}
+
+fn waiting(config: &Config) -> places::Settings {
+    places_for(MAX_WAITING, WAITING_PER_SOURCE, exempt(config))
+}
+
+fn rules(config: &Config, gateway: Gateway, ice: u64) -> gateway::Rules {
+    let on = &config.signaling.gateways;
+    let is_on = match gateway {
+        Gateway::Json => true,
+        Gateway::SocketIo => on.socketio,
+        Gateway::PeerJs => on.peerjs,
+        Gateway::PubSub => on.pubsub,
+        Gateway::Ayame => on.ayame,
+    };
+    gateway::Rules { is_on, limits: signaling_limits(&config.signaling, gateway), ice }
 }
 
 fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
@@ -129,7 +212,7 @@ fn hub_settings(config: &Config, gateway: Gateway) -> hub::Settings {
     }
 }
 
-fn signaling_limits(signaling: &Signaling, gateway: Gateway) -> gateway::Limits {
+fn signaling_limits(signaling: &config::Signaling, gateway: Gateway) -> gateway::Limits {
     let bursts = match gateway {
         Gateway::PeerJs | Gateway::PubSub => MESH_BURST,
         Gateway::Json | Gateway::SocketIo | Gateway::Ayame => 1,

@@ -98,7 +98,7 @@ impl Keeper {
                 Some(Spent::Month) => {
                     tracing::warn!("turn.limits.bytes_per_month is used up: no relaying before the next month");
                 }
-                None => tracing::info!("relaying again: a day or month of turn.limits has begun"),
+                None => tracing::info!("relaying again: a day or month of turn.limits has begun, or has more"),
             }
         }
         if now.monotonic >= self.write_next {

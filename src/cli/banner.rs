@@ -10,10 +10,11 @@ use crate::app::Serves;
 use crate::config::Config;
 use crate::config::value::TlsMode;
 use crate::net::host;
+use crate::net::tls::Source;
 
 /// The whole text. Its last line begins with `Ready`.
-pub(super) fn text(config: &Config, file: Option<&Path>, listening: &[Listening]) -> String {
-    let urls = urls(config, listening);
+pub(super) fn text(config: &Config, file: Option<&Path>, listening: &[Listening], served: Source) -> String {
+    let urls = urls(config, listening, served);
     let mut text = format!("Throughway {}: signaling and TURN relay in one process\n", env!("CARGO_PKG_VERSION"));
     // Writing to a String never fails.
     if !urls.is_empty() {
@@ -34,22 +35,23 @@ pub(super) fn text(config: &Config, file: Option<&Path>, listening: &[Listening]
     }
     match file {
         Some(file) => {
-            let _ = writeln!(text, "    Settings come from {}; restart after changing it.", file.display());
+            let has_socket = !config.control.socket.as_os_str().is_empty();
+            let how = if has_socket { "`throughway reload`, or SIGHUP," } else { "SIGHUP" };
+            let _ = writeln!(text, "    Settings come from {}; {how} has changed ones hold.", file.display());
         }
-        None => text.push_str(
-            "    No configuration file; to have one, copy config/throughway.toml and start with --config FILE.\n",
-        ),
+        None => text.push_str("    No configuration file; `throughway init` makes one, to start with --config FILE.\n"),
     }
     text.push_str("    Ctrl-C stops it.\n\nReady\n");
     text
 }
 
 /// The chat page as this machine and others reach it, with a remark each.
-fn urls(config: &Config, listening: &[Listening]) -> Vec<(String, &'static str)> {
+fn urls(config: &Config, listening: &[Listening], served: Source) -> Vec<(String, &'static str)> {
     let first = |serves| listening.iter().find(|one| one.serves == serves).map(|one| one.addr);
-    let warning = match config.tls.mode {
-        TlsMode::SelfSigned | TlsMode::Acme => "the browser warns once about the self-signed certificate",
-        TlsMode::Files => "",
+    let warning = match (served, config.tls.mode) {
+        (Source::SelfSigned, TlsMode::Acme) => "the browser warns until the certificate has come, see the log",
+        (Source::SelfSigned, _) => "the browser warns once about the self-signed certificate",
+        (Source::Files | Source::Acme, _) => "",
     };
     let mut urls = Vec::new();
     if let Some(addr) = first(Serves::Http) {
@@ -57,7 +59,11 @@ fn urls(config: &Config, listening: &[Listening]) -> Vec<(String, &'static str)>
         urls.push((url("http", &host, addr.port()), "on this machine: no warning"));
     }
     if let Some(addr) = first(Serves::Https) {
-        let public = config.public_host.as_str();
+        let certified = if config.tls.mode == TlsMode::Acme { config.acme_names() } else { Vec::new() };
+        let public = match config.public_host.as_str() {
+            "" => certified.first().map_or("", String::as_str),
+            public => public,
+        };
         let host = match (public, addr.ip()) {
             ("", ip) if ip.is_loopback() => "localhost".to_owned(),
             ("", ip) if ip.is_unspecified() => {

@@ -1,5 +1,7 @@
 //! From texts to [`Config`]: the file, the environment on top, and errors in the operator's words.
 
+use std::fmt;
+
 use config::ConfigBuilder;
 use config::File;
 use config::Source;
@@ -7,12 +9,12 @@ use config::builder::DefaultState;
 
 use super::*;
 
-/// Reads `text`, called `origin` in errors, and `environment` on top.
+/// Reads `text`, called `origin` in errors, and `environment` on top; with where each key that is set comes from.
 pub(super) fn read(
     text: &str,
     origin: &str,
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<Config, ConfigError> {
+) -> Result<(Config, Origins), ConfigError> {
     let environment = Environment(environment.filter_map(key_of).collect());
     environment.check()?;
     let refused = |key: Option<String>, problem: String| {
@@ -39,13 +41,31 @@ pub(super) fn read(
     }
     let config: Config = merged.try_deserialize().map_err(in_words)?;
     config.check().map_err(|(key, problem)| refused(Some(key.to_owned()), problem))?;
-    Ok(config)
+    let mut origins = Origins::new();
+    note_origins(&tree, &known, String::new(), &mut |key| {
+        let name = environment.name_of(&key).unwrap_or(origin).to_owned();
+        origins.insert(key, name);
+    });
+    Ok((config, origins))
+}
+
+/// Tells of every key that `tree` sets, by its whole path; tables that `known` knows no keys of are one.
+fn note_origins(tree: &serde_json::Value, known: &serde_json::Value, path: String, note: &mut impl FnMut(String)) {
+    let (Some(table), Some(known)) = (tree.as_object(), known.as_object()) else { return note(path) };
+    if known.is_empty() && !path.is_empty() {
+        return note(path);
+    }
+    for (name, value) in table {
+        let key = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        note_origins(value, known.get(name).unwrap_or(&serde_json::Value::Null), key, note);
+    }
 }
 
 /// Keys whose values no error may repeat.
-const SECRET: &[&str] = &[
+pub(super) const SECRET: &[&str] = &[
     "turn.secrets",
     "turn.users",
+    "turn.ice_servers",
     "signaling.accounts.token",
     "signaling.accounts.jwt.secret",
     "signaling.accounts.webhook.secret",
@@ -57,11 +77,18 @@ const SECRET: &[&str] = &[
 #[derive(Clone, Debug)]
 struct Environment(Vec<Variable>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Variable {
     name: String,
     key: String,
     text: String,
+}
+
+impl fmt::Debug for Variable {
+    /// What stands in it may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
 impl Environment {
@@ -208,7 +235,7 @@ mod tests {
 
     fn read_both(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        read(text, "t.toml", environment).map_err(|error| error.to_string())
+        read(text, "t.toml", environment).map(|(config, _)| config).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -238,6 +265,32 @@ mod tests {
             ("[http]\nrequire_origin = 'maybe'", "http.require_origin: \"maybe\" is not true or false"),
             ("[tls]\nmode = 'file'", "tls.mode: \"file\" is none of \"self-signed\", \"files\", \"acme\""),
             ("[tls]\nmode = 'files'", "tls.certificate: is empty"),
+            (
+                "[tls]\nmode = 'acme'",
+                "tls.acme.domains: is empty, and so is public_host: tls.mode = \"acme\" needs the names",
+            ),
+            (
+                "public_host = '192.0.2.1'\n[tls]\nmode = 'acme'",
+                "tls.acme.domains: is empty, and public_host is the address \"192.0.2.1\": authorities certify names",
+            ),
+            (
+                "[tls.acme]\ndomains = ['*.a.org']",
+                "tls.acme.domains[0]: \"*.a.org\" is a wildcard, which takes a proof by DNS (DNS-01)",
+            ),
+            ("[tls.acme]\ndomains = ['::1']", "tls.acme.domains[0]: \"::1\" is an address: authorities certify names"),
+            ("[tls.acme]\ndomains = ['']", "tls.acme.domains[0]: \"\" is not a host name"),
+            ("[tls.acme]\nemail = 'admin'", "tls.acme.email: \"admin\" is not an e-mail address: write one such as"),
+            (
+                "[tls.acme]\ndirectory = 'http://a.org/d'",
+                "tls.acme.directory: \"http://a.org/d\" is not https: write the URL of the authority's directory",
+            ),
+            ("[tls.acme]\ndirectory = ''", "tls.acme.directory: \"\" is not https"),
+            (
+                "[tls.acme]\nchallenges = ['dns-01']",
+                "tls.acme.challenges[0]: \"dns-01\" is none of \"tls-alpn-01\", \"http-01\"",
+            ),
+            ("[tls.acme]\nchallenges = []", "tls.acme.challenges: is empty: write \"tls-alpn-01\""),
+            ("[tls.acme]\nchallenges = ['http-01', 'http-01']", "tls.acme.challenges: \"http-01\" stands there twice"),
             ("[turn]\nrealm = ''", "turn.realm: \"\" is not a realm: write 1 to 127 characters"),
             ("[turn]\nrelay_ports = '9-8'", "turn.relay_ports: \"9-8\" is not a port range: write two ports"),
             ("[turn]\nrelay_ip = ['a']", "turn.relay_ip[0]: \"a\" is not an IP address"),
@@ -251,7 +304,7 @@ mod tests {
             ),
             (
                 "[turn]\nexpired_grace = '8d'",
-                "turn.expired_grace: \"8d\" is out of range: write one from \"0ms\" to \"7d\"",
+                "turn.expired_grace: \"8d\" is out of range: write one from \"0s\" to \"7d\"",
             ),
             ("[admin]\ntoken = 'short'", "admin.token: is too short or has spaces: write at least 16"),
             ("[turn.peers]\nmode = 'none'", "turn.peers.mode: \"none\" is none of \"any\", \"signaled\""),
@@ -365,6 +418,26 @@ mod tests {
     }
 
     #[test]
+    fn each_key_that_is_set_is_told_with_where_it_comes_from() {
+        let text =
+            "public_host = 'a.org'\n[turn]\nrealm = 'file'\nusers = { a = 'x' }\n[turn.limits]\nbandwidth = '1MiB/s'";
+        let environment = [("THROUGHWAY__TURN__REALM".to_owned(), "b".to_owned())];
+
+        let (_, origins) = read(text, "t.toml", environment.into_iter()).unwrap();
+
+        let told: Vec<_> = origins.iter().map(|(key, origin)| (key.as_str(), origin.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("public_host", "t.toml"),
+                ("turn.limits.bandwidth", "t.toml"),
+                ("turn.realm", "THROUGHWAY__TURN__REALM"),
+                ("turn.users", "t.toml"),
+            ]
+        );
+    }
+
+    #[test]
     fn errors_of_the_environment_name_the_variable() {
         for (name, value, line) in [
             ("THROUGHWAY__TURN__REALMM", "x", "turn.realmm: no such key; did you mean turn.realm?"),
@@ -381,15 +454,5 @@ mod tests {
 
             assert!(error.starts_with(&format!("{name}: {line}")), "{error}");
         }
-    }
-
-    #[test]
-    fn parts_that_are_not_built_yet_are_named_when_asked_for() {
-        let quiet = "[turn]\nlisten_tcp = []\nlisten_tls = []\n";
-        let asked = "credentials = 'session'\n[turn.peers]\nmode = 'signaled'\n[tls]\nmode = 'acme'\n[control]\nsocket = '/run/x'";
-
-        assert!(read_both(quiet, &[]).unwrap().not_built().is_empty());
-        let named = read_both(&format!("{quiet}{asked}"), &[]).unwrap().not_built();
-        assert_eq!(named, ["tls.mode \"acme\" (self-signed instead)", "control.socket"]);
     }
 }

@@ -13,6 +13,7 @@ use serde::Deserializer;
 use serde::Serialize;
 use serde::Serializer;
 use serde::de;
+use serde_json::Value;
 
 use crate::address::Prefix;
 use crate::address::is_host_name;
@@ -22,6 +23,8 @@ pub use self::amount::Frequency;
 pub use self::amount::Size;
 pub use self::amount::Span;
 pub use self::amount::Throughput;
+pub use self::name::Domain;
+pub use self::name::Email;
 
 /// Reads and writes a type as its text.
 macro_rules! as_text {
@@ -41,6 +44,7 @@ macro_rules! as_text {
 }
 
 mod amount;
+mod name;
 
 /// A key with a few words to choose from.
 macro_rules! choice {
@@ -79,6 +83,13 @@ choice! {
         Files => "files",
         /// From a certificate authority, by itself.
         Acme => "acme",
+    }
+    /// How a certificate authority makes sure that a name is ours.
+    Challenge {
+        /// A handshake on port 443.
+        TlsAlpn01 => "tls-alpn-01",
+        /// A request on port 80.
+        Http01 => "http-01",
     }
     /// What the end of a signaling session means for its TURN credentials.
     CredentialMode {
@@ -340,11 +351,22 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Where a web service is, `http` or `https`; or empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where a web service is, `http` or `https`; or empty. What stands in it may be a secret.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct WebUrl(String);
 
+impl fmt::Debug for WebUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(hidden)" })
+    }
+}
+
 impl WebUrl {
+    /// The certificate authority that needs no agreement first.
+    pub(super) fn lets_encrypt() -> Self {
+        Self("https://acme-v02.api.letsencrypt.org/directory".to_owned())
+    }
+
     /// The URL; empty when none is set.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -452,7 +474,39 @@ impl fmt::Debug for Token {
     }
 }
 
-as_text!(Listen, Ip, Network, ExternalIp, PortRange, HostName, Origin, WebUrl);
+/// One of `iceServers`, as browsers take it; its credential is shown nowhere.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct IceServer(Value);
+
+impl IceServer {
+    /// All of it.
+    pub fn reveal(&self) -> &Value {
+        &self.0
+    }
+
+    fn hidden(&self) -> Value {
+        let mut shown = self.0.clone();
+        if let Some(credential) = shown.get_mut("credential") {
+            *credential = "(hidden)".into();
+        }
+        shown
+    }
+}
+
+impl Serialize for IceServer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.hidden().serialize(serializer)
+    }
+}
+
+impl fmt::Debug for IceServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.hidden())
+    }
+}
+
+as_text!(Listen, Ip, Network, ExternalIp, PortRange, HostName, Origin, WebUrl, Domain, Email);
 
 #[cfg(test)]
 mod tests {
@@ -470,7 +524,7 @@ mod tests {
             );
         }
         assert_eq!(Span::<0, 1>::milliseconds(600_000).to_string(), "10m");
-        assert_eq!(Span::<0, 1>::milliseconds(0).to_string(), "0ms");
+        assert_eq!(Span::<0, 1>::milliseconds(0).to_string(), "0s");
         assert_eq!("64KiB".parse::<Size<1, 1_000_000>>().unwrap().get(), 65536);
         assert_eq!(Size::<0, 1>::bytes(1 << 20).to_string(), "1MiB");
         for bad in ["", "10", "m", "-1s", "1.5s", "10 minutes", "99999999999999999999d", "2d"] {

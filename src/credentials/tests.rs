@@ -43,7 +43,7 @@ fn a_minted_credential_is_good_for_its_life_and_names_its_session() {
 
     assert_eq!((claim.session, claim.identity), (Some(session), Identity::Session(session)));
     assert_eq!(claim.standing, Standing::Good);
-    assert_eq!(claim.passwords.first(), Some(&minted.password));
+    assert_eq!(claim.proofs.first().map(|proof| &proof.password), Some(&minted.password));
     assert_eq!(standing(&credentials, &minted.username, late), Standing::Kept);
     assert_eq!(minted.lifetime, LIFE);
 }
@@ -88,8 +88,8 @@ fn the_password_is_the_one_that_coturn_computes() {
     let claim = credentials.claim("1700000000:carol", now());
 
     // printf 1700000000:carol | openssl dgst -sha1 -hmac north -binary | base64
-    assert_eq!(claim.passwords.first().map(String::as_str), Some("+7vnw9QGdV9hTZ/4Cg+GqOxH//Q="));
-    assert_eq!(claim.passwords.len(), 2, "every secret verifies");
+    assert_eq!(claim.proofs[0].password, "+7vnw9QGdV9hTZ/4Cg+GqOxH//Q=");
+    assert_eq!(claim.proofs.len(), 2, "every secret verifies");
     assert_eq!(claim.identity, Identity::Holder("carol".into()));
 }
 
@@ -102,7 +102,7 @@ fn names_that_nobody_has_are_refused_at_the_same_work() {
         let claim = credentials.claim(name, now);
 
         assert_eq!(claim.standing, Standing::Refused, "{name}");
-        assert_eq!(claim.passwords.len(), 1);
+        assert_eq!(claim.proofs.len(), 1);
     }
     assert_eq!(credentials.claim("1700000000", now).identity, Identity::Holder("1700000000".into()));
     assert_eq!(credentials.claim("alice", now).identity, Identity::User("alice".into()));
@@ -216,4 +216,83 @@ fn a_session_reaches_only_who_was_signaled_to_it_where_that_is_wanted() {
     assert!(!bound.may_reach(stranger, ip("8.8.8.8")), "whose session doesn't live");
     bound.end(session);
     assert!(!bound.may_reach(session, ip("8.8.8.8")));
+}
+
+/// Whether a credential would be taken, and what it opened with it be kept.
+fn stands(
+    credentials: &Credentials,
+    IceCredential { username, password, .. }: &IceCredential,
+    mark: Mark,
+) -> [bool; 2] {
+    let proofs = credentials.claim(username, now()).proofs;
+    [proofs.iter().any(|proof| proof.password == *password), credentials.still_proves(username, mark)]
+}
+
+#[test]
+fn what_a_secret_signed_is_good_as_long_as_that_is_among_the_others() {
+    let credentials = credentials(Mode::Ttl);
+    let old = credentials.mint_for("carol", now());
+    let mark = credentials.claim(&old.username, now()).proofs[0].mark;
+    let configure = |secrets: &[&str]| {
+        let secrets = secrets.iter().map(|secret| (*secret).to_owned()).collect();
+        credentials.configure(Settings { secrets, ..settings(Mode::Ttl) });
+    };
+
+    configure(&["west", "north"]);
+    let new = credentials.mint_for("carol", now());
+    assert_eq!((stands(&credentials, &old, mark), new.password == old.password), ([true; 2], false));
+    configure(&["west"]);
+    assert_eq!(stands(&credentials, &old, mark), [false; 2]);
+    configure(&["west", "north"]);
+
+    assert_eq!(stands(&credentials, &old, mark), [true; 2], "the same secret is the same");
+}
+
+#[test]
+fn without_secrets_a_reload_keeps_the_random_one_and_others_leave_what_it_signed_good() {
+    let without = || Settings { secrets: Vec::new(), ..settings(Mode::Ttl) };
+    let credentials = Credentials::new(without());
+    let old = credentials.mint_for("carol", now());
+    let mark = credentials.claim(&old.username, now()).proofs[0].mark;
+
+    credentials.configure(without());
+    assert_eq!(stands(&credentials, &old, mark), [true; 2]);
+    credentials.configure(settings(Mode::Ttl));
+    let signed = credentials.mint_for("carol", now());
+
+    assert_eq!(stands(&credentials, &old, mark), [true; 2]);
+    assert_ne!(signed.password, old.password, "it signs no more");
+    let given = Credentials::new(settings(Mode::Ttl));
+    assert_eq!(given.claim(&signed.username, now()).proofs.len(), 2, "where it never signed it proves nothing");
+}
+
+#[test]
+fn a_user_who_is_gone_or_has_another_password_is_no_more_who_it_was() {
+    let credentials = credentials(Mode::Ttl);
+    let mark = credentials.claim("alice", now()).proofs[0].mark;
+    let configure = |users: &[(&str, &str)]| {
+        let users = users.iter().map(|(name, password)| ((*name).to_owned(), (*password).to_owned())).collect();
+        credentials.configure(Settings { users, ..settings(Mode::Ttl) });
+        credentials.still_proves("alice", mark)
+    };
+
+    assert!(configure(&[("alice", "wonderland"), ("bob", "builder")]));
+    assert!(!configure(&[("alice", "mirror")]));
+    assert!(!configure(&[("bob", "builder")]));
+    assert_eq!(standing(&credentials, "alice", now()), Standing::Refused);
+}
+
+#[test]
+fn a_session_that_is_revoked_is_refused_as_long_as_what_it_got_before_the_life_was_shortened() {
+    let credentials = credentials(Mode::Ttl);
+    let (session, now) = (SessionId::new(), now());
+    credentials.begin(session);
+    let minted = credentials.mint(session, None, now);
+
+    credentials.configure(Settings { life: SECOND, ..settings(Mode::Ttl) });
+    credentials.revoke(session, now);
+    // What has expired is forgotten when another is revoked.
+    credentials.revoke(SessionId::new(), now.after(CLOSING + SECOND * 2));
+
+    assert_eq!(standing(&credentials, &minted.username, now.after(CLOSING + SECOND * 2)), Standing::Refused);
 }

@@ -128,7 +128,7 @@ impl Protocol for Connection {
     }
 
     fn last_words(&self, ending: Ending) -> Option<String> {
-        let most = self.context.limits.message_bytes;
+        let most = self.context.limits().message_bytes;
         (ending == Ending::TooLarge)
             .then(|| Fault::new(Code::TooLarge, format!("a message has at most {most} bytes")).encode())
     }
@@ -153,6 +153,11 @@ impl Protocol for Connection {
             let _ = me.reader().put(signaling::Message::Notice(frame::ice(ice).into()), now.monotonic);
         }
         Response::default()
+    }
+
+    fn replace_ice(&mut self, now: Now) -> Response {
+        self.fresh_ice_at = self.fresh_ice_at.map(|_| now.monotonic);
+        self.act(now)
     }
 
     fn member(&self) -> Option<&Session> {

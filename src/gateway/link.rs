@@ -51,6 +51,11 @@ pub(super) trait Protocol {
         None
     }
 
+    /// Gives the client other ICE servers, because those that it has may be good no more.
+    fn replace_ice(&mut self, _now: Now) -> Response {
+        Response::default()
+    }
+
     /// Does it, if it is time.
     fn act(&mut self, _now: Now) -> Response {
         Response::default()
@@ -113,7 +118,7 @@ where
     P: Protocol,
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let socket = WebSocket::new(io, context.limits.message_bytes).await;
+    let socket = WebSocket::new(io, context.limits().message_bytes).await;
     serve_over(context, protocol, socket).await;
 }
 
@@ -129,7 +134,11 @@ where
     }
     // Others learn that it is over before the client takes its time to close.
     if let Some(member) = protocol.into_member() {
-        member.disconnect(ending.may_return(), context.clock.now());
+        if ending == Ending::Restart {
+            member.leave_behind();
+        } else {
+            member.disconnect(ending.may_return(), context.clock.now());
+        }
     }
     socket.close(ending).await;
 }
@@ -141,8 +150,13 @@ where
 {
     let now = context.clock.now();
     let mut stop = pin!(context.shutdown.cancelled());
-    let mut pulse = Pulse::new(context.limits, now.monotonic);
-    let mut allowance = Allowance::new(context.limits.messages, now.monotonic);
+    let mut watched = context.rules.subscribe();
+    let mut rules = *watched.borrow_and_update();
+    if !rules.is_on {
+        return Ending::SwitchedOff;
+    }
+    let mut pulse = Pulse::new(rules.limits, now.monotonic);
+    let mut allowance = Allowance::new(rules.limits.messages, now.monotonic);
     let mut bad_frames = 0;
     let mut response = tokio::select! {
         biased;
@@ -154,7 +168,7 @@ where
             socket.reply(reply);
         }
         bad_frames += u32::from(response.is_bad);
-        if response.ending.is_some() || bad_frames >= context.limits.bad_frames {
+        if response.ending.is_some() || bad_frames >= rules.limits.bad_frames {
             return response.ending.unwrap_or(Ending::BadFrames);
         }
         let mailbox = protocol.member().map(|me| Arc::clone(me.reader()));
@@ -163,6 +177,17 @@ where
         let heard = tokio::select! {
             biased;
             () = &mut stop => return Ending::Restart,
+            Ok(()) = watched.changed() => {
+                let earlier = std::mem::replace(&mut rules, *watched.borrow_and_update());
+                if !rules.is_on {
+                    return Ending::SwitchedOff;
+                }
+                let now = context.clock.now();
+                pulse.configure(rules.limits, now.monotonic);
+                allowance.rate = rules.limits.messages;
+                response = if rules.ice == earlier.ice { Response::default() } else { protocol.replace_ice(now) };
+                continue;
+            }
             () = tokio::time::sleep_until(protocol.due().map_or(due, |at| at.min(due))) => None,
             heard = poll_fn(|cx| socket.poll_next(cx, mailbox.as_deref(), &render)) => Some(heard),
         };
@@ -262,6 +287,16 @@ impl Pulse {
         }
         self.ping_at = now.monotonic + self.limits.ping_every;
         None
+    }
+
+    /// Has other limits hold. The next ping comes within them; who may be silent for less long than before may be so from
+    /// now on, or it would be gone before it could have known. How long the sign-in may take stays as it was.
+    fn configure(&mut self, limits: Limits, now: Instant) {
+        self.ping_at = self.ping_at.min(now + limits.ping_every);
+        if limits.gone_after < self.limits.gone_after {
+            self.heard = now;
+        }
+        self.limits = limits;
     }
 
     fn due(&self, is_member: bool) -> Instant {

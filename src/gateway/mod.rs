@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -20,25 +21,25 @@ pub mod pubsub;
 pub mod socketio;
 mod websocket;
 
-/// The gateways that are on, each with the name space that its members meet in.
+/// The gateways, each with the name space that its members meet in.
 pub struct Gateways {
-    /// Our own protocol, in both dialects.
+    /// Our own protocol, in both dialects. It is always on.
     pub json: Arc<Context>,
     /// Socket.IO.
-    pub socketio: Option<Arc<Context>>,
+    pub socketio: Arc<Context>,
     /// PeerServer's.
-    pub peerjs: Option<Arc<Context>>,
+    pub peerjs: Arc<Context>,
     /// What y-webrtc and Trystero speak.
-    pub pubsub: Option<Arc<Context>>,
+    pub pubsub: Arc<Context>,
     /// Ayame.
-    pub ayame: Option<Arc<Context>>,
+    pub ayame: Arc<Context>,
 }
 
 impl Gateways {
-    /// Every one that is on.
+    /// Every one, on or off.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Context>> {
         let Self { json, socketio, peerjs, pubsub, ayame } = self;
-        [Some(json), socketio.as_ref(), peerjs.as_ref(), pubsub.as_ref(), ayame.as_ref()].into_iter().flatten()
+        [json, socketio, peerjs, pubsub, ayame].into_iter()
     }
 }
 
@@ -48,8 +49,8 @@ pub struct Context {
     pub gateway: Gateway,
     /// Signs members in.
     pub sessions: Arc<Sessions>,
-    /// What a connection may do, and how long it may take.
-    pub limits: Limits,
+    /// What holds for its connections.
+    pub rules: watch::Sender<Rules>,
     /// Where frames are counted.
     pub metrics: Arc<Metrics>,
     /// Reads time.
@@ -58,8 +59,37 @@ pub struct Context {
     pub shutdown: CancellationToken,
 }
 
+impl Context {
+    /// What a connection may do, and how long it may take.
+    pub fn limits(&self) -> Limits {
+        self.rules.borrow().limits
+    }
+
+    /// Whether its clients are served.
+    pub fn is_on(&self) -> bool {
+        self.rules.borrow().is_on
+    }
+}
+
+/// What holds for every connection of a gateway, and may change while it lives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// Whether there are any: those of a gateway that is switched off end.
+    pub is_on: bool,
+    /// What each may do.
+    pub limits: Limits,
+    /// Counts how often ICE servers have become others: clients that are told so by themselves get them at once.
+    pub ice: u64,
+}
+
+impl From<Limits> for watch::Sender<Rules> {
+    fn from(limits: Limits) -> Self {
+        Self::new(Rules { is_on: true, limits, ice: 0 })
+    }
+}
+
 /// What a connection may do, and how long it may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// The largest frame, and the largest message, in bytes.
     pub message_bytes: usize,
@@ -82,9 +112,34 @@ pub async fn tend(sessions: Arc<Sessions>, clock: Clock, stop: CancellationToken
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep_until(next) => {}
+            () = sessions.reticked() => {}
         }
     }
 }
+
+/// Once it is time for `farewell`, has every member's connection closed with word of when to come back: one after the other,
+/// lest all come back in one moment.
+pub async fn dismiss(sessions: Arc<Sessions>, farewell: CancellationToken, stop: CancellationToken) {
+    let closing = async {
+        farewell.cancelled().await;
+        let mailboxes = sessions.mailboxes();
+        let pauses = (FAREWELL.as_millis() / PAUSE.as_millis()).max(1);
+        let at_a_time = mailboxes.len().div_ceil(usize::try_from(pauses).unwrap_or(usize::MAX)).max(AT_ONCE);
+        for some in mailboxes.chunks(at_a_time) {
+            some.iter().for_each(|mailbox| mailbox.dismiss());
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    stop.run_until_cancelled(closing).await;
+}
+
+/// Over how long the connections of many members are closed. They are told to come back in five seconds: by then the last of
+/// them is closed, and the next process has had its time to start.
+pub const FAREWELL: Duration = Duration::from_secs(3);
+/// Between some that are closed and the next.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How many are closed in one moment, if there aren't more to be closed in all.
+const AT_ONCE: usize = 5;
 
 #[cfg(test)]
 mod tests;

@@ -114,7 +114,7 @@ impl Protocol for Connection<'_> {
     }
 
     fn last_words(&self, ending: Ending) -> Option<String> {
-        let most = self.context.limits.message_bytes;
+        let most = self.context.limits().message_bytes;
         (ending == Ending::TooLarge).then(|| error(&format!("A message has at most {most} bytes")))
     }
 

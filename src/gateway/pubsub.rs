@@ -59,7 +59,7 @@ impl Protocol for Subscriber {
     }
 
     fn last_words(&self, ending: Ending) -> Option<String> {
-        (ending == Ending::TooLarge).then(|| Fault::too_large(self.context.limits.message_bytes).encode())
+        (ending == Ending::TooLarge).then(|| Fault::too_large(self.context.limits().message_bytes).encode())
     }
 
     fn put(&self, _number: Option<u64>, message: &Message) -> Told {

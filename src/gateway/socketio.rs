@@ -97,8 +97,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Engine<S> {
         let (sender, requests) = mpsc::channel(wire::REQUESTS);
         self.polling().insert(sid.clone(), sender);
         let entry = Entry { engine: Arc::clone(self), sid: sid.clone() };
-        let opening = wire::one(&engineio::open(&sid, false, &self.context.limits), revision);
-        let wire = Wire::polling(revision, requests, entry, self.context.limits.message_bytes);
+        let opening = wire::one(&engineio::open(&sid, false, &self.context.limits()), revision);
+        let wire = Wire::polling(revision, requests, entry, self.context.limits().message_bytes);
         let context = Arc::clone(&self.context);
         let serve = async move {
             let connection = Connection::new(Arc::clone(&context), visitor, revision, sid);
@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Engine<S> {
     /// Gives the session `sid` a WebSocket to go over from here on.
     pub async fn upgrade(&self, sid: &str, io: S) {
         if let Some(session) = self.session(sid) {
-            let socket = WebSocket::new(io, self.context.limits.message_bytes).await;
+            let socket = WebSocket::new(io, self.context.limits().message_bytes).await;
             // A session takes what comes at once: where sockets pile up they aren't its client's own.
             let _ = session.try_send(Request::Upgrade(Box::new(socket)));
         }
@@ -151,8 +151,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Engine<S> {
     /// Serves a session that goes over a WebSocket from the beginning.
     pub async fn serve(self: Arc<Self>, revision: Revision, visitor: Visitor, io: S) {
         let (sid, context) = (Name::random(), &self.context);
-        let mut socket = WebSocket::new(io, context.limits.message_bytes).await;
-        socket.reply(engineio::open(&sid, true, &context.limits));
+        let mut socket = WebSocket::new(io, context.limits().message_bytes).await;
+        socket.reply(engineio::open(&sid, true, &context.limits()));
         let connection = Connection::new(Arc::clone(context), visitor, revision, sid);
         link::serve_over(context, connection, Wire::socket(revision, socket)).await;
     }
@@ -165,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Engine<S> {
     /// The largest post that a session hears, in bytes; a packet in it has at most `message_bytes`, as everywhere. Clients
     /// before Socket.IO 4.5 send all that they have in one, whatever they are told.
     pub fn most(&self) -> usize {
-        self.context.limits.message_bytes.saturating_mul(PACKETS_OF_MOST)
+        self.context.limits().message_bytes.saturating_mul(PACKETS_OF_MOST)
     }
 
     fn session(&self, sid: &str) -> Option<mpsc::Sender<Request<S>>> {

@@ -83,17 +83,7 @@ fn behind(
 ) -> Arc<Context> {
     let metrics = Arc::new(Metrics::default());
     let sign_ins = Rate { per_second: sign_ins, burst: sign_ins };
-    let mut settings = hub::Settings {
-        queue: Capacity { messages: 256, bytes: 256 * 1024 },
-        silence: LIMITS.gone_after,
-        grace: GRACE,
-        rooms: 3,
-        room_members: 3,
-        who: false,
-        presence: true,
-        sources: Default::default(),
-        vocabulary: Default::default(),
-    };
+    let mut settings = settings();
     change(&mut settings);
     let mut hub = Hub::new(settings, Arc::clone(&credentials), Arc::clone(&metrics));
     if gateway == Gateway::PeerJs {
@@ -106,7 +96,22 @@ fn behind(
     if tokio::runtime::Handle::try_current().is_ok() {
         tokio::spawn(tend(Arc::clone(&sessions), clock, shutdown.clone()));
     }
-    Arc::new(Context { gateway, sessions, limits: LIMITS, metrics, clock, shutdown })
+    Arc::new(Context { gateway, sessions, rules: LIMITS.into(), metrics, clock, shutdown })
+}
+
+/// What the hub is made of, unless that is changed.
+pub(super) fn settings() -> hub::Settings {
+    hub::Settings {
+        queue: Capacity { messages: 256, bytes: 256 * 1024 },
+        silence: LIMITS.gone_after,
+        grace: GRACE,
+        rooms: 3,
+        room_members: 3,
+        who: false,
+        presence: true,
+        sources: Default::default(),
+        vocabulary: Default::default(),
+    }
 }
 
 pub(super) fn visitor() -> Visitor {

@@ -46,6 +46,8 @@ pub(super) enum Ending {
     Bye,
     /// The process ends.
     Restart,
+    /// The operator wants no clients of its kind any more.
+    SwitchedOff,
     /// A frame or message that is too large.
     TooLarge,
     /// Text that isn't UTF-8 (RFC 6455, section 8.1).
@@ -93,6 +95,7 @@ impl Ending {
             Self::Goodbye
             | Self::Bye
             | Self::Restart
+            | Self::SwitchedOff
             | Self::NoSignIn
             | Self::Refused
             | Self::TooSlow
@@ -107,10 +110,11 @@ impl Ending {
         Some(match self {
             Self::Closed | Self::Goodbye | Self::Lost => return None,
             Self::Bye => (1000, ""),
+            Self::SwitchedOff => (1001, "clients of this kind are served no more"),
             Self::Protocol => (1002, "not the WebSocket protocol"),
             Self::NotUtf8 => (1007, "text is not UTF-8"),
             Self::TooLarge => (1009, "the message is too large"),
-            Self::Restart => (1012, "the server restarts"),
+            Self::Restart => (1012, "the server restarts; come back in 5 s"),
             Self::Kicked => (4000, "ended by the operator"),
             Self::NoSignIn => (4001, "no sign-in in time"),
             Self::Refused => (4001, "not signed in"),
@@ -129,6 +133,7 @@ impl From<Cut> for Ending {
             Cut::Overflown => Self::TooSlow,
             Cut::Kicked => Self::Kicked,
             Cut::Replaced => Self::Replaced,
+            Cut::Restart => Self::Restart,
         }
     }
 }

@@ -4,16 +4,15 @@ use std::io;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWrite;
+use tokio::io::AsyncWriteExt;
 use tokio::io::ReadBuf;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
@@ -24,6 +23,8 @@ use super::proxy::Balancers;
 use super::proxy::Ends;
 use super::proxy::Malformed;
 use super::proxy::Step;
+use super::tls::Certificates;
+use crate::address::canonical;
 use crate::places::Place;
 use crate::places::Refused;
 use crate::wire::MAGIC_COOKIE;
@@ -70,6 +71,9 @@ pub enum Closed {
     /// The client that a load balancer announced has too many such connections already.
     #[error(transparent)]
     Crowded(#[from] Refused),
+    /// It was a certificate authority's, which has got its proof (RFC 8737, section 3).
+    #[error("a certificate authority has been shown that the name is ours")]
+    Proved,
     /// The client ended it, took too long, or failed the handshake.
     #[error(transparent)]
     Stream(#[from] io::Error),
@@ -89,10 +93,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 pub async fn open(
     arrival: Arrival,
     balancers: &Balancers,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Certificates>,
 ) -> Result<(Opened, Place), Closed> {
     let Arrival { mut stream, mut place, announced } = arrival;
-    let arrived = Ends { remote: stream.peer_addr()?, local: stream.local_addr()? };
+    let arrived = Ends { remote: canonical(stream.peer_addr()?), local: canonical(stream.local_addr()?) };
     let mut ends = arrived;
     let (protocol, stream) = within(async {
         if announced {
@@ -109,7 +113,12 @@ pub async fn open(
     };
     let stream = within(async {
         let handshake = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        handshake.into_stream(tls).await
+        let Some(proof) = tls.proof(&handshake.client_hello()) else {
+            return Ok(handshake.into_stream(tls.server_config()).await?);
+        };
+        // What it came for was in the handshake.
+        handshake.into_stream(proof).await?.shutdown().await?;
+        Err(Closed::Proved)
     })
     .await?;
     let (protocol, stream) = within(look(stream)).await?;

@@ -19,9 +19,11 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::inherited::Inherited;
 use super::proxy::Balancers;
 use super::udp;
 use crate::clock::Clock;
+use crate::live::Live;
 use crate::places::Place;
 use crate::places::Places;
 
@@ -60,19 +62,26 @@ impl fmt::Display for ListenError {
     }
 }
 
-/// Binds and listens on `addr`, which `key` names; `[::]` gives two sockets, one per family, on the same port; each with
-/// its address, which has the real port.
+/// Listens on `addr`, which `key` names; `[::]` gives two sockets, one per family, on the same port; each with its address,
+/// which has the real port. What is `inherited` for it listens already, and may be one socket for both families.
 ///
 /// # Errors
 ///
 /// [`ListenError`], when an address can't be had. A host without IPv6 gets `[::]` as IPv4 only.
-pub fn tcp(addr: SocketAddr, key: &'static str) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
-    let bound = bind_families(addr, tcp_socket, local_addr);
+pub fn tcp(
+    addr: SocketAddr,
+    key: &'static str,
+    inherited: &mut Inherited,
+) -> Result<Vec<(TcpListener, SocketAddr)>, ListenError> {
+    let handed = inherited.claim(addr);
+    let bound = if handed.is_empty() { bind_families(addr, tcp_socket, local_addr) } else { completed(addr, handed) };
     let listening = bound.and_then(|sockets| {
         sockets
             .into_iter()
             .map(|socket| {
-                socket.listen(BACKLOG)?;
+                if !socket.is_listener()? {
+                    socket.listen(BACKLOG)?;
+                }
                 socket.set_nonblocking(true)?;
                 let local = local_addr(&socket)?;
                 Ok((TcpListener::from_std(socket.into())?, local))
@@ -112,7 +121,7 @@ pub struct Arrival {
 pub async fn accept(
     listener: TcpListener,
     half_open: Arc<Places>,
-    balancers: Arc<Balancers>,
+    balancers: Live<Balancers>,
     stop: CancellationToken,
     mut each: impl FnMut(Arrival),
 ) {
@@ -120,8 +129,10 @@ pub async fn accept(
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, remote)) => {
-                let announced = balancers.announce(remote.ip());
-                let place = if announced { half_open.enter_unknown() } else { half_open.enter(remote.ip()) };
+                // A socket of both families may have been inherited.
+                let remote = remote.ip().to_canonical();
+                let announced = balancers.get().announce(remote);
+                let place = if announced { half_open.enter_unknown() } else { half_open.enter(remote) };
                 let Ok(place) = place else {
                     if crowded.is_due() {
                         tracing::warn!(
@@ -212,6 +223,25 @@ fn bind_families<T>(
             Err(failed) => return Err(failed),
         }
     }
+}
+
+/// Binds besides `sockets`, which stand for `addr`, the family of `[::]` that they leave out.
+fn completed(addr: SocketAddr, mut sockets: Vec<Socket>) -> Result<Vec<Socket>, (SocketAddr, io::Error)> {
+    let is_v4 = |socket: &Socket| local_addr(socket).is_ok_and(|local| local.is_ipv4());
+    let takes_v4 = |socket: &Socket| is_v4(socket) || !socket.only_v6().unwrap_or(true);
+    let both_families = addr.is_ipv6() && addr.ip().is_unspecified();
+    if both_families && !sockets.iter().any(takes_v4) {
+        let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), addr.port());
+        sockets.push(tcp_socket(v4).map_err(|error| (v4, error))?);
+    }
+    if both_families && sockets.iter().all(is_v4) {
+        match tcp_socket(addr) {
+            Ok(v6) => sockets.push(v6),
+            Err(error) if has_no_ipv6(&error) => (),
+            Err(error) => return Err((addr, error)),
+        }
+    }
+    Ok(sockets)
 }
 
 /// Said once, however many listeners it is true of.

@@ -118,24 +118,12 @@ impl Target {
     ///
     /// [`PostError`].
     pub async fn post(&self, json: String) -> Result<Vec<u8>, PostError> {
-        let stream = connect(&self.look_up().await?, self.within).await?;
+        let addresses = look_up(&self.host, self.port, &self.lookups).await?;
+        let stream = connect(&addresses, self.within).await?;
         match &self.tls {
             Some((tls, name)) => self.exchange(tls.connect(name.clone(), stream).await?, json).await,
             None => self.exchange(stream, json).await,
         }
-    }
-
-    async fn look_up(&self) -> io::Result<Vec<SocketAddr>> {
-        if let Ok(ip) = self.host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, self.port)]);
-        }
-        let turn = Arc::clone(&self.lookups).acquire_owned().await.map_err(io::Error::other)?;
-        let (host, port) = (self.host.clone(), self.port);
-        let found = tokio::spawn(async move {
-            let _turn = turn;
-            lookup_host((host, port)).await.map(Iterator::collect)
-        });
-        found.await.map_err(io::Error::other)?
     }
 
     async fn exchange<S>(&self, stream: S, json: String) -> Result<Vec<u8>, PostError>
@@ -169,8 +157,22 @@ impl Target {
     }
 }
 
+/// Where `host` is, an address or a name that takes its turn among `lookups`.
+pub(super) async fn look_up(host: &str, port: u16, lookups: &Arc<Semaphore>) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let turn = Arc::clone(lookups).acquire_owned().await.map_err(io::Error::other)?;
+    let host = host.to_owned();
+    let found = tokio::spawn(async move {
+        let _turn = turn;
+        lookup_host((host, port)).await.map(Iterator::collect)
+    });
+    found.await.map_err(io::Error::other)?
+}
+
 /// Connects to the first of `addresses` that lets us in, each in its share of the time.
-async fn connect(addresses: &[SocketAddr], within: Duration) -> io::Result<TcpStream> {
+pub(super) async fn connect(addresses: &[SocketAddr], within: Duration) -> io::Result<TcpStream> {
     let share = within / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {

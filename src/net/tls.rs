@@ -1,5 +1,6 @@
-//! Certificates: made here and kept, or read from files; and the TLS settings that go with them.
+//! Certificates: made here and kept, or read from files; what of them is served stands in [`Certificates`].
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::io::Write;
@@ -10,16 +11,26 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject;
+use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::ASN1Time;
 use x509_parser::prelude::FromDer;
 use x509_parser::prelude::X509Certificate;
 
 use crate::clock::Now;
+
+pub use self::certificates::CertificateInfo;
+pub use self::certificates::Certificates;
+pub use self::certificates::Source;
+pub use self::challenges::Challenges;
+pub use self::challenges::Offer;
+
+mod certificates;
+mod challenges;
 
 /// Why there is no certificate to serve, and the cure.
 #[derive(Debug, thiserror::Error)]
@@ -54,20 +65,29 @@ pub enum TlsError {
         #[source]
         error: io::Error,
     },
+    /// There is nobody by whom an authority's own certificate could be trusted.
+    #[error(
+        "tls.acme: no certificate authority of this machine can be read: install Debian's ca-certificates, or set \
+         tls.acme.ca"
+    )]
+    NoRoots,
     /// The libraries refuse what we made.
     #[error("cannot make a certificate: {0}")]
     Make(String),
 }
 
-/// A certificate chain and its key.
+/// A certificate chain and its key, which belong to each other; cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Pair {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    key: Arc<CertifiedKey>,
+    names: Vec<String>,
+    not_before: u64,
+    not_after: u64,
 }
 
 /// How long a certificate made here is good: what browsers take at most from anyone.
 const VALIDITY: Duration = Duration::from_secs(397 * 24 * 3600);
-/// What may be left of it at a start before it is made anew.
+/// What may be left of it before it is made anew.
 const MARGIN: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How far a client's clock may be behind.
 const BACKDATED: Duration = Duration::from_secs(24 * 3600);
@@ -79,17 +99,31 @@ impl Pair {
     ///
     /// [`TlsError::File`] or [`TlsError::Pair`].
     pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let pair = Self { chain: read_chain(certificate, "tls.certificate")?, key: read_key(key, "tls.key")? };
-        match rustls::sign::CertifiedKey::from_der(pair.chain.clone(), pair.key.clone_key(), &provider()) {
-            Ok(_) => Ok(pair),
-            Err(rustls::Error::InconsistentKeys(_)) => {
-                Err(TlsError::Pair { certificate: certificate.to_owned(), key: key.to_owned() })
-            }
-            Err(error) => Err(TlsError::File {
-                key: "tls.key",
-                path: key.to_owned(),
-                problem: format!("cannot be used ({error}): give an RSA, ECDSA or Ed25519 key in PEM"),
-            }),
+        let of_key = |problem| TlsError::File { key: "tls.key", path: key.to_owned(), problem };
+        let chain = read_chain(certificate, "tls.certificate")?;
+        Self::new(chain, read_key(key, "tls.key")?).map_err(|fault| match fault {
+            Fault::Unreadable => TlsError::File {
+                key: "tls.certificate",
+                path: certificate.to_owned(),
+                problem: "holds a certificate that can't be read: give one in X.509".to_owned(),
+            },
+            Fault::NotOfOnePair => TlsError::Pair { certificate: certificate.to_owned(), key: key.to_owned() },
+            Fault::Key(error) => of_key(format!("cannot be used ({error}): give an RSA, ECDSA or Ed25519 key in PEM")),
+        })
+    }
+
+    /// Reads a certificate chain and its key from one PEM text; nothing if they aren't there or don't fit.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Option<Self> {
+        let chain = CertificateDer::pem_slice_iter(chain).collect::<Result<Vec<_>, _>>().ok()?;
+        Self::new(chain, PrivateKeyDer::from_pem_slice(key).ok()?).ok()
+    }
+
+    fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, Fault> {
+        let (names, not_before, not_after) = chain.first().and_then(particulars).ok_or(Fault::Unreadable)?;
+        match CertifiedKey::from_der(chain, key, &provider()) {
+            Ok(key) => Ok(Self { key: Arc::new(key), names, not_before, not_after }),
+            Err(rustls::Error::InconsistentKeys(_)) => Err(Fault::NotOfOnePair),
+            Err(error) => Err(Fault::Key(error)),
         }
     }
 
@@ -102,7 +136,7 @@ impl Pair {
         let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
         if let Ok(kept) = Self::from_files(&certificate, &key)
             && kept.is_for(names)
-            && kept.is_good_at(now.unix, now.unix + MARGIN)
+            && !kept.needs_renewal(now)
         {
             return Ok(kept);
         }
@@ -114,56 +148,46 @@ impl Pair {
         Self::from_files(&certificate, &key)
     }
 
-    /// The settings of a TLS server with this certificate.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError::Make`], when the library refuses it.
-    pub fn into_server_config(self) -> Result<Arc<ServerConfig>, TlsError> {
-        let refused = |error: rustls::Error| TlsError::Make(error.to_string());
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(refused)?
-            .with_no_client_auth()
-            .with_single_cert(self.chain, self.key)
-            .map_err(refused)?;
-        // No h2: WebSockets over it are rare, and the same look at the first bytes must fit every client.
-        // `stun.turn` is for clients of TURN over TLS (RFC 7443, section 3).
-        config.alpn_protocols = vec![b"http/1.1".to_vec(), b"stun.turn".to_vec()];
-        Ok(Arc::new(config))
-    }
-
     /// Whether its time has begun and isn't over.
     pub fn is_current(&self, now: Now) -> bool {
         self.is_good_at(now.unix, now.unix)
     }
 
-    /// The names and addresses in the first certificate.
-    fn names(&self) -> Vec<String> {
-        let parsed = self.chain.first().and_then(|der| X509Certificate::from_der(der).ok());
-        let Some((_, certificate)) = parsed else { return Vec::new() };
-        let Ok(Some(extension)) = certificate.subject_alternative_name() else { return Vec::new() };
-        extension.value.general_names.iter().filter_map(name_of).collect()
+    /// Whether one made here isn't good for long.
+    pub fn needs_renewal(&self, now: Now) -> bool {
+        !self.is_good_at(now.unix, now.unix + MARGIN)
     }
 
-    fn is_for(&self, names: &[String]) -> bool {
-        let mut kept = self.names();
-        let mut wanted = names.to_vec();
-        kept.sort_unstable();
-        wanted.sort_unstable();
-        wanted.dedup();
-        kept == wanted
+    /// Its first and its last second, in Unix time.
+    pub fn validity(&self) -> (u64, u64) {
+        (self.not_before, self.not_after)
+    }
+
+    /// Whether the first certificate is for exactly these names and addresses.
+    pub fn is_for(&self, names: &[String]) -> bool {
+        let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
+        sorted(&self.names) == sorted(names)
+    }
+
+    /// Whether it is the very same chain.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.key.cert == other.key.cert
     }
 
     /// Whether the first certificate's time has begun and isn't over before `until`.
     fn is_good_at(&self, from: Duration, until: Duration) -> bool {
-        let parsed = self.chain.first().and_then(|der| X509Certificate::from_der(der).ok());
-        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        parsed.is_some_and(|(_, certificate)| {
-            let validity = certificate.validity();
-            validity.not_before.timestamp() <= seconds(from) && validity.not_after.timestamp() >= seconds(until)
-        })
+        self.not_before <= from.as_secs() && self.not_after >= until.as_secs()
     }
+}
+
+/// What is wrong with a pair.
+enum Fault {
+    /// The first certificate isn't there, or is none.
+    Unreadable,
+    /// The key is another certificate's.
+    NotOfOnePair,
+    /// The library doesn't take the key.
+    Key(rustls::Error),
 }
 
 const CERTIFICATE: &str = "self-signed.pem";
@@ -212,8 +236,12 @@ fn make(names: &[String], now: Now) -> Result<(String, String), TlsError> {
     Ok((certificate.pem(), key.serialize_pem()))
 }
 
-/// Writes a file whole or not at all.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
+/// Writes a file whole or not at all, with this mode.
+///
+/// # Errors
+///
+/// [`TlsError::State`].
+pub fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
     let failed = |error| TlsError::State { path: path.to_owned(), error };
     let new = path.with_extension(format!("new-{}", std::process::id()));
     let attempt = || {
@@ -228,6 +256,18 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
         fs::rename(&new, path)
     };
     attempt().map_err(failed)
+}
+
+/// The names and addresses in a certificate, and its first and last second in Unix time.
+fn particulars(der: &CertificateDer<'_>) -> Option<(Vec<String>, u64, u64)> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    let names = match certificate.subject_alternative_name() {
+        Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name_of).collect(),
+        Ok(None) | Err(_) => Vec::new(),
+    };
+    let seconds = |time: ASN1Time| u64::try_from(time.timestamp()).unwrap_or_default();
+    let validity = certificate.validity();
+    Some((names, seconds(validity.not_before), seconds(validity.not_after)))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
@@ -259,7 +299,7 @@ mod tests {
         let directory = home.path().join("certs");
         let now = Clock::system().now();
         let ours = names(&["localhost", "127.0.0.1", "::1"]);
-        let get = |names: &[String], now| Pair::self_signed(&directory, names, now).unwrap().chain;
+        let get = |names: &[String], now| Pair::self_signed(&directory, names, now).unwrap().key.cert.clone();
 
         let first = get(&ours, now);
         let again = get(&ours, now);
@@ -284,7 +324,7 @@ mod tests {
 
         let pair = Pair::self_signed(home.path(), &ours, now).unwrap();
 
-        assert!(pair.into_server_config().is_ok());
+        assert!(pair.is_for(&ours) && pair.is_current(now));
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Socket {
     ///
     /// What one flow brings while a shard sends a round has to find room: with a quarter, a flow near saturation lost some.
     /// Only what waits takes memory, and `net.ipv4.udp_mem` caps that of all sockets together, whatever each may hold.
-    const BUFFERS: usize = 1 << 20;
+    pub const BUFFERS: usize = 1 << 20;
 
     /// Binds, without sharing the port with anyone; IPv6 sockets take no IPv4.
     ///

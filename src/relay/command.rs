@@ -2,12 +2,18 @@
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
+use super::rules::Rules;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::address::RelayedAddr;
+use crate::metrics::DropReason;
 
 /// Names one allocation for the life of the process: never used twice, so that a late command hits nobody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,6 +75,91 @@ pub struct Request {
     pub message: Vec<u8>,
 }
 
+/// What was relayed for one allocation so far: counted by its shard alone, read by anybody.
+///
+/// Alone on its cache lines, so that no two shards ever write to one.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Traffic {
+    /// From its client to peers, other clients' relayed addresses among them.
+    pub to_peers: Flow,
+    /// From peers to its client.
+    pub to_client: Flow,
+    lost: AtomicU64,
+    /// Of the reason that they were lost for last, its place among all and one.
+    lost_for: AtomicUsize,
+}
+
+impl Traffic {
+    /// Counts packets of its client's that went nowhere. By one thread only, as [`Flow::add`].
+    pub fn lose(&self, packets: u64, reason: DropReason) {
+        self.lost.store(self.lost.load(Ordering::Relaxed) + packets, Ordering::Relaxed);
+        self.lost_for.store(reason as usize + 1, Ordering::Relaxed);
+    }
+
+    /// What it stands at.
+    pub fn count(&self) -> TrafficCount {
+        let lost_for = self.lost_for.load(Ordering::Relaxed).checked_sub(1);
+        TrafficCount {
+            to_peers: self.to_peers.count(),
+            to_client: self.to_client.count(),
+            lost: self.lost.load(Ordering::Relaxed),
+            lost_for: lost_for.and_then(|place| DropReason::ALL.get(place).copied()),
+        }
+    }
+}
+
+/// What was relayed one way, by one thread.
+#[derive(Debug, Default)]
+pub struct Flow {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Flow {
+    /// Adds so many packets, and the bytes of payload in them. By one thread only: an addition between another's reading and
+    /// writing would be lost.
+    pub fn add(&self, packets: u64, bytes: u64) {
+        for (count, more) in [(&self.packets, packets), (&self.bytes, bytes)] {
+            count.store(count.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+        }
+    }
+
+    /// What it stands at.
+    pub fn count(&self) -> FlowCount {
+        FlowCount { packets: self.packets.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+}
+
+/// [`Traffic`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrafficCount {
+    /// From its client to peers.
+    pub to_peers: FlowCount,
+    /// From peers to its client.
+    pub to_client: FlowCount,
+    /// Packets of its client's that went nowhere.
+    pub lost: u64,
+    /// Why the last of them didn't.
+    pub lost_for: Option<DropReason>,
+}
+
+impl TrafficCount {
+    /// Whether a peer was ever heard.
+    pub fn heard(&self) -> bool {
+        self.to_client.packets > 0
+    }
+}
+
+/// [`Flow`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCount {
+    /// Datagrams, and messages of streams.
+    pub packets: u64,
+    /// Bytes of payload in them.
+    pub bytes: u64,
+}
+
 /// What the control plane tells a shard. Carried out in order; `S` is the relay socket, opaque to the control plane.
 #[derive(Debug)]
 pub enum Command<S> {
@@ -99,6 +190,8 @@ pub enum Command<S> {
         socket: S,
         /// When it ends unless extended.
         deadline: Instant,
+        /// Where what is relayed for it is counted.
+        traffic: Arc<Traffic>,
     },
     /// An allocation ends later.
     Extend {
@@ -118,6 +211,13 @@ pub enum Command<S> {
         /// When the permission ends.
         deadline: Instant,
     },
+    /// A peer IP may send to the client and be sent to no more, whatever channels are bound to it: they are over, too.
+    Forbid {
+        /// Whose.
+        id: AllocationId,
+        /// The peer, canonical.
+        peer: IpAddr,
+    },
     /// A channel is bound to a peer, or its bind is refreshed. Neither may be bound otherwise, unless that has expired.
     Bind {
         /// Whose.
@@ -129,6 +229,8 @@ pub enum Command<S> {
         /// When the bind ends. (The permission that comes with it is a command of its own.)
         deadline: Instant,
     },
+    /// Other rules hold from here on, for what is open already too.
+    Configure(Box<Rules>),
     /// An allocation is over: its entries go, its socket is closed.
     Close {
         /// Which.

@@ -2,11 +2,16 @@
 //! as one run, and the runs of one socket by one system call.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::command::ListenerId;
+use super::command::Traffic;
 use super::forwarder::reason_of;
 use super::table::Slot;
+use crate::address::Transport;
+use crate::metrics::Direction;
 use crate::metrics::DropReason;
+use crate::metrics::EachWay;
 use crate::metrics::Metrics;
 use crate::net::udp::Fate;
 use crate::net::udp::RunId;
@@ -38,6 +43,17 @@ pub(super) enum Purpose {
     Word,
 }
 
+impl Purpose {
+    fn direction(self) -> Option<Direction> {
+        match self {
+            Self::ToPeer => Some(Direction::ToPeers),
+            Self::ToClient => Some(Direction::ToClients),
+            Self::Hairpin => Some(Direction::Hairpin),
+            Self::Binding | Self::Word => None,
+        }
+    }
+}
+
 /// A datagram that is about to leave.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Departure {
@@ -57,10 +73,10 @@ pub(super) struct Departure {
 #[derive(Debug)]
 pub(super) struct Departures {
     runs: Runs<Tag>,
-    /// By slot, towards the peers and towards the client. Capped with the allocations.
-    lanes: Vec<[Lane; 2]>,
+    /// By slot. Capped with the allocations.
+    accounts: Vec<Option<Account>>,
     /// How often all have left: what a lane remembers of earlier ones means nothing.
-    round: u64,
+    round: u32,
     /// Whether the kernel is to cut runs apart.
     gso: bool,
     counts: Counts,
@@ -84,11 +100,22 @@ impl Tag {
     }
 }
 
+/// What is kept of one allocation.
+#[derive(Debug)]
+struct Account {
+    /// Towards the peers and towards the client.
+    lanes: [Lane; 2],
+    /// By what its client comes.
+    transport: Transport,
+    /// Where what has left for it is counted.
+    traffic: Arc<Traffic>,
+}
+
 /// One direction of one allocation.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lane {
     /// Its latest run, and in which round that began.
-    latest: Option<(u64, RunId)>,
+    latest: Option<(u32, RunId)>,
     /// Whether the kernel has refused to cut a run on this way: each datagram leaves alone from then on.
     alone: bool,
 }
@@ -96,16 +123,23 @@ struct Lane {
 impl Departures {
     /// None. With `gso`, the kernel cuts apart what leaves as one.
     pub(super) fn new(gso: bool) -> Self {
-        Self { runs: Runs::new(), lanes: Vec::new(), round: 0, gso, counts: Counts::default() }
+        Self { runs: Runs::new(), accounts: Vec::new(), round: 0, gso, counts: Counts::default() }
     }
 
-    /// Makes room for an allocation's flows, and forgets those of the one that had its place before.
-    pub(super) fn make_lanes(&mut self, slot: Slot) {
-        if self.lanes.len() <= slot.0 {
-            self.lanes.resize(slot.0 + 1, Default::default());
+    /// Makes room for the flows of an allocation whose client comes by `transport`, to be counted in `traffic` too.
+    pub(super) fn open(&mut self, slot: Slot, transport: Transport, traffic: Arc<Traffic>) {
+        if self.accounts.len() <= slot.0 {
+            self.accounts.resize_with(slot.0 + 1, || None);
         }
-        if let Some(lanes) = self.lanes.get_mut(slot.0) {
-            *lanes = Default::default();
+        if let Some(account) = self.accounts.get_mut(slot.0) {
+            *account = Some(Account { lanes: Default::default(), transport, traffic });
+        }
+    }
+
+    /// Forgets an allocation, once all that was held back for it has left.
+    pub(super) fn close(&mut self, slot: Slot) {
+        if let Some(account) = self.accounts.get_mut(slot.0) {
+            *account = None;
         }
     }
 
@@ -123,7 +157,7 @@ impl Departures {
     pub(super) fn push(&mut self, departure: Departure, length: usize) -> bool {
         let Departure { exit, slot, purpose, way, payload } = departure;
         let (round, gso) = (self.round, self.gso);
-        let lane = lane(&mut self.lanes, slot, exit);
+        let lane = lane(&mut self.accounts, slot, exit);
         let open = lane.as_ref().filter(|lane| gso && !lane.alone).and_then(|lane| lane.latest);
         let run = open.filter(|(began, _)| *began == round).map(|(_, run)| run);
         let joined = self.runs.push(run, Tag { exit, slot, purpose }, way, length, payload);
@@ -134,8 +168,22 @@ impl Departures {
     }
 
     /// Counts what went another way: was left at a stream, or sent at once because nobody may fragment it.
-    pub(super) fn count(&mut self, purpose: Purpose, payload: usize) {
-        self.counts.count(purpose, 1, payload as u64);
+    pub(super) fn count(&mut self, slot: Option<Slot>, purpose: Purpose, payload: usize) {
+        self.counts.count(&self.accounts, slot, purpose, 1, payload as u64);
+    }
+
+    /// Counts data that goes to another client, for the one that sent it: what leaves is counted for the one that receives.
+    pub(super) fn count_sender(&self, slot: Slot, payload: usize) {
+        if let Some(account) = account(&self.accounts, Some(slot)) {
+            account.traffic.to_peers.add(1, payload as u64);
+        }
+    }
+
+    /// Counts data of a client's that goes nowhere.
+    pub(super) fn count_lost(&self, slot: Slot, reason: DropReason) {
+        if let Some(account) = account(&self.accounts, Some(slot)) {
+            account.traffic.lose(1, reason);
+        }
     }
 
     /// Has all of them leave by the sockets that `socket_of` finds, and counts what became of each.
@@ -155,18 +203,27 @@ impl Departures {
         }
         if !self.runs.is_empty() {
             self.runs.clear();
-            self.round += 1;
+            // Once it has come round, a lane may remember another run: what doesn't belong there doesn't join it.
+            self.round = self.round.wrapping_add(1);
         }
         self.counts.take_to(metrics);
     }
 
     fn leave_by(&mut self, socket: &Socket, runs: Range<usize>, metrics: &Metrics) {
-        let (lanes, counts) = (&mut self.lanes, &mut self.counts);
+        let (accounts, counts) = (&mut self.accounts, &mut self.counts);
         self.runs.send(socket, runs, |tag, fate| match fate {
-            Fate::Sent { datagrams, payload } => counts.count(tag.purpose, datagrams.into(), payload),
-            Fate::Failed { datagrams, error } => metrics.dropped_many(reason_of(&error), datagrams.into()),
+            Fate::Sent { datagrams, payload } => {
+                counts.count(accounts, tag.slot, tag.purpose, datagrams.into(), payload);
+            }
+            Fate::Failed { datagrams, error } => {
+                let reason = reason_of(&error);
+                metrics.dropped_many(reason, datagrams.into());
+                if let (Exit::Relay(_), Some(account)) = (tag.exit, account(accounts, tag.slot)) {
+                    account.traffic.lose(datagrams.into(), reason);
+                }
+            }
             Fate::Uncut => {
-                if let Some(lane) = lane(lanes, tag.slot, tag.exit) {
+                if let Some(lane) = lane(accounts, tag.slot, tag.exit) {
                     lane.alone = true;
                 }
             }
@@ -174,8 +231,12 @@ impl Departures {
     }
 }
 
-fn lane(lanes: &mut [[Lane; 2]], slot: Option<Slot>, exit: Exit) -> Option<&mut Lane> {
-    let [to_peers, to_client] = lanes.get_mut(slot?.0)?;
+fn account(accounts: &[Option<Account>], slot: Option<Slot>) -> Option<&Account> {
+    accounts.get(slot?.0)?.as_ref()
+}
+
+fn lane(accounts: &mut [Option<Account>], slot: Option<Slot>, exit: Exit) -> Option<&mut Lane> {
+    let [to_peers, to_client] = &mut accounts.get_mut(slot?.0)?.as_mut()?.lanes;
     Some(match exit {
         Exit::Relay(_) => to_peers,
         Exit::Listener(_) => to_client,
@@ -185,31 +246,56 @@ fn lane(lanes: &mut [[Lane; 2]], slot: Option<Slot>, exit: Exit) -> Option<&mut 
 /// What has left since it was last told to all: theirs cost more, for every thread adds to them.
 #[derive(Debug, Default)]
 struct Counts {
-    to_peers: u64,
-    to_clients: u64,
-    hairpin: u64,
-    bytes: u64,
+    relayed: EachWay<Left>,
+    /// Whether any of those is not zero.
+    any: bool,
     bindings: u64,
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Left {
+    datagrams: u64,
+    bytes: u64,
+}
+
 impl Counts {
-    fn count(&mut self, purpose: Purpose, datagrams: u64, payload: u64) {
-        match purpose {
-            Purpose::ToPeer => self.to_peers += datagrams,
-            Purpose::ToClient => self.to_clients += datagrams,
-            Purpose::Hairpin => self.hairpin += datagrams,
-            Purpose::Binding => self.bindings += datagrams,
-            Purpose::Word => {}
+    fn count(
+        &mut self,
+        accounts: &[Option<Account>],
+        slot: Option<Slot>,
+        purpose: Purpose,
+        datagrams: u64,
+        payload: u64,
+    ) {
+        let Some(direction) = purpose.direction() else {
+            if purpose == Purpose::Binding {
+                self.bindings += datagrams;
+            }
+            return;
+        };
+        let Some(Account { transport, traffic, .. }) = account(accounts, slot) else { return };
+        match direction {
+            Direction::ToPeers => traffic.to_peers.add(datagrams, payload),
+            Direction::ToClients | Direction::Hairpin => traffic.to_client.add(datagrams, payload),
         }
-        self.bytes += payload;
+        let left = self.relayed.of_mut(*transport, direction);
+        (left.datagrams, left.bytes) = (left.datagrams + datagrams, left.bytes + payload);
+        self.any = true;
     }
 
     fn take_to(&mut self, metrics: &Metrics) {
-        let Self { to_peers, to_clients, hairpin, bytes, bindings } = std::mem::take(self);
-        metrics.to_peers.add(to_peers);
-        metrics.to_clients.add(to_clients);
-        metrics.hairpin.add(hairpin);
-        metrics.relayed_bytes.add(bytes);
-        metrics.bindings.add(bindings);
+        if self.bindings > 0 {
+            metrics.bindings.add(std::mem::take(&mut self.bindings));
+        }
+        if !std::mem::take(&mut self.any) {
+            return;
+        }
+        for (transport, direction, left) in std::mem::take(&mut self.relayed).iter() {
+            if left.datagrams > 0 {
+                let relayed = metrics.relayed(transport, direction);
+                relayed.packets.add(left.datagrams);
+                relayed.bytes.add(left.bytes);
+            }
+        }
     }
 }

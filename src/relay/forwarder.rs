@@ -25,6 +25,7 @@ use super::framing::TransactionIds;
 use super::neighbours::Letter;
 use super::neighbours::Neighbours;
 use super::outbox::Outbox;
+use super::rules::Rules;
 use super::shard::Settings;
 use super::stream::StreamEvent;
 use super::stream::frames;
@@ -131,6 +132,13 @@ impl Forwarder {
         let Settings { metrics, events, bindings, allowance, offload, .. } = settings;
         let (streams, ids, departures) = (HashMap::new(), TransactionIds::new(), Departures::new(offload.gso));
         Self { listeners, table, metrics, events, streams, bindings, allowance, ids, departures, neighbours }
+    }
+
+    /// Has other rules hold.
+    pub(super) fn configure(&mut self, Rules { policy, bindings, sources, allowance }: Rules, now: Instant) {
+        self.table.judge_by(policy, now);
+        self.bindings.configure(bindings, sources);
+        self.allowance = allowance;
     }
 
     /// Takes a packet that came in by a listener.
@@ -310,7 +318,26 @@ impl Forwarder {
         self.send_answer(five_tuple, via, length.ok_or(DropReason::Bug)?, Purpose::Binding)
     }
 
+    /// Forwards a client's data; what goes nowhere is noted at its allocation, if it has one.
     fn forward(
+        &mut self,
+        five_tuple: &FiveTuple,
+        target: Target,
+        payload: Payload<'_>,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let forwarded = self.try_forward(five_tuple, target, payload, now);
+        // A stranger's costs no second look.
+        if let Err(reason) = forwarded
+            && reason != DropReason::NoAllocation
+            && let Some(slot) = self.table.slot_on(five_tuple)
+        {
+            self.departures.count_lost(slot, reason);
+        }
+        forwarded
+    }
+
+    fn try_forward(
         &mut self,
         five_tuple: &FiveTuple,
         target: Target,
@@ -323,7 +350,7 @@ impl Forwarder {
                 self.admit(&[from], data.len(), now)?;
                 self.depart();
                 self.send_whole(from, to, data, ecn, now)?;
-                self.departures.count(Purpose::ToPeer, data.len());
+                self.departures.count(Some(from), Purpose::ToPeer, data.len());
                 Ok(())
             }
             Forward::ToPeer { from, to } => {
@@ -335,13 +362,17 @@ impl Forwarder {
             }
             Forward::Hairpin { from, to, delivery } => {
                 self.admit(&[from, to], data.len(), now)?;
-                self.deliver(to, &delivery, data, ecn, Purpose::Hairpin, now)
+                self.deliver(to, &delivery, data, ecn, Purpose::Hairpin, now)?;
+                self.departures.count_sender(from, data.len());
+                Ok(())
             }
             Forward::Elsewhere { from, names, to, shard } => {
                 // What is dropped for want of room counts against no limit.
                 self.neighbours.has_room(shard, data.len()).then_some(()).ok_or(DropReason::QueueFull)?;
                 self.admit(&[from], data.len(), now)?;
-                self.neighbours.send(shard, Letter { from: names, to, ecn }, data)
+                self.neighbours.send(shard, Letter { from: names, to, ecn }, data)?;
+                self.departures.count_sender(from, data.len());
+                Ok(())
             }
         }
     }
@@ -474,7 +505,7 @@ impl Forwarder {
                 frame.get_mut(length..).unwrap_or_default().fill(0);
                 let stream = self.streams.get(&id).ok_or(DropReason::StreamClosed)?;
                 stream.outbox.push_data(frame, now);
-                self.departures.count(purpose, payload);
+                self.departures.count(Some(slot), purpose, payload);
                 Ok(())
             }
         }
@@ -498,7 +529,7 @@ impl Forwarder {
             Via::Stream(id) => {
                 let stream = self.streams.get(&id).ok_or(DropReason::StreamClosed)?;
                 stream.outbox.push_answer(self.departures.room().get(..length).ok_or(DropReason::Bug)?);
-                self.departures.count(purpose, 0);
+                self.departures.count(None, purpose, 0);
                 Ok(())
             }
         }

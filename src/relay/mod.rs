@@ -9,6 +9,7 @@ mod framing;
 mod neighbours;
 mod outbox;
 pub mod pairs;
+pub mod rules;
 pub mod shard;
 pub mod stream;
 mod table;

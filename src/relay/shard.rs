@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::thread::JoinHandle;
@@ -110,6 +111,11 @@ impl Shard {
         self.streams.clone()
     }
 
+    /// What tells whether its thread turns.
+    pub fn pulse(&self) -> Pulse {
+        Pulse(Arc::clone(&self.commands.bell))
+    }
+
     /// Ends it after the round it is in, its sockets with it.
     pub fn stop(self) {
         drop(self);
@@ -168,6 +174,22 @@ impl StreamSender {
     }
 }
 
+/// Tells whether a media thread turns.
+#[derive(Clone, Debug)]
+pub struct Pulse(Arc<Bell>);
+
+impl Pulse {
+    /// Waits until the thread has ended a round, for which it is woken.
+    pub async fn beat(&self) {
+        let Self(bell) = self;
+        let before = bell.rounds.load(Ordering::Relaxed);
+        bell.ring();
+        while bell.rounds.load(Ordering::Relaxed) == before {
+            tokio::time::sleep(BEAT).await;
+        }
+    }
+}
+
 /// Wakes the media thread.
 #[derive(Debug)]
 pub(super) struct Bell {
@@ -175,12 +197,19 @@ pub(super) struct Bell {
     /// Rung since what waits in queues was last looked at: no need to ring again.
     rung: AtomicBool,
     stopped: AtomicBool,
+    /// How many rounds it has done; written by the thread alone.
+    rounds: AtomicU64,
 }
 
 impl Bell {
     fn new(poll: &Poll) -> io::Result<Arc<Self>> {
         let waker = Waker::new(poll.registry(), BELL)?;
-        Ok(Arc::new(Self { waker, rung: AtomicBool::new(false), stopped: AtomicBool::new(false) }))
+        Ok(Arc::new(Self {
+            waker,
+            rung: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
+        }))
     }
 
     /// Has it look at what waits in queues.
@@ -289,6 +318,7 @@ impl Media {
         }
         self.forwarder.neighbours.announce();
         self.forwarder.depart();
+        self.bell.rounds.store(self.bell.rounds.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         Ok(())
     }
 
@@ -395,12 +425,15 @@ impl Media {
                 self.forwarder.answer(&five_tuple, via, &message);
                 Ok(())
             }
-            Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline } => {
+            Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline, traffic } => {
                 let client = Client { five_tuple, via };
                 let (advertised, socket) = (PeerAddr::new(advertised), Watched::new(socket));
                 let opened = table.open(Opening { id, client, relayed, advertised, socket, deadline }, now);
                 match opened {
-                    Ok(slot) => self.watch(id, via, slot, now),
+                    Ok(slot) => {
+                        self.forwarder.departures.open(slot, five_tuple.transport, traffic);
+                        self.watch(id, via, slot, now);
+                    }
                     Err(_) => self.forwarder.refuse(id),
                 }
                 opened.map(drop)
@@ -410,6 +443,14 @@ impl Media {
                 Ok(())
             }
             Command::Permit { id, peer, deadline } => table.permit(id, peer, deadline, now),
+            Command::Forbid { id, peer } => {
+                table.forbid(id, peer, now);
+                Ok(())
+            }
+            Command::Configure(rules) => {
+                self.forwarder.configure(*rules, now);
+                Ok(())
+            }
             Command::Bind { id, channel, peer, deadline } => table.bind(id, channel, peer, deadline, now),
             Command::Close { id } => {
                 self.close(id, now);
@@ -423,7 +464,6 @@ impl Media {
 
     fn watch(&mut self, id: AllocationId, via: Via, slot: Slot, now: Instant) {
         self.forwarder.set_allocated(via, true);
-        self.forwarder.departures.make_lanes(slot);
         let token = Token(self.forwarder.listeners.len() + slot.0);
         let Some(relay) = self.forwarder.table.socket_mut(slot) else { return };
         let kept = relay.socket.keep_reports();
@@ -438,10 +478,13 @@ impl Media {
     fn close(&mut self, id: AllocationId, now: Instant) {
         // While its socket is there.
         self.forwarder.depart();
+        if let Some(slot) = self.forwarder.table.slot_of(id) {
+            self.forwarder.departures.close(slot);
+        }
         if let Some(opening) = self.forwarder.table.close(id, now) {
             let Client { five_tuple, via } = opening.client;
             // Of a dual allocation the other family may live on.
-            self.forwarder.set_allocated(via, self.forwarder.table.is_client(&five_tuple));
+            self.forwarder.set_allocated(via, self.forwarder.table.slot_on(&five_tuple).is_some());
             let mut relay = opening.socket;
             if relay.queued {
                 // The next allocation in its place gets a turn of its own.
@@ -468,6 +511,8 @@ impl Media {
     }
 }
 
+/// How often it is looked whether a thread has turned.
+const BEAT: Duration = Duration::from_millis(5);
 const BELL: Token = Token(usize::MAX);
 /// Bytes of kernel buffers asked for at a listener, each way: many clients share it.
 const LISTENER_BUFFERS: usize = 4 << 20;

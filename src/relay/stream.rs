@@ -106,6 +106,11 @@ impl Streams {
         Self { shards, places, metrics, clock, next: AtomicU64::new(0) }
     }
 
+    /// The places that they have.
+    pub fn places(&self) -> &Arc<Places> {
+        &self.places
+    }
+
     /// Takes a place for a connection from `ip`.
     ///
     /// # Errors
@@ -399,7 +404,8 @@ mod tests {
             let socket = Socket::bind(ip.parse().unwrap()).unwrap();
             let advertised = socket.local_addr();
             let relayed = RelayedAddr(advertised);
-            let open = Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline };
+            let open =
+                Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline, traffic: Arc::default() };
             commands.send(open).await.unwrap();
         }
         commands.send(Command::Close { id: v6 }).await.unwrap();

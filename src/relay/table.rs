@@ -12,9 +12,9 @@ use std::sync::Arc;
 use slab::Slab;
 use tokio::time::Instant;
 
+use self::allocation::Allocation;
+use self::allocation::Channel;
 use super::command::AllocationId;
-use super::command::MAX_CHANNELS;
-use super::command::MAX_PERMISSIONS;
 use super::command::Via;
 use super::directory::Directory;
 use super::directory::Owner;
@@ -410,9 +410,15 @@ impl<S> Table<S> {
         self.allocations.get_mut(slot.0).map(|allocation| &mut allocation.opening.socket)
     }
 
-    /// Whether a 5-tuple has an allocation of any family, live or not.
-    pub(super) fn is_client(&self, five_tuple: &FiveTuple) -> bool {
-        self.by_client.contains_key(five_tuple)
+    /// Where an allocation stands.
+    pub(super) fn slot_of(&self, id: AllocationId) -> Option<Slot> {
+        self.by_id.get(&id).copied().map(Slot)
+    }
+
+    /// Where a 5-tuple has an allocation, of any family, live or not.
+    pub(super) fn slot_on(&self, five_tuple: &FiveTuple) -> Option<Slot> {
+        let legs = self.by_client.get(five_tuple)?;
+        legs.v4.or(legs.v6).map(Slot)
     }
 
     fn sending(&self, five_tuple: &FiveTuple, target: Target, now: Instant) -> Result<Sending<'_, S>, DropReason> {
@@ -496,99 +502,10 @@ struct Sending<'a, S> {
     reach: Option<Reach>,
 }
 
-#[derive(Debug)]
-struct Allocation<S> {
-    opening: Opening<S>,
-    /// At most [`MAX_PERMISSIONS`].
-    permissions: HashMap<IpAddr, Instant>,
-    /// At most [`MAX_CHANNELS`].
-    channels: HashMap<u16, Channel>,
-    /// The same channels by their peers.
-    numbers: HashMap<PeerAddr, u16>,
-    /// Those that its client may be told of; None is full.
-    icmp_errors: Option<TokenBucket>,
-    /// Bytes that may go either way; None is full.
-    bandwidth: Option<TokenBucket>,
-}
-
 /// How many ICMP errors a client is told of: anybody may forge them.
 pub(super) const ICMP_ERRORS: Rate = Rate { per_second: 10.0, burst: 20.0 };
 
-#[derive(Clone, Copy, Debug)]
-struct Channel {
-    peer: PeerAddr,
-    reach: Reach,
-    deadline: Instant,
-}
-
-impl<S> Allocation<S> {
-    fn new(opening: Opening<S>) -> Self {
-        let (permissions, channels, numbers) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { opening, permissions, channels, numbers, icmp_errors: None, bandwidth: None }
-    }
-
-    fn permit(&mut self, peer: IpAddr, deadline: Instant, now: Instant) -> Result<(), Refused> {
-        if self.permissions.len() >= MAX_PERMISSIONS && !self.permissions.contains_key(&peer) {
-            self.permissions.retain(|_, deadline| *deadline > now);
-            if self.permissions.len() >= MAX_PERMISSIONS {
-                return Err(Refused);
-            }
-        }
-        self.permissions.insert(peer, deadline);
-        Ok(())
-    }
-
-    fn bind(&mut self, number: u16, channel: Channel, now: Instant) -> Result<(), Refused> {
-        let bound = self.channels.get(&number).map(|bound| (bound.peer, number));
-        let other = self.numbers.get(&channel.peer).map(|other| (channel.peer, *other));
-        for (peer, other) in [bound, other].into_iter().flatten() {
-            if (peer, other) == (channel.peer, number) {
-                continue;
-            }
-            if self.channels.get(&other).is_some_and(|it| it.deadline > now) {
-                return Err(Refused);
-            }
-            self.channels.remove(&other);
-            self.numbers.remove(&peer);
-        }
-        if self.channels.len() >= MAX_CHANNELS && !self.channels.contains_key(&number) {
-            self.channels.retain(|_, channel| channel.deadline > now);
-            self.numbers.retain(|_, number| self.channels.contains_key(number));
-            if self.channels.len() >= MAX_CHANNELS {
-                return Err(Refused);
-            }
-        }
-        self.channels.insert(number, channel);
-        self.numbers.insert(channel.peer, number);
-        Ok(())
-    }
-
-    fn is_live(&self, now: Instant) -> bool {
-        self.opening.deadline > now
-    }
-
-    fn permits(&self, ip: IpAddr, now: Instant) -> bool {
-        self.permissions.get(&ip).is_some_and(|deadline| *deadline > now)
-    }
-
-    /// How the channel to a peer stands, which data may leave to through the kernel.
-    fn standing(&self, peer: PeerAddr) -> Option<Standing> {
-        let number = *self.numbers.get(&peer)?;
-        let channel = self.channels.get(&number).filter(|channel| channel.reach == Reach::Kernel)?;
-        let permission = self.permissions.get(&peer.ip());
-        let Opening { client, relayed, deadline, .. } = &self.opening;
-        Some(Standing {
-            pair: Pair { client: client.five_tuple, channel: number, relayed: *relayed, peer },
-            bound: channel.deadline,
-            up: permission.map(|permission| channel.deadline.min(*permission).min(*deadline)),
-        })
-    }
-
-    fn channel_to(&self, peer: PeerAddr, now: Instant) -> Option<u16> {
-        let number = *self.numbers.get(&peer)?;
-        self.channels.get(&number).filter(|channel| channel.deadline > now).map(|_| number)
-    }
-}
-
+mod allocation;
+mod change;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Who may sign in, and how often: anyone, or who proves to have been let in. The same for all gateways.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -13,6 +14,7 @@ use self::webhook::Webhook;
 use crate::address::Prefix;
 use crate::address::Sources;
 use crate::clock::Now;
+use crate::live::Live;
 use crate::rate::PerSource;
 use crate::rate::Rate;
 use crate::signaling::hub::MAX_BANNED;
@@ -43,7 +45,7 @@ pub enum Proof {
 
 /// Asks for it, of each source so often.
 pub struct Accounts {
-    proof: Proof,
+    proof: Live<Proof>,
     failures: Mutex<PerSource>,
     sign_ins: Mutex<PerSource>,
     /// Capped by [`MAX_BANNED`].
@@ -66,12 +68,19 @@ pub struct Asking<'a> {
 }
 
 /// What somebody has who was let in.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Account {
     /// Whose it is, where accounts have names: whatever it is used for counts for this one.
     pub name: Option<Name>,
     /// ICE servers to have besides ours.
     pub ice_servers: Vec<Value>,
+}
+
+impl fmt::Debug for Account {
+    /// Without the credentials that may stand in its ICE servers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Account {
@@ -110,12 +119,22 @@ impl Accounts {
     /// will.
     pub fn new(proof: Proof, sign_ins: Rate, exempt: Vec<Prefix>) -> Self {
         let per_source = |rate| Mutex::new(PerSource::new(rate, Sources::new(exempt.clone())));
-        Self { proof, failures: per_source(FAILURES), sign_ins: per_source(sign_ins), banned: Mutex::default() }
+        let (failures, sign_ins) = (per_source(FAILURES), per_source(sign_ins));
+        Self { proof: Live::new(proof), failures, sign_ins, banned: Mutex::default() }
+    }
+
+    /// Asks for another proof from now on, and lets others in as often. Whoever is signed in stays so.
+    pub fn configure(&self, proof: Proof, sign_ins: Rate, exempt: Vec<Prefix>) {
+        for (buckets, rate) in [(&self.failures, FAILURES), (&self.sign_ins, sign_ins)] {
+            let mut buckets = buckets.lock().unwrap_or_else(PoisonError::into_inner);
+            buckets.configure(rate, Sources::new(exempt.clone()));
+        }
+        self.proof.set(proof);
     }
 
     /// Whether what is shown says whose account it is.
     pub fn have_names(&self) -> bool {
-        match self.proof {
+        match *self.proof.get() {
             Proof::None | Proof::Token(_) => false,
             Proof::Jwt(_) | Proof::Webhook(_) => true,
         }
@@ -123,7 +142,7 @@ impl Accounts {
 
     /// Whether who shows the same token twice is the same member, as far as can be told here.
     pub fn are_tokens_personal(&self) -> bool {
-        match self.proof {
+        match *self.proof.get() {
             Proof::None | Proof::Jwt(_) => true,
             Proof::Token(_) | Proof::Webhook(_) => false,
         }
@@ -150,7 +169,7 @@ impl Accounts {
         if asking.token.is_some_and(|token| token.len() > MAX_TOKEN) {
             return Err(Denied::Proof);
         }
-        if matches!(self.proof, Proof::None) {
+        if matches!(*self.proof.get(), Proof::None) {
             return Ok((Account::default(), now));
         }
         if !self.failures.lock().unwrap_or_else(PoisonError::into_inner).has_one(asking.source, now.monotonic) {
@@ -190,7 +209,7 @@ impl Accounts {
     }
 
     async fn prove(&self, asking: &Asking<'_>, now: Now) -> (Result<Account, Denied>, Now) {
-        let proven = match &self.proof {
+        let proven = match &*self.proof.get() {
             Proof::None => Ok(Account::default()),
             Proof::Token(right) => {
                 let is_right = asking.token.is_some_and(|token| right.as_bytes().ct_eq(token.as_bytes()).into());
@@ -325,5 +344,24 @@ mod tests {
         assert_eq!(alice.bind(Some(named("bob"))), Err(Denied::Proof));
         assert_eq!(Account::default().bind(Some(named("bob"))), Ok(Some(named("bob"))));
         assert_eq!(Account::default().bind(None), Ok(None));
+    }
+
+    #[tokio::test]
+    async fn another_proof_is_asked_for_from_then_on_and_as_often_as_by_then() {
+        let (now, source) = (Clock::system().now(), [192, 0, 2, 1]);
+        let few = Rate { per_second: 0.1, burst: 2.0 };
+        let accounts = Accounts::new(Proof::None, OFTEN, Vec::new());
+        assert!(admit(&accounts, None, source, now).await.is_ok());
+        assert!(accounts.are_tokens_personal());
+
+        accounts.configure(Proof::Token(RIGHT.into()), few, vec!["127.0.0.0/8".parse().unwrap()]);
+
+        assert!(!accounts.are_tokens_personal());
+        let tried = [None, Some(RIGHT), Some(RIGHT)].map(|token| admit(&accounts, token, source, now));
+        let tried = futures_util::future::join_all(tried).await;
+        assert_eq!(tried, [Err(Denied::Proof), Ok(Account::default()), Err(Denied::Rate)]);
+        for _ in 0..20 {
+            assert_eq!(admit(&accounts, Some("wrong"), [127, 0, 0, 1], now).await, Err(Denied::Proof), "exempt");
+        }
     }
 }

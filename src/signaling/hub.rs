@@ -22,12 +22,15 @@ use crate::address::Sources;
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::SessionId;
+use crate::metrics;
+use crate::metrics::Gateway;
 use crate::metrics::Metrics;
 use crate::signaling::accounts::Account;
 use crate::signaling::mailbox::Capacity;
 use crate::signaling::mailbox::Delivery;
 use crate::signaling::mailbox::Mailbox;
 use crate::signaling::mailbox::Reader;
+use crate::signaling::mailbox::Refused;
 use crate::signaling::mailbox::Vocabulary;
 use crate::signaling::message::Change;
 use crate::signaling::message::Joined;
@@ -98,6 +101,8 @@ pub struct Hub {
     banned: HashSet<Name>,
     credentials: Arc<Credentials>,
     metrics: Arc<Metrics>,
+    /// Whom members are counted for.
+    gateway: Gateway,
 }
 
 /// One session.
@@ -213,7 +218,25 @@ impl Hub {
             settings,
             credentials,
             metrics,
+            gateway: Gateway::Json,
         }
+    }
+
+    /// The same, counted as another gateway's; before anybody is signed in.
+    pub(super) fn count_for(&mut self, gateway: Gateway) -> &Arc<Metrics> {
+        self.gateway = gateway;
+        &self.metrics
+    }
+
+    /// Has other settings hold, for who is signed in too. Whoever is in more rooms than it may be, or has more waiting, stays
+    /// so; what is away is waited for as long as it was told.
+    pub fn configure(&mut self, settings: Settings) {
+        let sessions = &self.sessions;
+        self.away.regroup(settings.sources.clone(), |session| sessions.get(&session).map(|seat| seat.source));
+        for seat in self.sessions.values() {
+            seat.mailbox.resize(settings.queue);
+        }
+        self.settings = settings;
     }
 
     /// Signs `name` in, for `account` and a client at `source`. A session whose messages are acknowledged can be taken up
@@ -243,7 +266,7 @@ impl Hub {
         let secret = (delivery == Delivery::Acknowledged).then(Secret::new);
         self.bus.open(session, Arc::clone(&mailbox));
         self.credentials.begin(session);
-        self.metrics.members.increment();
+        self.metrics.members.increment(self.gateway);
         let account = Arc::new(account);
         let seat = Seat {
             name: name.clone(),
@@ -377,6 +400,16 @@ impl Hub {
         true
     }
 
+    /// The mailbox of every session, in no order.
+    pub fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.sessions.values().map(|seat| Arc::clone(&seat.mailbox)).collect()
+    }
+
+    /// Whether a session waits for its client, which has lost its connection.
+    pub fn awaits_somebody(&self) -> bool {
+        self.away.first().is_some()
+    }
+
     /// Refuses `name` from now on; who is signed in by it stays so. Whether it wasn't refused before.
     ///
     /// # Errors
@@ -477,7 +510,7 @@ impl Hub {
             self.report(message, &seat.name, now);
         }
         self.credentials.end(session);
-        self.metrics.members.decrement();
+        self.metrics.members.decrement(self.gateway);
         tracing::debug!(%session, "signed out");
     }
 
@@ -492,8 +525,26 @@ impl Hub {
     }
 
     fn deliver(&self, to: &Name, message: Message, now: Now) -> Result<(), Undelivered> {
-        let holder = self.registry.holder_of(to, now.monotonic).ok_or(Undelivered::UnknownMember)?;
-        self.bus.deliver(holder, message, now.monotonic)
+        match self.registry.holder_of(to, now.monotonic) {
+            Some(holder) => self.bring(holder, message, now),
+            None => self.counted(Err(Undelivered::UnknownMember)),
+        }
+    }
+
+    /// Brings a message to a session by the bus.
+    fn bring(&self, to: SessionId, message: Message, now: Now) -> Result<(), Undelivered> {
+        self.counted(self.bus.deliver(to, message, now.monotonic))
+    }
+
+    fn counted(&self, delivered: Result<(), Undelivered>) -> Result<(), Undelivered> {
+        let outcome = match delivered {
+            Ok(()) => metrics::Delivery::Queued,
+            Err(Undelivered::UnknownMember) => metrics::Delivery::UnknownMember,
+            Err(Undelivered::Refused(Refused::Full)) => metrics::Delivery::Overflow,
+            Err(Undelivered::Refused(Refused::Unknown)) => metrics::Delivery::NotUnderstood,
+        };
+        self.metrics.messages.increment((self.gateway, outcome));
+        delivered
     }
 
     /// Whoever is gone needs no notice.
@@ -504,7 +555,7 @@ impl Hub {
     /// Tells a sender, if it is still there and doesn't know yet, what did not get to `to`.
     fn report(&self, message: Message, to: &Name, now: Now) {
         if let Some((sender, undelivered)) = message.undelivered(to) {
-            let _ = self.bus.deliver(sender, undelivered, now.monotonic);
+            let _ = self.bring(sender, undelivered, now);
         }
     }
 

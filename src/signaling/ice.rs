@@ -1,13 +1,17 @@
 //! The `iceServers` that a session is handed: only what is served, under the name the client reached it by.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
 use serde_json::Value;
 use serde_json::json;
 
 use crate::address::host_in_url;
 use crate::credentials::IceCredential;
 
-/// What this process serves, as far as ICE cares.
-#[derive(Clone, Debug, Default)]
+/// What this process serves, as far as ICE cares. Credentials may stand in a replaced list: no log shows any of it.
+#[derive(Clone, Default)]
 pub struct Served {
     /// The host name or address to announce; empty: the one that the client used.
     pub public_host: String,
@@ -17,8 +21,8 @@ pub struct Served {
     pub tcp_port: Option<u16>,
     /// Where TURN is served over TLS.
     pub tls_port: Option<u16>,
-    /// Whether browsers accept its certificate: otherwise clients aren't handed it.
-    pub is_trusted: bool,
+    /// Whether browsers accept its certificate at the moment: otherwise clients aren't handed it.
+    pub is_trusted: Arc<AtomicBool>,
     /// Replaces the list (`turn.ice_servers`), for port mappings and proxies that this process can't know of.
     pub replaced: Option<Value>,
 }
@@ -34,7 +38,7 @@ impl Served {
         let host = if self.public_host.is_empty() { request_host } else { &self.public_host };
         let host = host_in_url(host);
         let udp_port = self.udp_ports.first().copied();
-        let tls_port = self.tls_port.filter(|_| self.is_trusted);
+        let tls_port = self.tls_port.filter(|_| self.is_trusted.load(Ordering::Relaxed));
         let stun = udp_port.map(|port| json!({ "urls": [format!("stun:{host}:{port}")] }));
         let ways = [("turn", udp_port, "udp"), ("turn", self.tcp_port, "tcp"), ("turns", tls_port, "tcp")];
         let urls: Vec<_> = ways
@@ -49,7 +53,7 @@ impl Served {
     /// What the list leaves out and the network check wants to know: every UDP port, as two of them tell the kind of NAT,
     /// and why there is `turns` or none: "served", "self-signed", "off", or "replaced" with the list, which then says all.
     pub fn particulars(&self) -> Value {
-        let turns = match (&self.replaced, self.tls_port, self.is_trusted) {
+        let turns = match (&self.replaced, self.tls_port, self.is_trusted.load(Ordering::Relaxed)) {
             (Some(_), ..) => return json!({ "udp": [], "turns": "replaced" }),
             (None, None, _) => "off",
             (None, Some(_), false) => "self-signed",
@@ -81,6 +85,10 @@ mod tests {
 
     use super::*;
 
+    fn trusted() -> Arc<AtomicBool> {
+        Arc::new(AtomicBool::new(true))
+    }
+
     fn credential() -> IceCredential {
         IceCredential { username: "1:s".into(), password: "p".into(), lifetime: Duration::from_secs(1) }
     }
@@ -108,9 +116,14 @@ mod tests {
 
     #[test]
     fn streams_follow_datagrams_and_only_what_is_served_is_listed() {
-        let all =
-            Served { udp_ports: vec![1], tcp_port: Some(2), tls_port: Some(3), is_trusted: true, ..Served::default() };
-        let untrusted = Served { is_trusted: false, ..all.clone() };
+        let all = Served {
+            udp_ports: vec![1],
+            tcp_port: Some(2),
+            tls_port: Some(3),
+            is_trusted: trusted(),
+            ..Served::default()
+        };
+        let untrusted = Served { is_trusted: Arc::default(), ..all.clone() };
         let tcp_only = Served { tcp_port: Some(2), ..Served::default() };
 
         assert_eq!(
@@ -131,7 +144,7 @@ mod tests {
     fn the_particulars_say_every_udp_port_and_why_there_is_turns_or_none() {
         let off = Served { udp_ports: vec![1, 2], ..Served::default() };
         let self_signed = Served { tls_port: Some(3), ..off.clone() };
-        let served = Served { is_trusted: true, ..self_signed.clone() };
+        let served = Served { is_trusted: trusted(), ..self_signed.clone() };
         let replaced = Served { replaced: Some(json!([])), ..served.clone() };
 
         assert_eq!(off.particulars(), json!({ "udp": [1, 2], "turns": "off" }));

@@ -17,7 +17,7 @@ use crate::signaling::message::Message;
 use crate::signaling::name::Name;
 
 /// How much may wait for one member: at least one message, however large.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
     /// In messages.
     pub messages: usize,
@@ -63,7 +63,6 @@ const NOTICES: usize = MOST_WITH_PRESENCE + 2048;
 #[derive(Debug)]
 pub struct Mailbox {
     name: Name,
-    capacity: Capacity,
     delivery: Delivery,
     vocabulary: Vocabulary,
     inner: Mutex<Inner>,
@@ -71,6 +70,7 @@ pub struct Mailbox {
 
 #[derive(Debug, Default)]
 struct Inner {
+    capacity: Capacity,
     /// Capped by the capacity and [`NOTICES`], and one message each more that a single one may take.
     queue: VecDeque<Message>,
     /// How many in it are notices.
@@ -137,6 +137,9 @@ pub enum Cut {
     /// Another connection has taken its place.
     #[error("another connection has taken its place")]
     Replaced,
+    /// The process is about to end.
+    #[error("the server restarts")]
+    Restart,
 }
 
 /// A number that says of messages that they came, which can't have come or have been said to before.
@@ -147,7 +150,13 @@ pub struct NotSent;
 impl Mailbox {
     /// An empty one of the member `name`. Who acknowledges knows every message, who doesn't what is in `vocabulary`.
     pub fn new(name: Name, capacity: Capacity, delivery: Delivery, vocabulary: Vocabulary) -> Self {
-        Self { name, capacity, delivery, vocabulary, inner: Mutex::default() }
+        let inner = Mutex::new(Inner { capacity, ..Inner::default() });
+        Self { name, delivery, vocabulary, inner }
+    }
+
+    /// Has another capacity. What waits stays, even if it is more.
+    pub fn resize(&self, capacity: Capacity) {
+        self.inner().capacity = capacity;
     }
 
     /// Adds one message and wakes the reader, or ignores it if it's about somebody who is no partner. Whatever is refused
@@ -184,7 +193,7 @@ impl Mailbox {
             let untaken = *inner.untaken.get_or_insert(now);
             // What is asked for must fit wherever anything does, so that it can be known before.
             let least = if let Message::Answer(_) = message { 1 } else { message.cost() };
-            if !inner.has_room(least, self.capacity) {
+            if !inner.has_room(least) {
                 if self.delivery == Delivery::Once && now.saturating_duration_since(untaken) >= STALLED {
                     inner.cut(Cut::Overflown);
                 }
@@ -221,6 +230,11 @@ impl Mailbox {
     /// Has the reader end its connection.
     pub fn kick(&self) {
         self.inner().cut(Cut::Kicked);
+    }
+
+    /// Has the reader end its connection, because the process is about to end.
+    pub fn dismiss(&self) {
+        self.inner().cut(Cut::Restart);
     }
 
     /// The one reader from now on: earlier ones get nothing more. What was taken before has arrived up to the message number
@@ -349,7 +363,7 @@ impl Reader {
     /// Whether an answer fits in, however long.
     pub fn has_room(&self) -> bool {
         let inner = self.mailbox.inner();
-        inner.cut.is_none() && inner.has_room(1, self.mailbox.capacity)
+        inner.cut.is_none() && inner.has_room(1)
     }
 
     /// Has `waker` woken at the next message, or when the connection must end.
@@ -394,7 +408,8 @@ impl Inner {
     }
 
     /// Whether a message of so many bytes that is no notice fits in; one always does.
-    fn has_room(&self, bytes: usize, capacity: Capacity) -> bool {
+    fn has_room(&self, bytes: usize) -> bool {
+        let capacity = self.capacity;
         let messages = self.queue.len() - self.notices;
         messages == 0 || (messages < capacity.messages && self.bytes + bytes <= capacity.bytes)
     }

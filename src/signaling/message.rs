@@ -1,5 +1,6 @@
 //! What members send each other by way of the hub, typed; descriptions and candidates pass through as they came.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
@@ -65,9 +66,33 @@ pub enum Message {
         frame: Option<u64>,
     },
     /// What the member's gateway has to say to it, as text.
-    Answer(Arc<str>),
+    Answer(Text),
     /// The same, which must be told however much waits.
-    Notice(Arc<str>),
+    Notice(Text),
+}
+
+/// A text for one member alone: credentials may stand in it, so that no log shows it.
+#[derive(Clone)]
+pub struct Text(Arc<str>);
+
+impl<T: Into<Arc<str>>> From<T> for Text {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl std::ops::Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({} bytes)", self.len())
+    }
 }
 
 /// Who sends something: stamped by the hub.

@@ -8,13 +8,18 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Now;
 use crate::credentials::Credentials;
 use crate::credentials::IceCredential;
 use crate::credentials::SessionId;
+use crate::live::Live;
 use crate::metrics::Gateway;
+use crate::metrics::Metrics;
+use crate::metrics::SignIn;
 use crate::signaling::accounts::Account;
 use crate::signaling::accounts::Accounts;
 use crate::signaling::accounts::Asking;
@@ -24,12 +29,11 @@ use crate::signaling::hub::Attached;
 use crate::signaling::hub::Hub;
 use crate::signaling::hub::NotJoined;
 use crate::signaling::hub::Refusal;
+use crate::signaling::hub::Settings;
 use crate::signaling::hub::Stale;
-use crate::signaling::hub::TooManyBanned;
-use crate::signaling::hub::listing::Member;
-use crate::signaling::hub::listing::Room;
 use crate::signaling::ice::Served;
 use crate::signaling::mailbox::Delivery;
+use crate::signaling::mailbox::Mailbox;
 use crate::signaling::mailbox::Reader;
 use crate::signaling::message::Joined;
 use crate::signaling::message::Payload;
@@ -38,15 +42,23 @@ use crate::signaling::secret::Secret;
 use crate::signaling::session::turn::Turn;
 use crate::signaling::store::Lost;
 
+mod operator;
+mod outcome;
 pub mod turn;
+
+pub use self::operator::Banned;
 
 /// Signs members in: what every gateway talks to.
 pub struct Sessions {
     hub: Mutex<Hub>,
     accounts: Arc<Accounts>,
     credentials: Arc<Credentials>,
-    served: Served,
+    served: Live<Served>,
     gateway: Gateway,
+    metrics: Arc<Metrics>,
+    draining: CancellationToken,
+    /// Rung when a tick may be due earlier than the last one said.
+    retick: Notify,
 }
 
 /// Who asks to sign in.
@@ -75,22 +87,13 @@ pub struct Session {
     is_over: bool,
 }
 
-/// What a session is handed for ICE.
-#[derive(Clone, Debug)]
+/// What a session is handed for ICE: nothing that a log may show.
+#[derive(Clone)]
 pub struct Ice {
     /// Ready for `RTCPeerConnection`.
     pub servers: Value,
     /// How long their credentials are good for.
     pub lifetime: Duration,
-}
-
-/// Whom a ban was for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Banned {
-    /// Whether somebody was signed in.
-    pub kicked: bool,
-    /// The account that is refused, too.
-    pub account: Option<Name>,
 }
 
 /// What asks for ICE servers without signing in.
@@ -137,13 +140,42 @@ pub enum NotTold {
 
 impl Sessions {
     /// Whom `accounts` let in meet in `hub` and get credentials of `credentials` for what is `served`, by our own protocol.
-    pub fn new(hub: Hub, accounts: Arc<Accounts>, credentials: Arc<Credentials>, served: Served) -> Self {
-        Self { hub: Mutex::new(hub), accounts, credentials, served, gateway: Gateway::Json }
+    pub fn new(
+        mut hub: Hub,
+        accounts: Arc<Accounts>,
+        credentials: Arc<Credentials>,
+        served: impl Into<Live<Served>>,
+    ) -> Self {
+        let gateway = Gateway::Json;
+        let metrics = Arc::clone(hub.count_for(gateway));
+        let (hub, served, draining, retick) = (Mutex::new(hub), served.into(), CancellationToken::new(), Notify::new());
+        Self { hub, accounts, credentials, served, gateway, metrics, draining, retick }
     }
 
     /// The same by another protocol.
     pub fn by(self, gateway: Gateway) -> Self {
+        self.hub().count_for(gateway);
         Self { gateway, ..self }
+    }
+
+    /// The same, but that nobody signs in any more once `draining` is cancelled. Who was signed in may still come back.
+    pub fn until(self, draining: CancellationToken) -> Self {
+        Self { draining, ..self }
+    }
+
+    /// Whether nobody signs in any more.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Whether a session waits for its client, which has lost its connection.
+    pub fn awaits_somebody(&self) -> bool {
+        self.hub().awaits_somebody()
+    }
+
+    /// What every member is told by, in no order.
+    pub fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.hub().mailboxes()
     }
 
     /// Signs `name` in, and into `room`; with who else is there. In our own protocol, who has an account with a name signs
@@ -161,7 +193,18 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, Vec<Name>), NotSignedIn> {
-        let name = name.into();
+        let done = self.sign_in_by(name.into(), delivery, room, visitor, now).await;
+        self.counted(SignIn::Ok, done)
+    }
+
+    async fn sign_in_by(
+        self: &Arc<Self>,
+        name: Option<Name>,
+        delivery: Delivery,
+        room: Option<&Name>,
+        visitor: &Visitor,
+        now: Now,
+    ) -> Result<(Session, Vec<Name>), NotSignedIn> {
         if name.is_none() && !self.accounts.have_names() {
             return Err(NotSignedIn::Nameless);
         }
@@ -189,6 +232,7 @@ impl Sessions {
             return Err(Refusal::Banned.into());
         }
         let attached = claim(&mut hub, account)?;
+        self.credentials.journal().signed_in(attached.session, self.gateway, name.as_str(), now);
         let joined = room.map_or(Ok(Vec::new()), |room| hub.join(attached.session, room, now));
         drop(hub);
         tracing::debug!(session = %attached.session, "signed in");
@@ -210,10 +254,13 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, Vec<Name>), NotSignedIn> {
-        let (account, now) = self.admit(None, self.gateway.label(), visitor, now).await?;
-        self.enter(&name, account, room, visitor, now, |hub, account| {
-            hub.sign_in(name.clone(), account, delivery, visitor.source, now)
-        })
+        let done = match self.admit(None, self.gateway.label(), visitor, now).await {
+            Ok((account, now)) => self.enter(&name, account, room, visitor, now, |hub, account| {
+                hub.sign_in(name.clone(), account, delivery, visitor.source, now)
+            }),
+            Err(denied) => Err(denied.into()),
+        };
+        self.counted(SignIn::Ok, done)
     }
 
     /// Signs `name` in, in the place of an earlier connection for the same account, or that showed the same token: that
@@ -228,12 +275,14 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<Session, NotSignedIn> {
-        let (account, now) = self.admit(Some(&name), self.gateway.label(), visitor, now).await?;
         let token = visitor.token.as_deref().filter(|_| self.accounts.are_tokens_personal());
-        let entered = self.enter(&name, account, None, visitor, now, |hub, account| {
-            hub.sign_in_or_take_over(name.clone(), token, account, visitor.source, now)
-        });
-        Ok(entered?.0)
+        let done = match self.admit(Some(&name), self.gateway.label(), visitor, now).await {
+            Ok((account, now)) => self.enter(&name, account, None, visitor, now, |hub, account| {
+                hub.sign_in_or_take_over(name.clone(), token, account, visitor.source, now)
+            }),
+            Err(denied) => Err(denied.into()),
+        };
+        Ok(self.counted(SignIn::Ok, done)?.0)
     }
 
     /// Takes the session of `name` up again, as [`Hub::resume`]; with the last frame that was taken from its client. A try
@@ -250,14 +299,13 @@ impl Sessions {
         visitor: &Visitor,
         now: Now,
     ) -> Result<(Session, u64), NotSignedIn> {
-        let attached = match self.hub().resume(&name, secret, arrived, visitor.source, now) {
-            Ok(attached) => attached,
-            Err(why) => {
-                // Who has the secret may come back as often as its network breaks.
-                self.accounts.knock(visitor.source, now)?;
-                return Err(why.into());
-            }
-        };
+        let resumed = self.hub().resume(&name, secret, arrived, visitor.source, now);
+        let resumed = resumed.map_err(|why| match self.accounts.knock(visitor.source, now) {
+            // Who has the secret may come back as often as its network breaks.
+            Ok(()) => NotSignedIn::from(why),
+            Err(denied) => denied.into(),
+        });
+        let attached = self.counted(SignIn::Resumed, resumed)?;
         tracing::debug!(session = %attached.session, "resumed");
         Ok(self.session(name, attached, visitor, now))
     }
@@ -280,6 +328,17 @@ impl Sessions {
         self.hub().tick(now)
     }
 
+    /// Waits until [`Sessions::tick`] may be due earlier than it said.
+    pub async fn reticked(&self) {
+        self.retick.notified().await;
+    }
+
+    /// Has other settings hold, as [`Hub::configure`].
+    pub fn configure(&self, settings: Settings) {
+        self.hub().configure(settings);
+        self.retick.notify_one();
+    }
+
     /// ICE servers for an application that signals elsewhere; asking for them counts as a sign-in. They belong to no
     /// session, so nothing but time ends them.
     ///
@@ -287,6 +346,12 @@ impl Sessions {
     ///
     /// [`NoIce`].
     pub async fn ice_elsewhere(&self, visitor: &Visitor, now: Now) -> Result<Ice, NoIce> {
+        let done = self.mint_elsewhere(visitor, now).await;
+        self.metrics.ice.increment(done.as_ref().map_or_else(|why| (*why).into(), |_| SignIn::Ok));
+        done
+    }
+
+    async fn mint_elsewhere(&self, visitor: &Visitor, now: Now) -> Result<Ice, NoIce> {
         if self.credentials.binds_peers() {
             return Err(NoIce::SignaledPeersOnly);
         }
@@ -299,81 +364,8 @@ impl Sessions {
     }
 
     /// What sessions are handed ICE servers of.
-    pub fn served(&self) -> &Served {
-        &self.served
-    }
-
-    /// Ends the connection, the session and the allocations of `name`; false when nobody is signed in by it.
-    pub fn kick(&self, name: &Name, now: Now) -> bool {
-        let mut hub = self.hub();
-        let kicked = hub.kick(name, now);
-        if let Some(session) = kicked {
-            self.credentials.revoke(session, now);
-        }
-        kicked.is_some()
-    }
-
-    /// Refuses `name` until it is unbanned, and kicks who is signed in by it; whether somebody was. Whose that is is refused
-    /// by every other name, too, wherever it signs in: the account, if there is one. In our own protocol it is called as
-    /// the member.
-    ///
-    /// # Errors
-    ///
-    /// [`TooManyBanned`]; nothing has changed then.
-    pub fn ban(&self, name: Name, now: Now) -> Result<Banned, TooManyBanned> {
-        let mut hub = self.hub();
-        let account = hub.account_of(&name, now).or_else(|| self.names_accounts().then(|| name.clone()));
-        let is_new = hub.ban(name.clone())?;
-        if let Some(account) = &account
-            && let Err(full) = self.accounts.ban(account.clone())
-        {
-            if is_new {
-                hub.unban(&name);
-            }
-            return Err(full);
-        }
-        drop(hub);
-        Ok(Banned { kicked: self.kick(&name, now), account })
-    }
-
-    /// Lets `name` sign in again, and the account that is called so where members are; false when neither was banned.
-    pub fn unban(&self, name: &Name) -> bool {
-        let was_account = self.names_accounts() && self.accounts.unban(name);
-        self.hub().unban(name) || was_account
-    }
-
-    /// Kicks whoever is signed in for `account`; whether somebody was.
-    pub fn kick_account(&self, account: &Name, now: Now) -> bool {
-        let mut hub = self.hub();
-        let sessions = hub.sessions_of(account);
-        for session in &sessions {
-            hub.kick_session(*session, now);
-            self.credentials.revoke(*session, now);
-        }
-        !sessions.is_empty()
-    }
-
-    /// Whether `session` is somebody's who is signed in here.
-    pub fn has(&self, session: SessionId) -> bool {
-        self.hub().has(session)
-    }
-
-    /// The first `most` members behind `after`.
-    pub fn members(&self, after: Option<&Name>, most: usize) -> Vec<Member> {
-        self.hub().members(after, most)
-    }
-
-    /// The first `most` rooms behind `after`.
-    pub fn rooms(&self, after: Option<&Name>, most: usize) -> Vec<Room> {
-        self.hub().rooms(after, most)
-    }
-
-    /// Ends all that `session` has, whether it lives or has left its allocations behind; whether somebody was kicked.
-    pub fn revoke(&self, session: SessionId, now: Now) -> bool {
-        let mut hub = self.hub();
-        let kicked = hub.kick_session(session, now);
-        self.credentials.revoke(session, now);
-        kicked
+    pub fn served(&self) -> Arc<Served> {
+        self.served.get()
     }
 
     /// Whether a member is called what its account is called, if that has a name.
@@ -389,6 +381,9 @@ impl Sessions {
         Visitor { host, source, token }: &Visitor,
         now: Now,
     ) -> Result<(Account, Now), Denied> {
+        if self.is_draining() {
+            return Err(Denied::Later);
+        }
         self.accounts.admit(&Asking { name, token: token.as_deref(), source: *source, host, gateway }, now).await
     }
 
@@ -411,11 +406,18 @@ impl Sessions {
     }
 
     fn ice(&self, host: &str, credential: IceCredential, account: &Account) -> Ice {
-        let mut servers = self.served.ice_servers(host, &credential);
+        let mut servers = self.served.get().ice_servers(host, &credential);
         if let Some(list) = servers.as_array_mut() {
             list.extend_from_slice(&account.ice_servers);
         }
         Ice { servers, lifetime: credential.lifetime }
+    }
+
+    /// Counts how a sign-in went that would be `good`.
+    fn counted<T>(&self, good: SignIn, done: Result<T, NotSignedIn>) -> Result<T, NotSignedIn> {
+        let outcome = done.as_ref().map_or_else(|why| (*why).into(), |_| good);
+        self.metrics.sign_ins.increment((self.gateway, outcome));
+        done
     }
 
     fn hub(&self) -> MutexGuard<'_, Hub> {
@@ -428,6 +430,12 @@ impl Session {
     pub fn disconnect(mut self, may_return: bool, now: Now) {
         self.is_over = true;
         self.sessions.hub().disconnect(self.id, &self.reader, may_return, now);
+    }
+
+    /// The process is about to end, and the session with it: nobody is told that the member has left. Calls go on without
+    /// signaling, and most clients would end them when they heard so.
+    pub fn leave_behind(mut self) {
+        self.is_over = true;
     }
 
     /// The member's name.

@@ -51,6 +51,9 @@ pub trait Registry: Send {
     /// Who is in `room`, in the order they came in.
     fn in_room(&self, room: &Name, now: Instant) -> Vec<Holder>;
 
+    /// How many rooms somebody is in.
+    fn rooms(&self) -> usize;
+
     /// Names that are held, in no order, `most` of them.
     fn names(&self, most: usize, now: Instant) -> Vec<Name>;
 }

@@ -141,6 +141,16 @@ impl Backstop {
         Ok(())
     }
 
+    /// Takes a peer's permission away, and the channels that are bound to it.
+    pub(super) async fn forbid(&self, leg: Leg, peer: PeerAddr, channels: &[u16]) {
+        if let Some(allocation) = self.get(leg).await {
+            allocation.remove_permission(&peer.get()).await;
+            for number in channels {
+                allocation.remove_channel_bind(ChannelNumber(*number)).await;
+            }
+        }
+    }
+
     /// The next allocation that has ended, by whatever cause.
     pub(super) fn poll_ended(&mut self) -> Option<AllocationId> {
         self.ended.try_recv().ok()

@@ -25,9 +25,10 @@ pub async fn run<S, F, E>(
 ) where
     F: Future<Output = Result<(), E>>,
 {
-    let mut endings = processor.endings();
+    let (mut endings, mut rechecks) = (processor.endings(), processor.rechecks());
     loop {
         let timeout = processor.poll_timeout();
+        let mut recheck = None;
         tokio::select! {
             () = shutdown.cancelled() => return,
             event = events.recv() => match event {
@@ -38,6 +39,10 @@ pub async fn run<S, F, E>(
             Some(query) = queries.recv() => processor.answer_query(query, clock.now()),
             () = until(timeout) => processor.handle_timeout(clock.now()).await,
             () = processor.ended() => {}
+            Ok(asked) = rechecks.recv() => {
+                recheck = Some(asked);
+                processor.handle_recheck(clock.now()).await;
+            }
             ending = endings.next() => processor.handle_ending(ending, clock.now()).await,
         }
         while let Some(command) = processor.poll_command() {
@@ -45,6 +50,7 @@ pub async fn run<S, F, E>(
                 return;
             }
         }
+        drop(recheck);
     }
 }
 

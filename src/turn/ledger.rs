@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -12,8 +13,11 @@ use crate::address::Family;
 use crate::address::FiveTuple;
 use crate::address::PeerAddr;
 use crate::credentials::Identity;
+use crate::credentials::Mark;
 use crate::credentials::SessionId;
+use crate::credentials::journal;
 use crate::relay::command::AllocationId;
+use crate::relay::command::Traffic;
 use crate::relay::command::Via;
 
 /// Where an allocation stands: on whose 5-tuple, and in which family it relays.
@@ -43,6 +47,10 @@ pub(super) struct Allocation {
     pub(super) relayed: SocketAddr,
     /// What clients and peers know it as.
     pub(super) advertised: SocketAddr,
+    /// Where it belongs in the journal, if that is kept.
+    pub(super) place: Option<journal::Key>,
+    /// Where the data plane counts what it relays.
+    pub(super) traffic: Arc<Traffic>,
     /// When it ends.
     pub(super) deadline: Instant,
     /// The Allocate request's transaction ID, for its retransmissions.
@@ -79,6 +87,14 @@ impl Channels {
         room
     }
 
+    /// Forgets what is bound to `peer`, whatever the port; which numbers those were.
+    pub(super) fn forbid(&mut self, peer: IpAddr) -> Vec<u16> {
+        let forbidden: Vec<_> =
+            self.peers.extract_if(|_, bound| bound.ip() == peer).map(|(number, _)| number).collect();
+        forbidden.iter().for_each(|number| self.deadlines.remove(number));
+        forbidden
+    }
+
     /// Binds `number` to `peer` until `deadline`.
     pub(super) fn bind(&mut self, number: u16, peer: PeerAddr, deadline: Instant) {
         self.deadlines.set(number, deadline);
@@ -109,6 +125,16 @@ impl<K: Copy + Eq + Hash> Deadlines<K> {
         self.0.get(key).is_some_and(|deadline| *deadline > now)
     }
 
+    /// Every key, live or not.
+    pub(super) fn keys(&self) -> impl Iterator<Item = K> {
+        self.0.keys().copied()
+    }
+
+    /// Forgets `key`.
+    pub(super) fn remove(&mut self, key: &K) {
+        self.0.remove(key);
+    }
+
     /// Adds `key`, or sets its deadline anew.
     pub(super) fn set(&mut self, key: K, deadline: Instant) {
         self.0.insert(key, deadline);
@@ -124,6 +150,8 @@ pub(super) struct Owner {
     pub(super) session: Option<SessionId>,
     /// The source address ([`crate::address::source_of`]); None for an exempt one.
     pub(super) source: Option<IpAddr>,
+    /// What proved the user name: with that it ends, too.
+    pub(super) mark: Mark,
 }
 
 /// How many allocations and reservations each identity and each source has.
@@ -229,6 +257,11 @@ impl Ledger {
                 answer.clone_into(&mut allocation.answer);
             }
         }
+    }
+
+    /// Every allocation, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Leg, &Allocation)> {
+        self.by_leg.iter().map(|(leg, allocation)| (*leg, allocation))
     }
 
     /// Where an allocation stands.

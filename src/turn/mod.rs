@@ -30,6 +30,7 @@ mod control;
 mod holdings;
 mod ledger;
 mod nonce;
+mod notes;
 mod pool;
 mod ports;
 pub mod probe;
@@ -47,6 +48,8 @@ pub use processor::Processor;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::address::Family;
 use crate::address::Prefix;
@@ -67,8 +70,10 @@ pub struct Settings {
     pub relay_ports: RangeInclusive<u16>,
     /// What clients and peers are told instead of a relay address, behind 1:1 NAT.
     pub external_ip: Vec<ExternalIp>,
-    /// What one client may have.
+    /// What one client may have, until [`Pool::configure`].
     pub limits: Limits,
+    /// Cancelled when nobody gets an allocation any more, because the process is about to end.
+    pub draining: CancellationToken,
 }
 
 /// An external address and the relay addresses that it covers.
@@ -148,6 +153,8 @@ pub struct Rejection {
     pub reason: &'static str,
     /// Types for UNKNOWN-ATTRIBUTES.
     pub unknown: Vec<u16>,
+    /// The peer that is denied, if its address names nobody on the internet.
+    pub peer: Option<IpAddr>,
 }
 
 impl Rejection {
@@ -166,6 +173,7 @@ impl Rejection {
     const QUOTA: Self = Self::new(486, "allocation quota reached, see turn.limits");
     const NO_PORT: Self = Self::new(508, "no relayed port can be had, see turn.relay_ports");
     const NO_RESERVATION: Self = Self::new(508, "no port is reserved for this RESERVATION-TOKEN and user name");
+    const DRAINING: Self = Self::new(508, "the server is about to end, see shutdown.drain");
     const VOLUME: Self = Self::new(508, "turn.limits.bytes_per_day or bytes_per_month is used up");
     const PERMISSIONS: Self = Self::new(508, "too many permissions, see turn.limits.permissions_per_allocation");
     const CHANNELS: Self = Self::new(508, "too many channels, see turn.limits.channels_per_allocation");
@@ -173,7 +181,7 @@ impl Rejection {
     const NEW_PEERS: Self = Self::new(508, "too many new peers at once, see turn.limits.new_peers");
 
     const fn new(code: u16, reason: &'static str) -> Self {
-        Self { code, reason, unknown: Vec::new() }
+        Self { code, reason, unknown: Vec::new(), peer: None }
     }
 
     const fn bad_request(reason: &'static str) -> Self {

@@ -11,18 +11,23 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::broadcast;
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::address::FiveTuple;
 use crate::address::Sources;
 use crate::credentials::Credentials;
 use crate::credentials::SessionId;
 use crate::credentials::random;
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::rate::Buckets;
 use crate::rate::PerSource;
 use crate::relay::command::AllocationId;
+use crate::turn::Limits;
 use crate::turn::Settings;
 use crate::turn::auth::Asker;
 use crate::turn::auth::Authenticator;
@@ -45,14 +50,31 @@ pub struct Pool<S> {
     pub(super) settings: Settings,
     pub(super) authenticator: Authenticator,
     pub(super) credentials: Arc<Credentials>,
-    pub(super) policy: Arc<Policy>,
+    pub(super) rules: Live<Rules>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) ports: Ports<S>,
-    sources: Sources,
+    /// Has every processor look at all that it has again; over once the token of each is dropped.
+    rechecks: broadcast::Sender<TaskTrackerToken>,
     last_id: AtomicU64,
     counts: Mutex<Counts>,
     reservations: Mutex<Reservations<S>>,
 }
+
+/// What is granted, and to whom; may change while clients hold what they were granted.
+pub(super) struct Rules {
+    pub(super) limits: Limits,
+    pub(super) policy: Arc<Policy>,
+    sources: Sources,
+}
+
+impl Rules {
+    fn new(limits: Limits, policy: Arc<Policy>) -> Self {
+        Self { sources: Sources::new(limits.exempt.clone()), limits, policy }
+    }
+}
+
+/// How many rechecks may be asked for at once: who asks waits for the last to be over.
+const RECHECKS: usize = 4;
 
 /// What is counted over all shards.
 struct Counts {
@@ -92,7 +114,7 @@ impl<S> Pool<S> {
         metrics: Arc<Metrics>,
         bind: Bind<S>,
     ) -> Self {
-        let limits = &settings.limits;
+        let limits = settings.limits.clone();
         let counts = Counts {
             quotas: Quotas::default(),
             challenges: PerSource::new(limits.challenges, Sources::networks(limits.exempt.clone())),
@@ -103,17 +125,41 @@ impl<S> Pool<S> {
         let reservations =
             Reservations { by_token: HashMap::new(), ends: BTreeSet::new(), holdings: Holdings::default() };
         Self {
-            authenticator: Authenticator::new(settings.realm.clone(), Arc::clone(&credentials)),
+            authenticator: Authenticator::new(settings.realm.clone(), Arc::clone(&credentials), Arc::clone(&metrics)),
             credentials,
-            policy,
+            rules: Live::new(Rules::new(limits, policy)),
             metrics,
             ports: Ports::new(settings.relay_ports.clone(), bind),
-            sources: Sources::new(limits.exempt.clone()),
+            rechecks: broadcast::channel(RECHECKS).0,
             last_id: AtomicU64::new(0),
             counts: Mutex::new(counts),
             reservations: Mutex::new(reservations),
             settings,
         }
+    }
+
+    /// Has other limits and another policy hold for whatever is asked for from now on, and returns when every processor has
+    /// taken away what they, or the credentials, don't let its clients have any more.
+    ///
+    /// Fewer or less of anything ends nobody: what is beyond it ends by itself.
+    pub async fn configure(&self, limits: Limits, policy: Arc<Policy>) {
+        {
+            let mut counts = self.counts();
+            counts.challenges.configure(limits.challenges, Sources::networks(limits.exempt.clone()));
+            counts.new_peers.configure(limits.new_peers);
+            counts.new_peers_of_source.configure(limits.new_peers_of_source());
+        }
+        self.rules.set(Rules::new(limits, policy));
+        let rechecked = TaskTracker::new();
+        rechecked.close();
+        // Without processors there is nobody to tell.
+        let _ = self.rechecks.send(rechecked.token());
+        rechecked.wait().await;
+    }
+
+    /// Tells a processor when to look at all that it has again.
+    pub(super) fn rechecks(&self) -> broadcast::Receiver<TaskTrackerToken> {
+        self.rechecks.subscribe()
     }
 
     /// The next allocation's name.
@@ -124,7 +170,7 @@ impl<S> Pool<S> {
     /// Whom what `asker` opens from there counts for.
     pub(super) fn owner(&self, client: FiveTuple, asker: &Asker) -> Owner {
         let (identity, session) = (asker.identity.clone(), asker.session);
-        Owner { identity, session, source: self.sources.of(client.client.ip()) }
+        Owner { identity, session, source: self.rules.get().sources.of(client.client.ip()), mark: asker.mark }
     }
 
     /// Whether a stranger may have one more answer; takes it.
@@ -134,8 +180,8 @@ impl<S> Pool<S> {
 
     /// Whether `owner` may have so many more allocations and reservations; counts them.
     pub(super) fn take_quota(&self, owner: &Owner, count: usize) -> bool {
-        let limits = &self.settings.limits;
-        self.counts().quotas.take(owner, count, limits.allocations_per_member, limits.allocations_per_source)
+        let Limits { allocations_per_member, allocations_per_source, .. } = self.rules.get().limits;
+        self.counts().quotas.take(owner, count, allocations_per_member, allocations_per_source)
     }
 
     /// Counts so many less for `owner`.
@@ -211,8 +257,21 @@ impl<S> Pool<S> {
 
     /// Ends what is reserved for a session.
     pub(super) fn end_reservations_of(&self, session: SessionId) {
-        let mut reservations = self.reservations();
+        let reservations = self.reservations();
         let tokens = reservations.holdings.held_by(session);
+        self.end_all(reservations, tokens);
+    }
+
+    /// Ends what is reserved by a user name whose proof is good no more.
+    pub(super) fn end_unproven_reservations(&self) {
+        let reservations = self.reservations();
+        let is_unproven = |it: &Reservation<S>| !self.credentials.still_proves(&it.username, it.owner.mark);
+        let of_token = reservations.by_token.iter();
+        let tokens = of_token.filter(|(_, reservation)| is_unproven(reservation)).map(|(token, _)| *token).collect();
+        self.end_all(reservations, tokens);
+    }
+
+    fn end_all(&self, mut reservations: MutexGuard<'_, Reservations<S>>, tokens: Vec<Token>) {
         let ended: Vec<_> = tokens.into_iter().filter_map(|token| self.take(&mut reservations, token)).collect();
         drop(reservations);
         ended.into_iter().for_each(|reservation| self.end(reservation));

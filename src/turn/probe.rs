@@ -50,14 +50,41 @@ pub enum Failed {
 pub async fn round_trip(
     server: SocketAddr,
     realm: &str,
-    [alice, bob]: &[IceCredential; 2],
+    pair: &[IceCredential; 2],
     clock: Clock,
 ) -> Result<Duration, Failed> {
     let probe = Probe { server, realm };
-    let (alice, bob) = (probe.client(alice).await?, probe.client(bob).await?);
+    let conns = [probe.datagrams().await?, probe.datagrams().await?];
+    round_trip_over(conns, server, realm, pair, clock).await.map(|proof| proof.took)
+}
+
+/// That a relay works.
+#[derive(Clone, Copy, Debug)]
+pub struct Proof {
+    /// From the moment when both had allocated.
+    pub took: Duration,
+    /// Where the first client's peers would send to.
+    pub relayed: SocketAddr,
+}
+
+/// The same over connections to the server that are there already, of whichever transport.
+///
+/// # Errors
+///
+/// [`Failed`], with the step that failed.
+pub async fn round_trip_over(
+    [alice_conn, bob_conn]: [Arc<dyn Conn + Send + Sync>; 2],
+    server: SocketAddr,
+    realm: &str,
+    [alice, bob]: &[IceCredential; 2],
+    clock: Clock,
+) -> Result<Proof, Failed> {
+    let probe = Probe { server, realm };
+    let (alice, bob) = (probe.client(alice, alice_conn).await?, probe.client(bob, bob_conn).await?);
     let alice_relay = probe.step("allocate", alice.allocate()).await?;
     let bob_relay = probe.step("allocate", bob.allocate()).await?;
     let started = clock.now().monotonic;
+    let relayed = probe.step("read the relayed address", async { alice_relay.local_addr() }).await;
     let outcome = probe.exchange(&alice_relay, &bob_relay).await;
     let took = clock.now().monotonic - started;
     for relay in [&alice_relay as &(dyn Conn + Send + Sync), &bob_relay] {
@@ -66,7 +93,8 @@ pub async fn round_trip(
     for client in [alice, bob] {
         let _ = client.close().await;
     }
-    outcome.map(|()| took)
+    outcome?;
+    Ok(Proof { took, relayed: relayed? })
 }
 
 /// What the operator can do about an error response, by its code as webrtc-rs prints it.
@@ -86,9 +114,12 @@ struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    async fn client(&self, credential: &IceCredential) -> Result<Client, Failed> {
+    async fn datagrams(&self) -> Result<Arc<dyn Conn + Send + Sync>, Failed> {
         let any = if self.server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = self.step("bind a socket", UdpSocket::bind(SocketAddr::new(any, 0))).await?;
+        Ok(Arc::new(self.step("bind a socket", UdpSocket::bind(SocketAddr::new(any, 0))).await?))
+    }
+
+    async fn client(&self, credential: &IceCredential, conn: Arc<dyn Conn + Send + Sync>) -> Result<Client, Failed> {
         let config = ClientConfig {
             stun_serv_addr: self.server.to_string(),
             turn_serv_addr: self.server.to_string(),
@@ -97,7 +128,7 @@ impl Probe<'_> {
             realm: self.realm.to_owned(),
             software: String::new(),
             rto_in_ms: 0,
-            conn: Arc::new(socket),
+            conn,
             vnet: None,
         };
         let client = self.step("start a client", Client::new(config)).await?;

@@ -12,6 +12,8 @@ use crate::address::FiveTuple;
 use crate::clock::Now;
 use crate::credentials::Ending;
 use crate::credentials::Endings;
+use crate::metrics;
+use crate::metrics::AllocationEnd;
 use crate::metrics::DropReason;
 use crate::relay::command::AllocationId;
 use crate::relay::command::Command;
@@ -24,6 +26,7 @@ use crate::turn::auth::Asker;
 use crate::turn::backstop::Backstop;
 use crate::turn::holdings::Holdings;
 use crate::turn::ledger::Ledger;
+use crate::turn::notes;
 use crate::turn::pool::Pool;
 use crate::turn::request::Asked;
 use crate::turn::request::Method;
@@ -34,6 +37,7 @@ use crate::wire::method;
 
 mod allocate;
 mod peers;
+mod recheck;
 
 /// An allocation's life unless the client asks for longer, and at least (RFC 8656, section 7.2).
 const SHORTEST: u32 = 600;
@@ -86,19 +90,19 @@ impl<S> Processor<S> {
         let by_it = self.ledger.on(client).filter(|(_, allocation)| allocation.via == Via::Stream(stream));
         let ids: Vec<_> = by_it.map(|(_, allocation)| allocation.id).collect();
         for id in ids {
-            self.end(id).await;
+            self.end(id, AllocationEnd::StreamClosed).await;
         }
     }
 
     /// Ends an allocation that the data plane refused to begin.
     pub async fn handle_refused(&mut self, id: AllocationId) {
-        self.end(id).await;
+        self.end(id, AllocationEnd::Refused).await;
     }
 
     /// Ends what has expired.
     pub async fn handle_timeout(&mut self, now: Now) {
         while let Some(id) = self.ledger.poll_expired(now.monotonic) {
-            self.end(id).await;
+            self.end(id, AllocationEnd::Expired).await;
         }
         self.pool.end_expired_reservations(now.monotonic);
     }
@@ -116,7 +120,7 @@ impl<S> Processor<S> {
         };
         for session in over {
             for id in self.holdings.held_by(session) {
-                self.end(id).await;
+                self.end(id, AllocationEnd::SessionOver).await;
             }
             self.pool.end_reservations_of(session);
         }
@@ -128,10 +132,12 @@ impl<S> Processor<S> {
         let page = page.into_iter().map(|(leg, allocation)| status::Allocation {
             id: allocation.id.0,
             client: leg.client,
+            transport: leg.client.transport.label(),
             relayed: allocation.advertised,
             username: allocation.username.clone(),
             session: allocation.owner.session,
             expires_in: allocation.deadline.saturating_duration_since(now.monotonic),
+            traffic: allocation.traffic.count(),
         });
         // Who asked may have gone.
         let _ = answer.send(page.collect());
@@ -140,7 +146,7 @@ impl<S> Processor<S> {
     /// Waits until the crate has ended an allocation by itself, and settles it.
     pub async fn ended(&mut self) {
         let id = self.backstop.ended().await;
-        self.settle(id);
+        self.settle(id, AllocationEnd::Expired);
     }
 
     /// Tells when [`Processor::handle_ending`] is due, and for what.
@@ -158,6 +164,12 @@ impl<S> Processor<S> {
         self.commands.pop_front()
     }
 
+    /// What it grants from.
+    #[cfg(test)]
+    pub(super) fn pool(&self) -> &Arc<Pool<S>> {
+        &self.pool
+    }
+
     /// How many ports of `ip` are free, when nobody is counted for anything.
     #[cfg(test)]
     pub(super) fn idle_ports(&self, ip: std::net::IpAddr) -> Option<usize> {
@@ -168,27 +180,40 @@ impl<S> Processor<S> {
         let client = request.five_tuple;
         let asker = match self.pool.authenticator.check(asked, client, now) {
             Ok(asker) => asker,
-            Err(rejection) => return self.answer_stranger(asked, client, &rejection, now),
+            Err(rejection) => return self.answer_stranger(asked, method.into(), client, &rejection, now),
         };
         if let Some(answer) = self.answer_again(asked, method, client, &asker) {
             return Some(answer);
         }
         match self.carry_out(asked, method, request, &asker, now).await {
             Ok(answer) => {
-                self.pool.metrics.turn_successes.increment();
+                self.pool.metrics.requests.increment((method.into(), metrics::Answer::Success));
                 let message = answer.finish(Some(&asker.key))?;
                 if method == Method::Allocate {
                     self.ledger.note_answer(client, &message);
                 }
                 Some(message)
             }
-            Err(Rejection { code: 401, .. }) => self.answer_stranger(asked, client, &Rejection::UNAUTHENTICATED, now),
+            Err(rejection @ Rejection { code: 401, .. }) => {
+                self.note(client, &asker, &rejection);
+                self.answer_stranger(asked, method.into(), client, &Rejection::UNAUTHENTICATED, now)
+            }
             Err(rejection) => {
                 tracing::debug!(code = rejection.code, reason = rejection.reason, "refused");
-                self.pool.metrics.turn_errors.increment();
+                self.note(client, &asker, &rejection);
+                self.count_error(method.into(), &rejection);
                 Answer::error(asked.stun(), &rejection).finish(Some(&asker.key))
             }
         }
+    }
+
+    /// Has the journal know what wasn't granted: of the allocation that it was asked for, or else of the asker's session.
+    fn note(&self, client: FiveTuple, asker: &Asker, rejection: &Rejection) {
+        let Some(refusal) = notes::refusal(rejection) else { return };
+        let journal = self.pool.credentials.journal();
+        let own = self.ledger.on(client).next().filter(|(_, allocation)| allocation.username == asker.username);
+        let place = own.and_then(|(_, allocation)| allocation.place).or_else(|| journal.of_session(asker.session));
+        place.into_iter().for_each(|place| journal.refused(place, refusal));
     }
 
     /// The answer to an Allocate request that comes once more.
@@ -239,7 +264,10 @@ impl<S> Processor<S> {
                 self.pool.metrics.bindings.increment();
                 Answer::success(asked.stun()).mapped(client.client).finish(None)
             }
-            Err(rejection) => Answer::error(asked.stun(), &rejection).finish(None),
+            Err(rejection) => {
+                self.count_error(metrics::Request::Binding, &rejection);
+                Answer::error(asked.stun(), &rejection).finish(None)
+            }
         }
     }
 
@@ -248,6 +276,7 @@ impl<S> Processor<S> {
     fn answer_stranger(
         &mut self,
         asked: &Asked<'_>,
+        method: metrics::Request,
         client: FiveTuple,
         rejection: &Rejection,
         now: Now,
@@ -257,7 +286,7 @@ impl<S> Processor<S> {
             self.pool.metrics.dropped(DropReason::RateLimited);
             return None;
         }
-        self.pool.metrics.turn_errors.increment();
+        self.count_error(method, rejection);
         let answer = Answer::error(asked.stun(), rejection);
         if rejection.code == 400 {
             return answer.finish(None);
@@ -281,7 +310,7 @@ impl<S> Processor<S> {
         let lifetime = if requested == Some(0) { Duration::ZERO } else { granted_lifetime(requested) };
         for (leg, id) in legs {
             if lifetime.is_zero() {
-                self.end(id).await;
+                self.end(id, AllocationEnd::Deleted).await;
                 continue;
             }
             let deadline = now.monotonic + lifetime;
@@ -293,27 +322,36 @@ impl<S> Processor<S> {
     }
 
     /// Ends an allocation, at once in the crate too.
-    async fn end(&mut self, id: AllocationId) {
+    async fn end(&mut self, id: AllocationId, why: AllocationEnd) {
         if let Some(leg) = self.ledger.leg_of(id) {
             self.backstop.delete(leg).await;
             // Had the crate forgotten it, it would never be told as ended.
-            self.settle(id);
+            self.settle(id, why);
         }
     }
 
     fn settle_ended(&mut self) {
         while let Some(id) = self.backstop.poll_ended() {
-            self.settle(id);
+            self.settle(id, AllocationEnd::Expired);
         }
     }
 
     /// Clears up behind an allocation that is over, once.
-    fn settle(&mut self, id: AllocationId) {
-        if let Some(allocation) = self.ledger.remove(id) {
+    fn settle(&mut self, id: AllocationId, why: AllocationEnd) {
+        let leg = self.ledger.leg_of(id);
+        if let (Some(leg), Some(allocation)) = (leg, self.ledger.remove(id)) {
             self.pool.leave(&allocation);
             self.holdings.strike(allocation.owner.session, id);
+            if let Some(place) = allocation.place {
+                self.pool.credentials.journal().closed(place, id.0);
+            }
             self.commands.push_back(Command::Close { id });
-            self.pool.metrics.allocations.decrement();
+            self.pool.metrics.allocations.decrement(leg.client.transport);
+            self.pool.metrics.allocations_ended.increment(why);
         }
+    }
+
+    fn count_error(&self, method: metrics::Request, rejection: &Rejection) {
+        self.pool.metrics.requests.increment((method, metrics::Answer::error(rejection.code)));
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::address::Family;
 use crate::address::PeerAddr;
+use crate::metrics;
 use crate::turn::Rejection;
 use crate::turn::answer::Integrity;
 use crate::turn::answer::PASSWORD_ALGORITHMS;
@@ -38,6 +39,17 @@ impl Method {
             method::CHANNEL_BIND => Self::ChannelBind,
             _ => return None,
         })
+    }
+}
+
+impl From<Method> for metrics::Request {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Allocate => Self::Allocate,
+            Method::Refresh => Self::Refresh,
+            Method::CreatePermission => Self::CreatePermission,
+            Method::ChannelBind => Self::ChannelBind,
+        }
     }
 }
 

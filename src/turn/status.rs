@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::address::FiveTuple;
 use crate::credentials::SessionId;
+use crate::relay::command::TrafficCount;
 
 /// Questions that wait for one control task; beyond, who asks waits.
 const QUEUED: usize = 4;
@@ -19,6 +20,8 @@ pub struct Allocation {
     pub id: u64,
     /// Whose it is.
     pub client: FiveTuple,
+    /// What its client comes by: udp, tcp or tls.
+    pub transport: &'static str,
     /// What clients and peers know it as.
     pub relayed: SocketAddr,
     /// The user name that it was made with.
@@ -27,6 +30,8 @@ pub struct Allocation {
     pub session: Option<SessionId>,
     /// How long it lives unless it is refreshed.
     pub expires_in: Duration,
+    /// What was relayed for it so far.
+    pub traffic: TrafficCount,
 }
 
 /// A question for one control task.
@@ -46,6 +51,11 @@ impl Status {
         let (queries, asked) = mpsc::channel(QUEUED);
         self.0.push(queries);
         asked
+    }
+
+    /// The way to each control task alone.
+    pub fn each(&self) -> impl Iterator<Item = Self> {
+        self.0.iter().map(|queries| Self(vec![queries.clone()]))
     }
 
     /// The first `most` allocations whose numbers are above `after`, in order. One that is over meanwhile may be among them.

@@ -20,11 +20,13 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use super::connection::Connection;
+use super::status::Overview;
 use crate::address::Prefix;
 use crate::address::Sources;
 use crate::clock::Clock;
 use crate::credentials::SessionId;
 use crate::gateway;
+use crate::live::Live;
 use crate::metrics::Gateway;
 use crate::rate::PerSource;
 use crate::rate::Rate;
@@ -45,36 +47,48 @@ const MAX_BODY: usize = 4096;
 pub struct State(Arc<Inner>);
 
 struct Inner {
-    token: String,
+    token: Live<Option<String>>,
     wrong: Mutex<PerSource>,
     /// Our own protocol's first.
     gateways: Vec<Arc<gateway::Context>>,
     status: Status,
+    overview: Overview,
     clock: Clock,
 }
 
 impl State {
-    /// Whoever has `token` may command `gateways`, and see them and `status`; sources outside `exempt` have so many tries.
+    /// Whoever has `token` may command `gateways`, and see them, `status` and `overview`; sources outside `exempt` have so
+    /// many tries. Without a token there is nothing of this.
     pub fn new(
-        token: String,
+        token: Option<String>,
         exempt: Vec<Prefix>,
         gateways: Vec<Arc<gateway::Context>>,
         status: Status,
+        overview: Overview,
         clock: Clock,
     ) -> Self {
         let wrong = Mutex::new(PerSource::new(WRONG_TOKENS, Sources::new(exempt)));
-        Self(Arc::new(Inner { token, wrong, gateways, status, clock }))
+        let token = Live::new(token);
+        Self(Arc::new(Inner { token, wrong, gateways, status, overview, clock }))
+    }
+
+    /// Has another token, or none, be the right one.
+    pub fn configure(&self, token: Option<String>, exempt: Vec<Prefix>) {
+        let mut wrong = self.0.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.configure(WRONG_TOKENS, Sources::new(exempt));
+        self.0.token.set(token);
     }
 }
 
 /// All commands.
 pub(super) fn routes(state: State) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/admin/kick", command(&state, Inner::kick))
         .route("/admin/ban", command(&state, Inner::ban))
         .route("/admin/unban", command(&state, Inner::unban))
         .route("/admin/revoke", command(&state, Inner::revoke))
-        .merge(lists::routes(&state))
+        .merge(lists::routes(&state));
+    super::while_on(routes, move || state.0.token.get().is_some())
 }
 
 /// Whom a command is for.
@@ -144,7 +158,10 @@ impl Inner {
     fn is_token(&self, headers: &HeaderMap) -> bool {
         let value = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
         let token = value.and_then(|value| value.split_first_chunk()).filter(|(scheme, _)| *scheme == b"Bearer ");
-        token.is_some_and(|(_, token)| self.token.as_bytes().ct_eq(token).into())
+        match (token, &*self.token.get()) {
+            (Some((_, token)), Some(right)) => right.as_bytes().ct_eq(token).into(),
+            (None, _) | (_, None) => false,
+        }
     }
 
     fn kick(&self, member: Member) -> Outcome {
@@ -193,7 +210,7 @@ impl Inner {
     /// Where a member is meant: by our own protocol, if no other is named.
     fn sessions(&self, member: &Member) -> Result<&Sessions, Refusal> {
         let gateway = member.gateway.as_deref().map_or(Ok(Gateway::Json), read_gateway)?;
-        let context = self.gateways.iter().find(|context| context.gateway == gateway);
+        let context = self.gateways.iter().find(|context| context.gateway == gateway && context.is_on());
         Ok(&context.ok_or((StatusCode::NOT_FOUND, "this gateway is off"))?.sessions)
     }
 }

@@ -11,10 +11,11 @@ use crate::gateway::ayame;
 
 /// The path itself, if it is served.
 pub(super) fn routes(state: State) -> Router {
-    let Some(context) = state.gateways().ayame.clone() else { return Router::new() };
+    let context = Arc::clone(&state.gateways().ayame);
+    let served = Arc::clone(&context);
     let open = async move |request| {
         let context = Arc::clone(&context);
         socket::upgrade(&state, request, move |visitor, io| ayame::serve(context, visitor, io))
     };
-    Router::new().route("/signaling", any(open))
+    super::while_on(Router::new().route("/signaling", any(open)), move || served.is_on())
 }

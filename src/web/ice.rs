@@ -1,5 +1,7 @@
 //! `GET /ice`: ICE servers with fresh credentials, for applications that signal elsewhere; and what the network check asks.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::Request;
 use axum::http::HeaderMap;
@@ -14,8 +16,11 @@ use crate::signaling::session::NoIce;
 
 /// The path itself, and `/check/served`, which tells nothing that trying the ports wouldn't.
 pub(super) fn routes(state: State) -> Router {
-    let particulars = state.gateways().json.sessions.served().particulars();
-    let particulars = move || async move { super::shared(None, super::json(&particulars)) };
+    let json = Arc::clone(&state.gateways().json);
+    let particulars = move || {
+        let particulars = json.sessions.served().particulars();
+        async move { super::shared(None, super::json(&particulars)) }
+    };
     let ice = move |request: Request| {
         let state = state.clone();
         async move { answer(&state, request).await }
@@ -29,6 +34,7 @@ async fn answer(state: &State, request: Request) -> Response {
 }
 
 async fn servers(state: &State, request: Request) -> Result<Response, Refusal> {
+    state.check_open()?;
     let mut visitor = state.visitor(&request)?;
     state.check_host(&request)?;
     if let Some(token) = bearer(request.headers()) {

@@ -35,10 +35,15 @@ const PAGES: &[Page] = &[
     Page { path: "/icon.svg", content_type: IMAGE, body: include_str!("../../static/icon.svg") },
     Page { path: "/chat.js", content_type: SCRIPT, body: include_str!("../../static/chat.js") },
     Page { path: "/call.js", content_type: SCRIPT, body: include_str!("../../static/call.js") },
+    Page { path: "/page.js", content_type: SCRIPT, body: include_str!("../../static/page.js") },
     Page { path: "/lobby.js", content_type: SCRIPT, body: include_str!("../../static/lobby.js") },
     Page { path: "/room.js", content_type: SCRIPT, body: include_str!("../../static/room.js") },
     Page { path: "/throughway.js", content_type: SCRIPT, body: include_str!("../../static/throughway.js") },
     Page { path: "/style.css", content_type: STYLE, body: include_str!("../../static/style.css") },
+    Page { path: "/dashboard", content_type: HTML, body: include_str!("../../static/dashboard.html") },
+    Page { path: "/dashboard.js", content_type: SCRIPT, body: include_str!("../../static/dashboard.js") },
+    Page { path: "/dashboard.css", content_type: STYLE, body: include_str!("../../static/dashboard.css") },
+    Page { path: "/chart.js", content_type: SCRIPT, body: include_str!("../../static/chart.js") },
 ];
 
 /// Socket.IO's own client, which its servers hand out; where it comes from stands beside it.

@@ -23,10 +23,11 @@ use crate::signaling::session::NotTold;
 /// The client's own default, and the one that most guides to PeerServer have.
 const PATHS: [&str; 2] = ["/", "/peerjs-server/"];
 
-/// The WebSocket, a fresh id, and the list of all ids; nothing, if the gateway is off.
+/// The WebSocket, a fresh id, and the list of all ids, while the gateway is on.
 pub(super) fn routes(state: &State) -> Router {
-    let Some(context) = &state.gateways().peerjs else { return Router::new() };
-    PATHS.iter().fold(Router::new(), |router, path| {
+    let context = &state.gateways().peerjs;
+    let served = Arc::clone(context);
+    let routes = PATHS.iter().fold(Router::new(), |router, path| {
         let (sockets, ids, peers) = (state.clone(), state.clone(), state.clone());
         let (client, lister) = (Arc::clone(context), Arc::clone(context));
         let key = peerjs::KEY;
@@ -37,7 +38,8 @@ pub(super) fn routes(state: &State) -> Router {
                 &format!("{path}{key}/peers"),
                 get(async move |request: Request| list(&peers, &lister, request).await),
             )
-    })
+    });
+    super::while_on(routes, move || served.is_on())
 }
 
 fn upgrade(state: &State, context: Arc<Context>, request: Request) -> Response {

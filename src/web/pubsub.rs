@@ -20,8 +20,10 @@ use crate::signaling::session::NotSignedIn;
 
 /// The path itself, if it is served.
 pub(super) fn routes(state: State) -> Router {
-    let Some(context) = state.gateways().pubsub.clone() else { return Router::new() };
-    Router::new().route("/pubsub", any(async move |request| open(&state, context, request).await.into_response()))
+    let context = Arc::clone(&state.gateways().pubsub);
+    let served = Arc::clone(&context);
+    let open = any(async move |request| open(&state, context, request).await.into_response());
+    super::while_on(Router::new().route("/pubsub", open), move || served.is_on())
 }
 
 /// Signs in before the upgrade: y-webrtc comes back without a pause when a WebSocket opens and then closes, and backs

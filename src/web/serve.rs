@@ -25,7 +25,10 @@ use super::connection::Connection;
 use super::forwarded::Proxies;
 use super::host::Authority;
 use super::host::request_host;
+use crate::address::host_in_url;
+use crate::live::Live;
 use crate::net::demux::Opened;
+use crate::net::tls::Challenges;
 use crate::places::Place;
 use crate::places::Places;
 use crate::places::Refused;
@@ -33,8 +36,10 @@ use crate::places::Refused;
 /// What a connection gets.
 #[derive(Clone)]
 pub enum Service {
+    /// What certificate authorities ask for, and for all else another service.
+    Challenged(Challenges, Box<Self>),
     /// The routes, and whose word counts for whom a request comes from.
-    Routes(Router, Arc<Proxies>),
+    Routes(Router, Live<Proxies>),
     /// The same address over TLS, whatever is asked for.
     Redirect,
     /// 400 and the end: this port is for other things.
@@ -106,6 +111,10 @@ impl Service {
     async fn answer(self, request: Request<Incoming>, connection: Connection) -> Response {
         let authority = Authority::of(&request);
         match self {
+            Self::Challenged(challenges, service) => match challenges.text(request.uri().path()) {
+                Some(text) => ([(header::CONTENT_TYPE, "application/octet-stream")], text).into_response(),
+                None => Box::pin(service.answer(request, connection)).await,
+            },
             Self::Redirect => to_https(&request, authority, connection),
             Self::Refuse => {
                 (StatusCode::BAD_REQUEST, [(header::CONNECTION, "close")], "This port speaks TURN, not HTTP\n")
@@ -113,7 +122,7 @@ impl Service {
             }
             Self::Routes(router, proxies) => {
                 let mut request = request.map(Body::new);
-                let remote = proxies.client(connection.remote, request.headers());
+                let remote = proxies.get().client(connection.remote, request.headers());
                 request.extensions_mut().insert(request_host(authority.as_ref(), connection.local.ip()));
                 request.extensions_mut().insert(Connection { remote, ..connection });
                 match router.oneshot(request).await {
@@ -125,10 +134,12 @@ impl Service {
     }
 }
 
-/// Sends the client to the same host and port over TLS: one port speaks both.
+/// Sends the client to the same host and port over TLS, for one port speaks both; who wrote none, and so came by 80, to the
+/// one that https has then.
 fn to_https(request: &Request<Incoming>, authority: Option<Authority>, connection: Connection) -> Response {
     let host = match authority {
-        Some(authority) => Authority::with_port(&authority.host, authority.port.unwrap_or(80)),
+        Some(Authority { host, port: Some(port) }) => Authority::with_port(&host, port),
+        Some(Authority { host, port: None }) => host_in_url(&host).into_owned(),
         None => connection.local.to_string(),
     };
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
@@ -170,7 +181,7 @@ mod tests {
         let opened = Opened { protocol, tls: false, remote: addr, local: addr, reached: addr.ip(), stream };
         let [half_open, served] = places;
         let place = half_open.enter(addr.ip()).unwrap();
-        let serving = serve(opened, Service::Routes(routes, Arc::default()), place, Arc::clone(served), stop.clone());
+        let serving = serve(opened, Service::Routes(routes, Live::default()), place, Arc::clone(served), stop.clone());
         (client, tokio::spawn(serving))
     }
 

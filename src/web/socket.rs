@@ -31,6 +31,7 @@ use crate::address::host_in_url;
 use crate::gateway::Gateways;
 use crate::gateway::json;
 use crate::gateway::json::Dialect;
+use crate::live::Live;
 use crate::places::Place;
 use crate::places::Places;
 use crate::places::Refused;
@@ -60,7 +61,7 @@ pub struct Origins {
 pub struct State(Arc<Inner>);
 
 struct Inner {
-    origins: Origins,
+    origins: Live<Origins>,
     connections: Arc<Places>,
     gateways: Gateways,
     tasks: TaskTracker,
@@ -76,12 +77,12 @@ const LOGGED_CHARS: usize = 100;
 
 impl State {
     /// Upgrades are for `origins`, counted in `connections`, served by `gateways` in a task of `tasks` each.
-    pub fn new(origins: Origins, connections: Arc<Places>, gateways: Gateways, tasks: TaskTracker) -> Self {
+    pub fn new(origins: Live<Origins>, connections: Arc<Places>, gateways: Gateways, tasks: TaskTracker) -> Self {
         let log_lines = Mutex::new(TokenBucket::new(LOG_LINES, gateways.json.clock.now().monotonic));
         Self(Arc::new(Inner { origins, connections, gateways, tasks, log_lines }))
     }
 
-    /// Those that are on.
+    /// All of them, on or off.
     pub(super) fn gateways(&self) -> &Gateways {
         &self.0.gateways
     }
@@ -91,7 +92,7 @@ impl State {
         let (Some(connection), Some(RequestHost(host))) = (Connection::of(request), request.extensions().get()) else {
             return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Connection::NOWHERE));
         };
-        if let Err(origin) = self.0.origins.check(request.headers(), host, connection.local.ip()) {
+        if let Err(origin) = self.0.origins.get().check(request.headers(), host, connection.local.ip()) {
             self.0.log_refused(&origin);
             return Err(Refusal::new(StatusCode::FORBIDDEN, "this origin isn't among http.allowed_origins"));
         }
@@ -108,7 +109,7 @@ impl State {
         };
         // What no host is called isn't ours, though the connection's own address stands in for it elsewhere.
         let is_host = Authority::of(request).is_some() || !request.headers().contains_key(header::HOST);
-        let is_known = is_host && self.0.origins.knows(host, connection.local.ip());
+        let is_known = is_host && self.0.origins.get().knows(host, connection.local.ip());
         if request.headers().contains_key(header::ORIGIN) || is_known {
             return Ok(());
         }
@@ -116,8 +117,22 @@ impl State {
         Err(Refusal::new(StatusCode::FORBIDDEN, "this host isn't among http.allowed_origins"))
     }
 
+    /// Refuses what is new when the process is about to end.
+    pub(super) fn check_open(&self) -> Result<(), Refusal> {
+        if self.is_draining() { Err(Refusal::DRAINING) } else { Ok(()) }
+    }
+
+    /// Whether nobody is let in any more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.gateways().json.sessions.is_draining()
+    }
+
     /// A place for one more connection.
     pub(super) fn enter(&self, source: IpAddr) -> Result<Place, Refusal> {
+        // Whoever is let in for who is waited for, is told at its sign-in.
+        if !self.gateways().json.sessions.awaits_somebody() {
+            self.check_open()?;
+        }
         self.0.connections.enter(source).map_err(|refused| match refused {
             Refused::Source => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
             Refused::Full => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
@@ -275,6 +290,12 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    const DRAINING: Self = Self {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        header: Some((header::RETRY_AFTER, "10")),
+        why: "the server is about to restart",
+    };
+
     pub(super) fn new(status: StatusCode, why: &'static str) -> Self {
         Self { status, header: None, why }
     }

@@ -31,9 +31,10 @@ use crate::signaling::session::Visitor;
 
 type Engine = socketio::Engine<Upgrade>;
 
-/// Its paths, if it is on.
+/// Its paths, while it is on.
 pub(super) fn routes(state: State) -> Router {
-    let Some(context) = &state.gateways().socketio else { return Router::new() };
+    let context = &state.gateways().socketio;
+    let served = Arc::clone(context);
     let engine = Engine::new(Arc::clone(context));
     let library = get({
         let library = pages::socketio();
@@ -43,11 +44,12 @@ pub(super) fn routes(state: State) -> Router {
         let (state, engine) = (state.clone(), Arc::clone(&engine));
         async move { answer(&state, &engine, request).await }
     };
-    Router::new()
+    let routes = Router::new()
         .route("/socket.io", any(answer.clone()))
         .route("/socket.io/", any(answer))
         .route("/socket.io/socket.io.js", library.clone())
-        .route("/socket.io/socket.io.min.js", library)
+        .route("/socket.io/socket.io.min.js", library);
+    super::while_on(routes, move || served.is_on())
 }
 
 /// An answer that the page that asked may read, if it may ask at all.

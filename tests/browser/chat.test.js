@@ -51,6 +51,20 @@ async function talks(from, to, text) {
   await to.sees("#log .theirs", new RegExp(text));
 }
 
+/** Drops a text file of this size on the log, once files can be sent. */
+async function dropsFile(person, bytes) {
+  await person.sees("#attach:not(:disabled)", /(?:)/);
+  await person.page.$eval(
+    "#log",
+    (log, bytes) => {
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File(["a".repeat(bytes)], "notes.txt", { type: "text/plain" }));
+      log.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+    },
+    bytes,
+  );
+}
+
 async function inCall(options) {
   const [alice, bob] = await Promise.all([signedIn("alice", options), signedIn("bob", options)]);
   await calls(alice, "bob");
@@ -250,15 +264,27 @@ test("whoever calls with a picture is said to, and that here it is words", async
   await bob.page.waitForFunction(() => document.title === "words will do", { timeout: 20_000, polling: 50 });
 });
 
+test("whoever has no WebRTC, or gets a list that this browser can't read, is signed in all the same", async () => {
+  const person = await visit(http("/chat"));
+  await person.page.evaluate(() => {
+    globalThis.RTCPeerConnection = class {
+      constructor() {
+        throw new SyntaxError("not a valid URL");
+      }
+    };
+  });
+
+  await person.writes("#name", "carol");
+
+  await person.sees("#status", /Signed in as carol/);
+  await person.sees("#lobby", /(?:)/);
+  assert.equal(await person.page.$eval("#lobby", ({ hidden }) => hidden), false);
+});
+
 test("a file that is dropped on the chat is offered, accepted and kept for saving", async () => {
   const [alice, bob] = await inCall();
-  await alice.sees("#attach:not(:disabled)", /(?:)/);
 
-  await alice.page.$eval("#log", (log) => {
-    const dataTransfer = new DataTransfer();
-    dataTransfer.items.add(new File(["a".repeat(70_000)], "notes.txt", { type: "text/plain" }));
-    log.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
-  });
+  await dropsFile(alice, 70_000);
   await alice.sees("#log .file", /notes\.txt \(70 kB\)Waiting for bob to accept/);
   await bob.sees("#log .file", /notes\.txt \(70 kB\)/);
   await bob.clicks("#log .file button:first-child");
@@ -269,12 +295,7 @@ test("a file that is dropped on the chat is offered, accepted and kept for savin
 
 test("a file that was declined stays so when the call ends, and the keyboard stays where it was", async () => {
   const [alice, bob] = await inCall();
-  await alice.sees("#attach:not(:disabled)", /(?:)/);
-  await alice.page.$eval("#log", (log) => {
-    const dataTransfer = new DataTransfer();
-    dataTransfer.items.add(new File(["a"], "notes.txt"));
-    log.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
-  });
+  await dropsFile(alice, 1);
   await bob.sees("#log .file button:last-child", /Decline/);
 
   await bob.page.focus("#log .file button:last-child");
@@ -289,12 +310,7 @@ test("a file that was declined stays so when the call ends, and the keyboard sta
 
 test("a file that its sender takes back is not sent", async () => {
   const [alice, bob] = await inCall();
-  await alice.sees("#attach:not(:disabled)", /(?:)/);
-  await alice.page.$eval("#log", (log) => {
-    const dataTransfer = new DataTransfer();
-    dataTransfer.items.add(new File(["a"], "notes.txt"));
-    log.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
-  });
+  await dropsFile(alice, 1);
   await bob.sees("#log .file", /notes\.txt \(1 byte\)/);
 
   await alice.clicks("#log .file button");

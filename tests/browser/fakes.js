@@ -421,7 +421,7 @@ export class FakeConnection {
     if (this.signalingState !== wanted) throw new Error(`${type} in ${this.signalingState}`);
     for (const [, kind] of sdp.matchAll(/^m=(audio|video)/gm)) {
       if (this.transceivers.some(({ receiver }) => receiver.track.kind === kind)) continue;
-      const transceiver = new FakeTransceiver({ need() {} }, kind);
+      const transceiver = new FakeTransceiver(this, kind);
       transceiver.direction = "recvonly";
       this.transceivers.push(transceiver);
     }

@@ -429,6 +429,29 @@ test("a call with pictures goes through a second round once it is connected, and
   }
 });
 
+test("who is called offers nothing before the caller's second round, or for a second without one", async () => {
+  for (const settles of [true, false]) {
+    const { alice, hears } = await alone();
+    const theirs = { ...offer("bob", "x"), offer: { type: "offer", sdp: "v=0\ni=9 1\nm=video 9\n", call: "x", n: 1 } };
+    await hears(theirs);
+    const call = alice.events[0].accept();
+    await settled();
+
+    void call.setMedia(stream("video"));
+    await settled();
+    call.connection.become("connected");
+    await clock.pass(900);
+    assert.deepEqual([call.connection.offers, server.types("alice").includes("offer")], [0, false]);
+    if (settles) await hears({ ...theirs, offer: { ...theirs.offer, n: 2 } });
+    await clock.pass(10_000);
+
+    assert.equal(call.connection.offers, settles ? 0 : 1);
+    assert.deepEqual(call.connection.transceivers.map(({ direction }) => direction), ["sendrecv"]);
+    alice.close();
+    await settled();
+  }
+});
+
 test("a client that does not number its answers is offered nothing twice", async () => {
   const { alice, hears } = await alone();
   const { connection } = alice.call("bob", { media: stream("video") });

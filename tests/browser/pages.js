@@ -74,6 +74,8 @@ export class Person {
 
   /** Leaves the page before its window closes: else its name may stay taken, as that of one who may come back. */
   async leaves() {
+    // A page that is taken down may not get its farewell out, and its name stays taken: it says so while it lives.
+    await this.page.evaluate(() => dispatchEvent(new PageTransitionEvent("pagehide")));
     await this.page.goto("about:blank");
     await this.context.close();
   }

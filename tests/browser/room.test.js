@@ -261,6 +261,8 @@ test("on plain http the page says what is missing, and words still go both ways"
     await says(bob, "hello from afar");
     await hears(alice, "bob", "hello from afar");
   } finally {
+    // Or they look for their server once it is gone, and complain.
+    await Promise.all(people.map(({ page }) => page.goto("about:blank")));
     await other.stop();
   }
 });

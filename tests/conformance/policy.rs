@@ -102,7 +102,7 @@ async fn no_method_in_no_encoding_over_no_transport_reaches_what_is_denied() {
         assert_eq!(dropped, denied.len() as u64, "Send indications over {over:?}");
     }
 
-    assert_eq!(scene.server.metric("throughway_relayed_to_peers_total").await, 0);
+    assert_eq!(scene.server.relayed("to-peers").await, 0);
 }
 
 /// shared/turn.md, "Peer policy".
@@ -170,7 +170,7 @@ async fn a_relayed_address_is_reached_by_its_own_name_over_every_transport_and_b
         assert_eq!(bob.receive_stun().await.get(ATTR_DATA).unwrap(), b"by channel", "{left:?} to {right:?}");
     }
 
-    assert_eq!(scene.server.metric("throughway_relayed_to_peers_total").await, 0, "never through the kernel");
+    assert_eq!(scene.server.relayed("to-peers").await, 0, "never through the kernel");
 }
 
 /// shared/turn.md, "Peer policy": a permission for our own relay address is granted, for clients meet there.
@@ -191,7 +191,7 @@ async fn what_no_allocation_owns_on_our_relay_address_is_dropped_and_never_sent(
         }
     }
 
-    assert_eq!(scene.server.metric("throughway_relayed_to_peers_total").await, 0);
+    assert_eq!(scene.server.relayed("to-peers").await, 0);
 }
 
 /// shared/turn.md, "Attacks to keep as tests": the loop.
@@ -213,7 +213,7 @@ async fn our_own_listener_is_never_a_peer_even_when_allowed() {
         }
     }
 
-    assert_eq!(scene.server.metric("throughway_relayed_to_peers_total").await, 0);
+    assert_eq!(scene.server.relayed("to-peers").await, 0);
 }
 
 /// shared/turn.md, "Attacks to keep as tests": the policy is for peers.

@@ -128,13 +128,14 @@ async fn garbage_ends_the_stream_and_the_streams_end_ends_its_allocation() {
         drop(leaver);
         server.metric_becomes("throughway_allocations", 0).await;
     }
-    let before = server.metric("throughway_turn_successes_total").await;
+    let granted = "throughway_turn_requests_total{method=\"allocate\",answer=\"success\"}";
+    let before = server.metric(granted).await;
     for _ in 0..20 {
         let hasty = scene.alice_over(Over::Tcp).await;
         // Gone before the answer: what it asked for is granted behind its back, and taken away again.
         hasty.send(&hasty.signed(ALLOCATE, &[UDP])).await;
     }
-    server.metric_becomes("throughway_turn_successes_total", before + 20).await;
+    server.metric_becomes(granted, before + 20).await;
     server.metric_becomes("throughway_allocations", 0).await;
 }
 
@@ -183,7 +184,7 @@ async fn clients_over_udp_tcp_and_tls_meet_inside_the_process() {
         }
     }
 
-    assert_eq!(server.metric("throughway_relayed_to_peers_total").await, 0, "never through the kernel");
+    assert_eq!(server.relayed("to-peers").await, 0, "never through the kernel");
 }
 
 /// shared/turn.md, "Limits".

@@ -67,6 +67,7 @@ impl Rig {
             advertised: at,
             socket: relay,
             deadline,
+            traffic: Arc::default(),
         };
         let permit = Command::Permit { id, peer: peer_addr.ip(), deadline };
         let bind = Command::Bind { id, channel: 0x4000, peer: PeerAddr::new(peer_addr), deadline };

@@ -449,6 +449,7 @@ impl Control {
                 exempt: Vec::new(),
                 volume: Arc::default(),
             },
+            draining: tokio_util::sync::CancellationToken::new(),
         };
         let users = HashMap::from([("alice".into(), "wonderland".into())]);
         let credentials = Credentials::new(credentials::Settings {
@@ -564,14 +565,15 @@ fn context_where(gateway: Gateway, waiting: Arc<Places>) -> Arc<gateway::Context
     Arc::new(gateway::Context {
         gateway,
         sessions: Arc::new(Sessions::new(hub, Arc::new(accounts), credentials, Served::default())),
-        limits: gateway::Limits {
+        rules: gateway::Limits {
             message_bytes: 64 * 1024,
             messages: Rate { per_second: 50.0, burst: 200.0 },
             bad_frames: 3,
             sign_in_within: Duration::from_secs(5),
             ping_every: Duration::from_secs(5),
             gone_after: Duration::from_secs(5),
-        },
+        }
+        .into(),
         metrics,
         clock: Clock::system(),
         shutdown: tokio_util::sync::CancellationToken::new(),

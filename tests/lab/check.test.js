@@ -6,7 +6,7 @@ import { Browsers } from "./browser.js";
 import { KINDS, PAIRS } from "./net-home.js";
 import { Lab } from "./net.js";
 
-/** Each way has 12 s, and they are tried side by side; a machine may be busy. */
+/** Each way has its 12 s, again for data once granted, and they are tried side by side; a machine may be busy. */
 const CHECK_MS = 90_000;
 
 let lab;

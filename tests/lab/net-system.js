@@ -135,11 +135,19 @@ class Namespace {
     await run(this.wrap(["nft", "-f", "-"]), `flush ruleset\n${text}`);
   }
 
+  resolve(nameServer) {
+    return this.#etc("resolv.conf", `nameserver ${nameServer}\n`);
+  }
+
+  knows(address, name) {
+    return this.#etc("hosts", `127.0.0.1 localhost\n${address} ${name}\n`);
+  }
+
   /** What is run inside finds this file in the place of the machine's own. */
-  async resolve(nameServer) {
+  async #etc(file, text) {
     const directory = path.join(ETC, this.name);
     await mkdir(directory, { recursive: true });
-    await writeFile(path.join(directory, "resolv.conf"), `nameserver ${nameServer}\n`);
+    await writeFile(path.join(directory, file), text);
   }
 }
 

@@ -240,7 +240,7 @@ async fn fifty_thousand_allocate_requests_a_second_of_strangers_cost_media_no_da
     let (talked, lost) = settle(&mut callers);
 
     assert_eq!(lost, 0, "of {talked}");
-    let mut read = server.metric("throughway_turn_errors_total").await;
+    let mut read = server.metric("throughway_turn_requests_total").await;
     for reason in ["rate-limited", "queue-full"] {
         read += server.drops(reason).await;
     }

@@ -12,8 +12,8 @@ use crate::support::Server;
 use crate::support::asker::*;
 
 const KIB: usize = 1024;
-const TO_PEERS: &str = "throughway_relayed_to_peers_total";
-const HAIRPIN: &str = "throughway_hairpin_total";
+const TO_PEERS: &str = "throughway_relayed_packets_total{transport=\"udp\",direction=\"to-peers\"}";
+const HAIRPIN: &str = "throughway_relayed_packets_total{transport=\"udp\",direction=\"hairpin\"}";
 const BANDWIDTH: &str = "throughway_dropped_total{reason=\"bandwidth\"}";
 const VOLUME: &str = "throughway_dropped_total{reason=\"volume\"}";
 

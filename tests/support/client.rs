@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::SinkExt;
 use futures_util::StreamExt;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use serde_json::json;
@@ -122,12 +124,54 @@ impl Client {
 
 /// TLS that trusts the certificate kept in `home` and no other.
 pub(crate) fn tls(home: &Path) -> TlsConnector {
+    trusting([CertificateDer::from_pem_file(home.join("certs/self-signed.pem")).unwrap()])
+}
+
+/// TLS that trusts these certificates and no other, and begins anew with each connection.
+pub(crate) fn trusting(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> TlsConnector {
+    offering(certificates, &[])
+}
+
+/// The same, with these protocols (ALPN).
+pub(crate) fn offering(
+    certificates: impl IntoIterator<Item = CertificateDer<'static>>,
+    protocols: &[&str],
+) -> TlsConnector {
     let mut trusted = RootCertStore::empty();
-    trusted.add(CertificateDer::from_pem_file(home.join("certs/self-signed.pem")).unwrap()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    for certificate in certificates {
+        trusted.add(certificate).unwrap();
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(trusted)
         .with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     TlsConnector::from(Arc::new(config))
+}
+
+/// The first certificate that is shown at `addr` for `name`, if `tls` trusts it.
+pub(crate) async fn shown(tls: &TlsConnector, addr: SocketAddr, name: &str) -> Option<CertificateDer<'static>> {
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let stream = tls.connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await.ok()?;
+    Some(stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned())
+}
+
+/// Waits until another certificate than `before` is shown, and says which.
+pub(crate) async fn shown_other(
+    tls: &TlsConnector,
+    addr: SocketAddr,
+    name: &str,
+    before: Option<&CertificateDer<'static>>,
+) -> CertificateDer<'static> {
+    let other = async {
+        loop {
+            match shown(tls, addr, name).await {
+                Some(shown) if Some(&shown) != before => return shown,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, other).await.expect("another certificate is served in time")
 }

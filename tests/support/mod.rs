@@ -21,6 +21,8 @@ pub(crate) mod asker;
 pub(crate) mod client;
 pub(crate) mod footprint;
 pub(crate) mod line;
+pub(crate) mod load;
+pub(crate) mod pebble;
 pub(crate) mod planes;
 
 /// Every listener on a port of its own, two users, relayed addresses in both families.
@@ -69,25 +71,57 @@ impl Server {
 
     /// Starts it with its configuration and state in `home`.
     pub(crate) fn start_in(home: &Path, toml: &str) -> Self {
+        let mut command = program();
+        command.stderr(std::fs::File::create(home.join("log")).unwrap());
+        Self::start_by(command, home, toml)
+    }
+
+    /// Starts it by a command that runs what its arguments are and writes to `home/log`.
+    pub(crate) fn start_by(command: Command, home: &Path, toml: &str) -> Self {
+        Self::launch(command, home, toml).ready()
+    }
+
+    /// Waits until what was launched serves.
+    pub(crate) fn ready(mut self) -> Self {
+        self.banner = read_banner(self.child.stdout.take().unwrap());
+        assert!(self.banner.contains("\nReady"), "it did not start: {}{}", self.banner, self.log());
+        self
+    }
+
+    /// The same, without waiting until it serves.
+    pub(crate) fn launch(mut command: Command, home: &Path, toml: &str) -> Self {
         let file = home.join("throughway.toml");
         std::fs::write(&file, toml).unwrap();
-        let log = home.join("log");
-        let mut child = program()
-            .arg("--config")
-            .arg(&file)
-            .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let banner = read_banner(child.stdout.take().unwrap());
-        let server = Self { child, banner, home: None, log };
-        assert!(server.banner.contains("\nReady"), "it did not start: {}{}", server.banner, server.log());
-        server
+        let child = command.arg("--config").arg(&file).stdout(Stdio::piped()).spawn().unwrap();
+        Self { child, banner: String::new(), home: None, log: home.join("log") }
+    }
+
+    /// Waits until its log has `text`.
+    pub(crate) async fn logs(&self, text: &str) {
+        self.logs_times(text, 1).await;
+    }
+
+    /// Waits until its log has `text` so many `times`.
+    pub(crate) async fn logs_times(&self, text: &str, times: usize) {
+        let logged = async {
+            // The file may not be there yet.
+            while !std::fs::read_to_string(&self.log).is_ok_and(|log| log.matches(text).count() >= times) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, logged).await.is_err() {
+            panic!("no {text:?} in:\n{}", self.log());
+        }
     }
 
     /// What it said on stdout, up to `Ready`.
     pub(crate) fn banner(&self) -> &str {
         &self.banner
+    }
+
+    /// Where its configuration and its state are.
+    pub(crate) fn home(&self) -> &Path {
+        self.log.parent().unwrap()
     }
 
     /// What it has logged so far.
@@ -127,7 +161,7 @@ impl Server {
 
     /// TLS that trusts its self-signed certificate.
     pub(crate) fn tls(&self) -> tokio_rustls::TlsConnector {
-        client::tls(self.log.parent().unwrap())
+        client::tls(self.home())
     }
 
     /// The address that serves `metrics`.
@@ -159,11 +193,14 @@ impl Server {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
     }
 
-    /// One line of its counters, by name and labels.
+    /// One of its counters, by name and labels; by its name alone, all that bear it together.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let all = self.metrics().await;
-        let line = all.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in:\n{all}")).parse().unwrap()
+        let values = all.lines().filter_map(|line| {
+            let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+            (labels.is_empty() || labels.starts_with('{')).then(|| value.parse::<u64>().unwrap())
+        });
+        values.reduce(|a, b| a + b).unwrap_or_else(|| panic!("no {name} in:\n{all}"))
     }
 
     /// How many datagrams it has dropped for `reason`.
@@ -174,6 +211,26 @@ impl Server {
     /// Waits until it has dropped so many for `reason`.
     pub(crate) async fn drops_become(&self, reason: &str, count: u64) {
         self.metric_becomes(&dropped(reason), count).await;
+    }
+
+    /// How many packets it has relayed in one direction, by whatever transport.
+    pub(crate) async fn relayed(&self, direction: &str) -> u64 {
+        let all = self.metrics().await;
+        let of_direction = format!("direction=\"{direction}\"}} ");
+        let counts = all.lines().filter(|line| line.starts_with("throughway_relayed_packets_total{"));
+        let counts: Vec<u64> = counts.filter_map(|line| line.split_once(&of_direction)?.1.parse().ok()).collect();
+        assert_eq!(counts.len(), 3, "{direction} in:\n{all}");
+        counts.iter().sum()
+    }
+
+    /// Waits until it has relayed so many.
+    pub(crate) async fn relayed_becomes(&self, direction: &str, count: u64) {
+        let became = async {
+            while self.relayed(direction).await != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, became).await.expect("so many are relayed");
     }
 
     /// Waits until a counter stands at `value`.
@@ -196,9 +253,34 @@ impl Server {
     /// Asks it to end (SIGTERM); how it ended, and how long that took.
     pub(crate) fn terminate(mut self) -> (ExitStatus, Duration) {
         let began = now();
-        nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(nix::sys::signal::Signal::SIGTERM);
         let status = self.child.wait().unwrap();
         (status, now() - began)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(self.pid(), signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself; how.
+    pub(crate) async fn ends(mut self) -> ExitStatus {
+        let ended = async {
+            loop {
+                match self.child.try_wait().unwrap() {
+                    Some(status) => return status,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("it ends")
+    }
+
+    /// Asks it to end; all that it has logged then.
+    pub(crate) fn end(mut self) -> String {
+        nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.child.wait().unwrap();
+        self.log()
     }
 
     fn listener(&self, transport: &str, serves: &str) -> SocketAddr {

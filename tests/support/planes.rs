@@ -81,6 +81,7 @@ impl Planes {
                 exempt: loopback,
                 volume: Arc::default(),
             },
+            draining: CancellationToken::new(),
         };
         let bind = Box::new(udp::Socket::bind);
         let pool = Pool::new(settings, Arc::new(credentials), policy, Arc::clone(&metrics), bind);

@@ -55,14 +55,25 @@ pub enum AccountsError {
     Webhook(#[from] BadTarget),
 }
 
-/// Who may sign in, and how often.
+/// Who may sign in, and how often, by what [`proof`] gives.
+pub(in crate::app) fn accounts(config: &Config, proof: Proof) -> Accounts {
+    Accounts::new(proof, sign_ins(config), exempt(config))
+}
+
+/// How often one source may sign in.
+pub(super) fn sign_ins(config: &Config) -> Rate {
+    let sign_ins = config.signaling.limits.sign_ins.get();
+    Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST }
+}
+
+/// What is asked of who signs in; the files named are read.
 ///
 /// # Errors
 ///
 /// [`AccountsError`], for the first thing named that can't be used.
-pub(in crate::app) fn accounts(config: &Config, clock: Clock) -> Result<Accounts, AccountsError> {
+pub(in crate::app) fn proof(config: &Config, clock: Clock) -> Result<Proof, AccountsError> {
     let config::Accounts { mode, token, jwt, webhook } = &config.signaling.accounts;
-    let proof = match mode {
+    Ok(match mode {
         AccountMode::Open => Proof::None,
         AccountMode::Token => Proof::Token(token.reveal().unwrap_or_default().to_owned()),
         AccountMode::Jwt => Proof::Jwt(verifier(jwt)?),
@@ -70,10 +81,7 @@ pub(in crate::app) fn accounts(config: &Config, clock: Clock) -> Result<Accounts
             let (service, sources) = (Service(target(webhook)?), Sources::networks(exempt(config)));
             Proof::Webhook(Webhook::new(Box::new(service), webhook.timeout.get(), sources, clock))
         }
-    };
-    let sign_ins = config.signaling.limits.sign_ins.get();
-    let sign_ins = Rate { per_second: sign_ins, burst: sign_ins * SIGN_IN_BURST };
-    Ok(Accounts::new(proof, sign_ins, exempt(config)))
+    })
 }
 
 fn verifier(jwt: &config::Jwt) -> Result<Verifier, AccountsError> {

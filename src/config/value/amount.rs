@@ -30,7 +30,7 @@ impl<const MIN: u64, const MAX: u64> FromStr for Span<MIN, MAX> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || format!("from {:?} to {:?}", in_units(MIN, TIMES), in_units(MAX, TIMES));
+        let wanted = || format!("from \"{}\" to \"{}\"", Self(MIN), Self(MAX));
         let Some(count) = read_units(text, TIMES) else {
             return Err(format!(
                 "{text:?} is not a duration: write a number and one of ms, s, m, h, d, such as \"10m\", {}",
@@ -43,7 +43,8 @@ impl<const MIN: u64, const MAX: u64> FromStr for Span<MIN, MAX> {
 
 impl<const MIN: u64, const MAX: u64> fmt::Display for Span<MIN, MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&in_units(self.0, TIMES))
+        // No time at all is so many of any unit: people write this one.
+        if self.0 == 0 { f.write_str("0s") } else { f.write_str(&in_units(self.0, TIMES)) }
     }
 }
 

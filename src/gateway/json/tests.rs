@@ -10,11 +10,14 @@ use serde_json::Value;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::credentials;
 use crate::credentials::Credentials;
 use crate::credentials::SessionId;
+use crate::gateway::FAREWELL;
+use crate::gateway::dismiss;
 use crate::gateway::tests::*;
 use crate::metrics::Gateway;
 
@@ -32,6 +35,7 @@ impl Client {
     }
 }
 
+mod change;
 mod pace;
 mod second;
 
@@ -276,7 +280,39 @@ async fn every_connection_is_closed_with_1012_at_the_end() {
     assert_eq!(member.hear_out().await.1, Some(1012));
     assert_eq!(stranger.hear_out().await.1, Some(1012));
     member.served.await.unwrap();
-    assert_eq!(context.metrics.members.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_end_nobody_hears_that_others_leave_and_not_all_are_told_in_one_moment() {
+    let context = context(1e9);
+    let (farewell, stop) = (CancellationToken::new(), CancellationToken::new());
+    let dismissing = dismiss(Arc::clone(&context.sessions), farewell.clone(), stop);
+    let mut members = Vec::new();
+    for number in 0..300 {
+        members.push(Client::sign_in(&context, Dialect::Objects, &format!("member{number}")).await);
+    }
+    // Each is in a call with the next.
+    for number in 0..150 {
+        let offer = json!({ "type": "offer", "name": format!("member{}", 2 * number + 1), "offer": {} });
+        members[2 * number].send(&offer).await;
+        assert_eq!(members[2 * number + 1].hear().await["type"], "offer");
+    }
+
+    let dismissing = tokio::spawn(dismissing);
+    let began = context.clock.now().monotonic;
+    farewell.cancel();
+    let all =
+        members.into_iter().map(async |mut member| (member.hear_out().await, context.clock.now().monotonic - began));
+    let closed = futures_util::future::join_all(all).await;
+
+    assert!(closed.iter().all(|(end, _)| *end == (0, Some(1012))), "{closed:?}");
+    let early = closed.iter().filter(|(_, after)| *after < FAREWELL / 10).count();
+    let last = closed.iter().map(|(_, after)| *after).max().unwrap();
+    assert!(
+        (1..150).contains(&early) && last > FAREWELL / 4 && last <= FAREWELL,
+        "{early} early, the last after {last:?}"
+    );
+    dismissing.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -106,7 +106,7 @@ impl Protocol for Connection {
     fn last_words(&self, ending: Ending) -> Option<String> {
         match ending {
             Ending::TooLarge => {
-                let most = self.context.limits.message_bytes;
+                let most = self.context.limits().message_bytes;
                 Some(packet::exception(&format!("a message has at most {most} bytes")))
             }
             // Its client would be back at once.
@@ -116,6 +116,7 @@ impl Protocol for Connection {
             | Ending::Lost
             | Ending::Bye
             | Ending::Restart
+            | Ending::SwitchedOff
             | Ending::NotUtf8
             | Ending::Protocol
             | Ending::Refused

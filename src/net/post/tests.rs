@@ -111,14 +111,14 @@ async fn names_are_looked_up_in_turn_and_addresses_are_not() {
     let turns = u32::try_from(MAX_LOOKUPS).unwrap();
     let [_all, all] = [&ip, &named].map(|target| target.lookups.try_acquire_many(turns).unwrap());
 
-    assert_eq!(ip.look_up().await.unwrap(), [SocketAddr::from(([127, 0, 0, 1], port))]);
-    let mut waiting = named.look_up().boxed();
+    assert_eq!(find(&ip).await.unwrap(), [SocketAddr::from(([127, 0, 0, 1], port))]);
+    let mut waiting = find(&named).boxed();
     assert!((&mut waiting).now_or_never().is_none());
     drop(all);
     assert!(waiting.await.unwrap().contains(&SocketAddr::from(([127, 0, 0, 1], port))));
 
     // One that nobody waits for any more gives its turn back when it is over, and no sooner.
-    assert!(named.look_up().now_or_never().is_none());
+    assert!(find(&named).now_or_never().is_none());
     assert_eq!(named.lookups.available_permits(), MAX_LOOKUPS - 1);
     let _again = named.lookups.acquire_many(turns).await.unwrap();
 }
@@ -138,4 +138,8 @@ async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
     let stream = connect(&[silent, closed, open.1], Duration::from_millis(300)).await.unwrap();
 
     assert_eq!(stream.peer_addr().unwrap(), open.1);
+}
+
+async fn find(target: &Target) -> io::Result<Vec<SocketAddr>> {
+    look_up(&target.host, target.port, &target.lookups).await
 }

@@ -7,6 +7,7 @@ use crate::rate::Rate;
 
 mod memory;
 mod neighbours;
+mod pulse;
 mod turns;
 
 impl Settings {

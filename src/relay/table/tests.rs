@@ -11,6 +11,8 @@ use crate::address::Transport;
 use crate::clock::Clock;
 use crate::policy;
 use crate::relay::command::ListenerId;
+use crate::relay::command::MAX_CHANNELS;
+use crate::relay::command::MAX_PERMISSIONS;
 use crate::relay::departures::Departures;
 use crate::relay::forwarder::Watched;
 
@@ -47,7 +49,13 @@ fn outsiders() -> [PeerAddr; 5] {
 
 fn policy() -> Arc<Policy> {
     let allow: Vec<Prefix> = vec!["10.1.0.0/16".parse().unwrap()];
-    Arc::new(Policy::new(policy::Settings { allow, ..policy::Settings::default() }))
+    judging(allow, false)
+}
+
+/// A policy that allows those, and may deny one outsider that another lets in.
+fn judging(allow: Vec<Prefix>, strictly: bool) -> Arc<Policy> {
+    let deny = if strictly { vec!["8.8.8.0/24".parse().unwrap()] } else { Vec::new() };
+    Arc::new(Policy::new(policy::Settings { allow, deny, ..policy::Settings::default() }))
 }
 
 fn table() -> Table<u64> {
@@ -79,6 +87,8 @@ enum Step {
     Extend { id: u64, life: Secs },
     Permit { id: u64, peer: PeerAddr, life: Secs },
     Bind { id: u64, number: u16, peer: PeerAddr, life: Secs },
+    Forbid { id: u64, peer: PeerAddr },
+    Judge { strictly: bool },
     Close { id: u64 },
     Wait(Secs),
     ClientData { client: u16, target: Target },
@@ -90,6 +100,7 @@ enum Step {
 struct Model {
     now: Secs,
     allocations: Vec<Modeled>,
+    is_strict: bool,
 }
 
 struct Modeled {
@@ -173,7 +184,7 @@ impl Model {
                 return Err(DropReason::NoPermission);
             }
             Some(receiver) => Expected::Hairpin(id, receiver.id, receiver.framing(&names, now)),
-            None if outsiders()[1..].contains(&peer) => Expected::Out(id, peer),
+            None if outsiders()[if self.is_strict { 3 } else { 1 }..].contains(&peer) => Expected::Out(id, peer),
             None if self
                 .allocations
                 .iter()
@@ -216,6 +227,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (id(), life()).prop_map(|(id, life)| Step::Extend { id, life }),
         6 => (id(), peers(), life()).prop_map(|(id, peer, life)| Step::Permit { id, peer, life }),
         4 => (id(), number(), peers(), life()).prop_map(|(id, number, peer, life)| Step::Bind { id, number, peer, life }),
+        2 => (id(), peers()).prop_map(|(id, peer)| Step::Forbid { id, peer }),
+        1 => any::<bool>().prop_map(|strictly| Step::Judge { strictly }),
         1 => id().prop_map(|id| Step::Close { id }),
         2 => (0..8_u64).prop_map(Step::Wait),
         5 => (1..=3_u16, number()).prop_map(|(client, n)| Step::ClientData { client, target: Target::Channel(n) }),
@@ -278,6 +291,19 @@ proptest! {
                     let Some(shard) = home.get(&id) else { continue };
                     let done = tables[*shard].bind(AllocationId(id), number, peer, at + secs(life), at);
                     prop_assert_eq!(done.is_ok(), model.bind(id, number, peer, life));
+                }
+                Step::Forbid { id, peer } => {
+                    let Some(shard) = home.get(&id) else { continue };
+                    tables[*shard].forbid(AllocationId(id), peer.ip(), at);
+                    if let Some(allocation) = model.get(id) {
+                        allocation.permissions.retain(|(ip, _)| *ip != peer.ip());
+                        allocation.channels.retain(|(_, bound, _)| bound.ip() != peer.ip());
+                    }
+                }
+                Step::Judge { strictly } => {
+                    let policy = judging(policy().settings().allow.clone(), strictly);
+                    tables.iter_mut().for_each(|table| table.judge_by(Arc::clone(&policy), at));
+                    model.is_strict = strictly;
                 }
                 Step::Close { id } => {
                     let Some(shard) = home.get(&id) else { continue };
@@ -492,7 +518,7 @@ fn an_allocation_with_a_channel_takes_less_than_a_kib_and_a_half_of_its_shard() 
             let Opening { id, client, relayed, advertised, deadline, .. } = opening(n.into(), n, n, start + secs(600));
             let socket = [0; size_of::<Watched>()];
             let slot = table.open(Opening { id, client, relayed, advertised, socket, deadline }, start).unwrap();
-            departures.make_lanes(slot);
+            departures.open(slot, Transport::Udp, Arc::default());
             table.permit(id, outsiders()[1].ip(), start + secs(300), start).unwrap();
             table.bind(id, 0x4000, outsiders()[1], start + secs(600), start).unwrap();
         }

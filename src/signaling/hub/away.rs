@@ -31,6 +31,17 @@ impl Away {
         Self { sources, all: BTreeSet::new(), by_source: HashMap::new() }
     }
 
+    /// Has other sources count, by where the client of each session came from.
+    pub(super) fn regroup(&mut self, sources: Sources, ip_of: impl Fn(SessionId) -> Option<IpAddr>) {
+        self.by_source.clear();
+        for (until, session) in &self.all {
+            if let Some(source) = ip_of(*session).and_then(|ip| sources.of(ip)) {
+                self.by_source.entry(source).or_default().insert((*until, *session));
+            }
+        }
+        self.sources = sources;
+    }
+
     /// Has `session`, whose client came from `ip`, wait until then; which one must end now, because too many wait.
     pub(super) fn insert(&mut self, until: Instant, session: SessionId, ip: IpAddr) -> Option<SessionId> {
         self.all.insert((until, session));

@@ -77,6 +77,11 @@ impl Hub {
         rooms.into_values().collect()
     }
 
+    /// How many rooms somebody is in.
+    pub fn count_rooms(&self) -> usize {
+        self.registry.rooms()
+    }
+
     /// Whose the session of `name` is, where accounts have names.
     pub fn account_of(&self, name: &Name, now: Now) -> Option<Name> {
         let session = self.session_of(name, now)?;
@@ -87,6 +92,11 @@ impl Hub {
     pub fn sessions_of(&self, account: &Name) -> Vec<SessionId> {
         let theirs = self.sessions.iter().filter(|(_, seat)| seat.account.name.as_ref() == Some(account));
         theirs.map(|(session, _)| *session).collect()
+    }
+
+    /// Who `session` is, if it is signed in here.
+    pub fn name_of(&self, session: SessionId) -> Option<Name> {
+        self.sessions.get(&session).map(|seat| seat.name.clone())
     }
 
     /// Whether `session` is somebody's who is signed in here.

@@ -130,7 +130,7 @@ impl Hub {
 
     /// Brings one of them what goes to all, or its sender that it didn't get there.
     fn tell(&self, to: &Holder, message: &Message, now: Now) {
-        if self.bus.deliver(to.session, message.clone(), now.monotonic).is_err() {
+        if self.bring(to.session, message.clone(), now).is_err() {
             self.report(message.clone(), &to.name, now);
         }
     }
@@ -145,7 +145,7 @@ impl Hub {
             if other.name != *name {
                 others += 1;
                 let presence = Message::Presence { room: room.clone(), name: name.clone(), change };
-                let _ = self.bus.deliver(other.session, presence, now.monotonic);
+                let _ = self.bring(other.session, presence, now);
             }
         }
         others

@@ -13,6 +13,7 @@ use crate::signaling::message::Recipient;
 
 mod absent;
 mod away;
+mod change;
 mod life;
 mod rooms;
 

@@ -212,6 +212,6 @@ impl Hub {
     fn give_back(&self, queue: &Queue, to: &Name, now: Now) {
         let Sender { session, frame, .. } = queue.sender;
         let undelivered = Message::Undelivered { to: Recipient::Member(to.clone()), frame };
-        let _ = self.bus.deliver(session, undelivered, now.monotonic);
+        let _ = self.bring(session, undelivered, now);
     }
 }

@@ -15,6 +15,7 @@ use crate::signaling::accounts::webhook::Post;
 use crate::signaling::accounts::webhook::Webhook;
 use crate::signaling::hub;
 use crate::signaling::hub::MAX_BANNED;
+use crate::signaling::hub::TooManyBanned;
 use crate::signaling::mailbox::Capacity;
 
 /// Lets everybody in as who the token says.

@@ -100,6 +100,10 @@ impl Registry for Tables {
         live.map(|(session, holding)| Holder { name: holding.name.clone(), session }).collect()
     }
 
+    fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
     fn names(&self, most: usize, now: Instant) -> Vec<Name> {
         let live = self.holdings.values().filter(|holding| now < holding.deadline);
         live.take(most).map(|holding| holding.name.clone()).collect()

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use turn::proto::lifetime::Lifetime;
@@ -14,8 +15,10 @@ use super::SHORTEST;
 use crate::address::Family;
 use crate::address::RelayedAddr;
 use crate::clock::Now;
+use crate::credentials::journal;
 use crate::relay::command::Command;
 use crate::relay::command::Request;
+use crate::relay::command::Traffic;
 use crate::turn::Rejection;
 use crate::turn::answer::Answer;
 use crate::turn::auth::Asker;
@@ -24,6 +27,7 @@ use crate::turn::ledger::Channels;
 use crate::turn::ledger::Deadlines;
 use crate::turn::ledger::Leg;
 use crate::turn::ledger::Owner;
+use crate::turn::notes;
 use crate::turn::pool::Token;
 use crate::turn::ports::Bound;
 use crate::turn::ports::NoPort;
@@ -81,11 +85,13 @@ impl<S> Processor<S> {
         let wish = Wish::of(asked, request, asker, now)?;
         let Grant { legs, owner, token } = self.grant(&wish)?;
         let mut answer = Answer::success(asked.stun());
+        let journal = self.pool.credentials.journal();
+        let place = journal.place(asker.session, &notes::user(&asker.identity), now);
         let mut refused: Option<Rejection> = None;
         let mut opened = 0;
         for (family, bound) in legs {
             let relayed = match bound {
-                Ok(bound) => self.open(bound, family, &wish, owner.clone()).await,
+                Ok(bound) => self.open(bound, family, &wish, owner.clone(), place).await,
                 Err(rejection) => Err(rejection),
             };
             match relayed {
@@ -103,6 +109,7 @@ impl<S> Processor<S> {
             }
         }
         if let (0, Some(rejection)) = (opened, refused) {
+            place.into_iter().for_each(|place| self.pool.credentials.journal().leave(place));
             return Err(rejection);
         }
         let answer = answer.mapped(request.five_tuple.client).with(&Lifetime(wish.lifetime));
@@ -119,6 +126,7 @@ impl<S> Processor<S> {
         family: Family,
         wish: &Wish<'_>,
         owner: Owner,
+        place: Option<journal::Key>,
     ) -> Result<SocketAddr, Rejection> {
         let Bound { socket, addr, advertised } = bound;
         let (id, via, client) = (self.pool.next_id(), wish.request.via, wish.request.five_tuple);
@@ -128,7 +136,7 @@ impl<S> Processor<S> {
             self.pool.ports.release(advertised);
             return Err(Rejection::NOT_ENTERED);
         }
-        let deadline = wish.now.monotonic + wish.lifetime;
+        let (deadline, traffic) = (wish.now.monotonic + wish.lifetime, Arc::<Traffic>::default());
         let allocation = Allocation {
             id,
             via,
@@ -136,6 +144,8 @@ impl<S> Processor<S> {
             owner,
             relayed: addr,
             advertised,
+            place,
+            traffic: Arc::clone(&traffic),
             deadline,
             allocated_by: wish.asked.stun().transaction_id(),
             answer: Vec::new(),
@@ -145,15 +155,31 @@ impl<S> Processor<S> {
         self.holdings.enter(allocation.owner.session, id);
         self.pool.enter(&allocation);
         self.ledger.insert(leg, allocation);
-        self.pool.metrics.allocations.increment();
-        let relayed = RelayedAddr(addr);
-        self.commands.push_back(Command::Open { id, five_tuple: client, via, relayed, advertised, socket, deadline });
+        self.pool.metrics.allocations.increment(client.transport);
+        self.pool.metrics.allocations_begun.increment(client.transport);
+        if let Some(place) = place {
+            let meter = Arc::<Traffic>::clone(&traffic);
+            self.pool.credentials.journal().opened(place, id.0, client.transport, meter);
+        }
+        self.commands.push_back(Command::Open {
+            id,
+            five_tuple: client,
+            via,
+            relayed: RelayedAddr(addr),
+            advertised,
+            socket,
+            deadline,
+            traffic,
+        });
         Ok(advertised)
     }
 
     /// What an Allocate request gets, counted for its owner: a socket for each family, or why there is none.
     fn grant(&self, wish: &Wish<'_>) -> Result<Grant<S>, Rejection> {
-        if self.pool.settings.limits.volume.spent().is_some() {
+        if self.pool.settings.draining.is_cancelled() {
+            return Err(Rejection::DRAINING);
+        }
+        if self.pool.rules.get().limits.volume.spent().is_some() {
             return Err(Rejection::VOLUME);
         }
         if let Some(token) = wish.token {

@@ -32,7 +32,7 @@ impl<S> Processor<S> {
         now: Now,
     ) -> Result<Answer, Rejection> {
         let peers = asked.peer_ips()?;
-        let (cap, deadline) = (self.pool.settings.limits.permissions, now.monotonic + PERMISSION_LIFETIME);
+        let (cap, deadline) = (self.pool.rules.get().limits.permissions, now.monotonic + PERMISSION_LIFETIME);
         for family in Family::ALL {
             let mut of_family = peers.iter().copied().filter(|peer| Family::of(*peer) == family).peekable();
             if of_family.peek().is_none() {
@@ -69,7 +69,8 @@ impl<S> Processor<S> {
         if self.ledger.on(client).any(|(_, allocation)| elsewhere(allocation)) {
             return Err(Rejection::bad_request("the channel or the peer is bound otherwise"));
         }
-        let limits = &self.pool.settings.limits;
+        let rules = self.pool.rules.get();
+        let limits = &rules.limits;
         let allocation = self.ledger.get_mut(leg).ok_or(Rejection::PEER_FAMILY)?;
         let may_be_permitted = allocation.permissions.have_room_for([peer.ip()], limits.permissions, now.monotonic);
         let may_be_bound = allocation.channels.have_room_for(channel, limits.channels, now.monotonic);
@@ -101,10 +102,13 @@ impl<S> Processor<S> {
         let is_new = |peer: &&IpAddr| !self.ledger.on(client).any(|(_, allocation)| permitted(allocation, peer));
         let new = u32::try_from(peers.iter().filter(is_new).count()).unwrap_or(u32::MAX);
         let (_, allocation) = self.ledger.on(client).next().ok_or(Rejection::NO_ALLOCATION)?;
-        match self.pool.take_new_peers(&allocation.owner, new, now.monotonic) {
-            true => Ok(()),
-            false => Err(Rejection::NEW_PEERS),
+        if !self.pool.take_new_peers(&allocation.owner, new, now.monotonic) {
+            return Err(Rejection::NEW_PEERS);
         }
+        if let Some(place) = allocation.place {
+            self.pool.credentials.journal().met(place, new);
+        }
+        Ok(())
     }
 
     fn permit(&mut self, leg: Leg, peer: IpAddr, deadline: Instant) {
@@ -120,10 +124,13 @@ impl<S> Processor<S> {
         if self.may_be_ours(peer) {
             return Ok(());
         }
-        match self.pool.policy.reach(peer) {
+        match self.pool.rules.get().policy.reach(peer) {
             Reach::Kernel if self.is_known(client, peer.ip(), now) => Ok(()),
             Reach::Kernel => Err(Rejection::NOT_SIGNALED),
-            Reach::Denied(why) => Err(Rejection::new(403, why)),
+            Reach::Denied(why) => {
+                let peer = Some(peer.ip()).filter(|ip| self.pool.rules.get().policy.is_special(*ip));
+                Err(Rejection { peer, ..Rejection::new(403, why) })
+            }
         }
     }
 
@@ -137,12 +144,12 @@ impl<S> Processor<S> {
         self.pool.credentials.may_reach(session, peer) || allocation.permissions.is_live(&peer, now.monotonic)
     }
 
-    fn may_be_ours(&self, peer: PeerAddr) -> bool {
+    pub(super) fn may_be_ours(&self, peer: PeerAddr) -> bool {
         let port = peer.get().port();
         self.pool.is_relay_ip(peer.ip()) && (port == 0 || self.pool.settings.relay_ports.contains(&port))
     }
 }
 
-fn any_port(ip: IpAddr) -> PeerAddr {
+pub(super) fn any_port(ip: IpAddr) -> PeerAddr {
     PeerAddr::new(SocketAddr::new(ip, 0))
 }

@@ -35,6 +35,8 @@ fn opened(world: &World) -> Vec<IpAddr> {
         | Command::Extend { .. }
         | Command::Permit { .. }
         | Command::Bind { .. }
+        | Command::Forbid { .. }
+        | Command::Configure(_)
         | Command::Close { .. } => None,
     });
     opened.collect()

@@ -3,6 +3,7 @@
 mod algorithms;
 mod families;
 mod fuzz;
+mod recheck;
 mod sessions;
 mod shards;
 mod world;
@@ -242,7 +243,12 @@ async fn a_permission_is_granted_for_five_minutes_and_a_channel_for_ten() {
     let granted = world.commands.iter().filter_map(|command| match command {
         Command::Permit { peer, deadline, .. } => Some((peer.to_string(), (*deadline - begin).as_secs())),
         Command::Bind { peer, deadline, .. } => Some((peer.get().to_string(), (*deadline - begin).as_secs())),
-        Command::Answer { .. } | Command::Open { .. } | Command::Extend { .. } | Command::Close { .. } => None,
+        Command::Answer { .. }
+        | Command::Open { .. }
+        | Command::Extend { .. }
+        | Command::Forbid { .. }
+        | Command::Configure(_)
+        | Command::Close { .. } => None,
     });
     let expected = [0, 240].map(|at| [("8.8.8.8", at + 300), ("8.8.4.4", at + 300), ("8.8.4.4:1", at + 600)]);
     assert!(granted.eq(expected.as_flattened().iter().map(|(peer, end)| ((*peer).to_owned(), *end))));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use stun::attributes::*;
 use stun::integrity::MessageIntegrity;
 use stun::message::*;
+use tokio_util::sync::CancellationToken;
 use turn::proto::peeraddr::PeerAddress;
 use turn::proto::relayaddr::RelayedAddress;
 
@@ -78,6 +79,7 @@ impl World {
                 exempt: Vec::new(),
                 volume: Arc::default(),
             },
+            draining: CancellationToken::new(),
         };
         change(&mut settings);
         let users =
@@ -157,6 +159,8 @@ impl World {
                 | Command::Extend { .. }
                 | Command::Permit { .. }
                 | Command::Bind { .. }
+                | Command::Forbid { .. }
+                | Command::Configure(_)
                 | Command::Close { .. }) => self.commands.push(other),
             }
         }

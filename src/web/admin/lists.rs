@@ -16,7 +16,6 @@ use super::State;
 use super::answer;
 use super::read_gateway;
 use super::read_name;
-use crate::address::Transport;
 use crate::metrics::Gateway;
 use crate::signaling::hub::listing::Member;
 use crate::signaling::hub::listing::Room;
@@ -44,7 +43,20 @@ pub(super) fn routes(state: &State) -> Router {
             }
         }
     };
+    let overview = state.clone();
+    let overview = move |request: Request| {
+        let state = overview.clone();
+        async move {
+            let admitted = state.0.admit(&request);
+            drop(request);
+            match admitted {
+                Ok(()) => answer(Ok(json!(state.0.overview.status().await))),
+                Err(refused) => answer(Err(refused)),
+            }
+        }
+    };
     Router::new()
+        .route("/admin/status", get(overview))
         .route("/admin/members", list(state, |inner, asked| inner.named("members", asked, Sessions::members)))
         .route("/admin/rooms", list(state, |inner, asked| inner.named("rooms", asked, Sessions::rooms)))
         .route("/admin/allocations", get(allocations))
@@ -184,12 +196,9 @@ fn read_cursor(after: &str) -> Result<(Gateway, Name), Refusal> {
 }
 
 fn show(allocation: &Allocation) -> Value {
-    let Allocation { id, client, relayed, username, session, expires_in } = allocation;
-    let transport = match client.transport {
-        Transport::Udp => "udp",
-        Transport::Tcp => "tcp",
-        Transport::Tls => "tls",
-    };
+    let Allocation { id, client, transport, relayed, username, session, expires_in, traffic } = allocation;
+    let [to_peers, to_client] =
+        [traffic.to_peers, traffic.to_client].map(|flow| json!({ "packets": flow.packets, "bytes": flow.bytes }));
     json!({
         "id": id,
         "transport": transport,
@@ -199,5 +208,7 @@ fn show(allocation: &Allocation) -> Value {
         "username": username,
         "session": session.map(|session| session.to_string()),
         "expiresIn": expires_in.as_secs(),
+        "toPeers": to_peers,
+        "toClient": to_client,
     })
 }

@@ -8,6 +8,7 @@ use super::super::*;
 use crate::address::FiveTuple;
 use crate::address::RelayedAddr;
 use crate::address::Transport;
+use crate::metrics::Direction;
 use crate::policy;
 use crate::rate::Rate;
 use crate::wire::attr;
@@ -74,7 +75,8 @@ impl Rig {
             rig.relayed[n] = relayed;
             let via = Via::Datagram(ListenerId(0));
             let (advertised, relayed) = (relayed, RelayedAddr(relayed));
-            rig.media.carry_out(Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline });
+            let traffic = Arc::default();
+            rig.media.carry_out(Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline, traffic });
             rig.media.carry_out(Command::Permit { id, peer: IpAddr::from([127, 0, 0, 1]), deadline });
         }
         for (channel, peer) in [(0x4000, local(&rig.peer)), (0x4001, rig.relayed[1])] {
@@ -166,9 +168,9 @@ fn no_datagram_of_media_makes_the_media_thread_allocate_memory() {
     let indications = |to| of_every_length(|data| send_indication(to, data, &[]));
     let whole = of_every_length(|data| send_indication(peer_addr, data, &DONT_FRAGMENT));
     let bare = of_every_length(<[u8]>::to_vec);
-    let to_peers: Count = |metrics| metrics.to_peers.get();
-    let to_clients: Count = |metrics| metrics.to_clients.get();
-    let joined: Count = |metrics| metrics.hairpin.get();
+    let to_peers: Count = |metrics| metrics.relayed_packets(Direction::ToPeers);
+    let to_clients: Count = |metrics| metrics.relayed_packets(Direction::ToClients);
+    let joined: Count = |metrics| metrics.relayed_packets(Direction::Hairpin);
     let cases: [Case<'_>; 14] = [
         ("ChannelData", &client, listener, data(0x4000), to_peers),
         ("Send indications", &client, listener, indications(peer_addr), to_peers),

@@ -6,6 +6,7 @@ use super::super::*;
 use crate::address::FiveTuple;
 use crate::address::RelayedAddr;
 use crate::address::Transport;
+use crate::metrics::Direction;
 use crate::net::udp::MAX_PAYLOAD;
 use crate::relay::neighbours;
 
@@ -33,7 +34,8 @@ fn pair() -> Pair {
         let (id, via) = (AllocationId(number as u64), Via::Datagram(ListenerId(0)));
         let (relayed, advertised) = (RelayedAddr(addresses[number]), addresses[number]);
         let peer = PeerAddr::new(addresses[1 - number]);
-        media.carry_out(Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline });
+        let traffic = Arc::default();
+        media.carry_out(Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline, traffic });
         media.carry_out(Command::Permit { id, peer: peer.ip(), deadline });
         media.carry_out(Command::Bind { id, channel: 0x4000, peer, deadline });
     }
@@ -67,7 +69,7 @@ fn what_a_shard_far_behind_has_no_room_for_is_dropped_and_counted_and_the_rest_c
 
     let dropped = u64::try_from(total.next_multiple_of(50) - neighbours::LETTERS).unwrap();
     assert_eq!(metrics.drops(DropReason::QueueFull), dropped);
-    assert_eq!(metrics.relayed_bytes.get(), 0, "nothing has arrived");
+    assert_eq!(metrics.relayed_bytes(), 0, "nothing has arrived");
     let _other = run(other);
     for n in 0..100_usize {
         let mut buffer = [0; 64];
@@ -92,5 +94,6 @@ fn data_of_every_size_crosses_shards_whole() {
     }
 
     drop(shards);
-    assert_eq!((metrics.hairpin.get(), metrics.to_peers.get()), (200, 0));
+    let count = |direction| metrics.relayed_packets(direction);
+    assert_eq!((count(Direction::Hairpin), count(Direction::ToPeers)), (200, 0));
 }

@@ -25,7 +25,8 @@ fn open(media: &mut Media, id: u16, server: SocketAddr) -> SocketAddr {
     let (via, relayed) = (Via::Datagram(ListenerId(0)), RelayedAddr(advertised));
     let deadline = media.clock.now().monotonic + Duration::from_secs(600);
     let id = AllocationId(id.into());
-    media.carry_out(Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline });
+    let traffic = Arc::default();
+    media.carry_out(Command::Open { id, five_tuple, via, relayed, advertised, socket, deadline, traffic });
     advertised
 }
 

@@ -57,10 +57,13 @@ fn peers() -> Vec<PeerAddr> {
     vec![denied, one, other, six, relayed(1), advertised(2), relayed(2)]
 }
 
+fn allowed() -> Vec<Prefix> {
+    ["192.0.2.1", "203.0.113.1"].map(|ip| ip.parse().unwrap()).into()
+}
+
 impl World {
     fn new() -> Self {
-        let allow = ["192.0.2.1", "203.0.113.1"].map(|ip| ip.parse().unwrap()).into();
-        let policy = Arc::new(Policy::new(policy::Settings { allow, ..policy::Settings::default() }));
+        let policy = judging(allowed(), false);
         let recorder = Recorder::default();
         let table = Table::new(policy, Arc::new(Directory::new()), ShardId(0), Some(Box::new(recorder.clone())));
         Self { table, recorder, replay: Replay::default(), now: now(), opened: HashMap::new() }
@@ -104,6 +107,8 @@ impl World {
                 let family = self.opened.get(&id).map_or(0, |(_, port, _)| u16::from(*port > 3));
                 let _ = table.bind(AllocationId(id), number + 2 * family, peer, now + secs(life), now);
             }
+            Step::Forbid { id, peer } => table.forbid(AllocationId(id), peer.ip(), now),
+            Step::Judge { strictly } => table.judge_by(judging(allowed(), strictly), now),
             Step::Close { id } => {
                 table.close(AllocationId(id), now);
                 self.opened.remove(&id);
@@ -135,6 +140,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (id(), peer(), life()).prop_map(|(id, peer, life)| Step::Permit { id, peer, life }),
         8 => (id(), 0x4000..0x4002_u16, peer(), life())
             .prop_map(|(id, number, peer, life)| Step::Bind { id, number, peer, life }),
+        2 => (id(), peer()).prop_map(|(id, peer)| Step::Forbid { id, peer }),
+        1 => any::<bool>().prop_map(|strictly| Step::Judge { strictly }),
         1 => id().prop_map(|id| Step::Close { id }),
         3 => (0..8_u64).prop_map(Step::Wait),
     ];
