@@ -303,6 +303,10 @@ impl Hub {
         let session = self.registry.holder_of(name, now.monotonic).ok_or(Refusal::NoSession)?;
         let seat = self.sessions.get_mut(&session).ok_or(Refusal::NoSession)?;
         let secret = seat.secret.clone().filter(|known| known.is(secret)).ok_or(Refusal::NoSession)?;
+        // Its client has come back later over another connection that was quicker, and has said there what had come since.
+        if seat.away_until.is_none() && arrived < seat.mailbox.acknowledged() {
+            return Err(Refusal::NoSession);
+        }
         let renewed = self.registry.renew(session, deadline, now.monotonic);
         let (Ok(()), Ok(reader)) = (renewed, seat.mailbox.attach(arrived)) else {
             self.end(session, now);

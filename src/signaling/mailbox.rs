@@ -259,6 +259,11 @@ impl Mailbox {
         Ok(Reader { mailbox: Arc::clone(self), connection })
     }
 
+    /// The number of the last message that is known to have arrived.
+    pub fn acknowledged(&self) -> u64 {
+        self.inner().acknowledged
+    }
+
     /// Empties it for good, and has the reader end its connection; what may not have arrived.
     pub fn close(&self) -> VecDeque<Message> {
         let mut inner = self.inner();

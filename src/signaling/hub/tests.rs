@@ -324,6 +324,22 @@ fn a_connection_that_was_replaced_ends_nothing_any_more() {
 }
 
 #[test]
+fn a_resumption_that_was_overtaken_by_a_later_one_ends_nothing() {
+    let mut scene = Scene::new();
+    let (alice, bob) = (scene.sign_in("alice"), scene.sign_in("bob"));
+    scene.offer(&bob, 1, "alice").unwrap();
+    let back = scene.resume("alice", &alice, 0).unwrap();
+    assert_eq!(heard(&back), ["offer bob 1"]);
+    back.reader.acknowledge(1).unwrap();
+
+    assert_eq!(scene.resume("alice", &alice, 0).err(), Some(Refusal::NoSession));
+    assert!(back.reader.is_current() && back.reader.watch(Waker::noop()).is_ok());
+    scene.loses(&back);
+    scene.offer(&bob, 2, "alice").unwrap();
+    assert_eq!(heard(&scene.resume("alice", &alice, 1).unwrap()), ["offer bob 2"]);
+}
+
+#[test]
 fn only_who_knows_the_secret_and_left_off_where_we_know_comes_back() {
     let mut scene = Scene::new();
     let (alice, bob, old) = (scene.sign_in("alice"), scene.sign_in("bob"), scene.old("old"));
